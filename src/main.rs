@@ -1,0 +1,2 @@
+//! modelpress
+fn main() {}
