@@ -1,1 +1,6 @@
-//! server
+//! Everything in modelpress with a clock, a socket or a row.
+
+pub mod blobs;
+pub mod config;
+pub mod http;
+pub mod telemetry;

@@ -1,0 +1,204 @@
+//! An upload that is not complete: its data file and the durable note of how far it got.
+//!
+//! Owns: `uploads/<key>/{data,state}`, the saved hash state, truncation after a crash.
+//! Must not know: the network; who may write.
+//! Invariant: the offset in `state` is durable in `data`; bytes past it are dropped when it is opened again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::digest::common::hazmat::SerializableState;
+use sha2::{Digest as _, Sha256};
+
+use super::layout::{Hash, Layout, hex, sync_folder, unhex};
+
+/// The note: how far, and the hash up to there.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    offset: u64,
+    hash_state: String,
+}
+
+/// An open partial upload. One exists per upload at a time: the caller holds its gate.
+#[derive(Debug)]
+pub(super) struct Partial {
+    layout: Layout,
+    key: String,
+    file: File,
+    hasher: Sha256,
+    offset: u64,
+}
+
+impl Partial {
+    /// A new, empty upload.
+    pub(super) fn create(layout: &Layout, key: &str) -> io::Result<Self> {
+        let folder = layout.upload(key);
+        fs::create_dir(&folder)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(folder.join("data"))?;
+        let partial = Self {
+            layout: layout.clone(),
+            key: key.to_owned(),
+            file,
+            hasher: Sha256::new(),
+            offset: 0,
+        };
+        partial.mark()?.write()?;
+        sync_folder(&layout.uploads())?;
+        Ok(partial)
+    }
+
+    /// An upload that never leaves this request: no note, nothing to resume.
+    pub(super) fn create_transient(layout: &Layout, key: &str) -> io::Result<Self> {
+        let folder = layout.upload(key);
+        fs::create_dir(&folder)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(folder.join("data"))?;
+        Ok(Self {
+            layout: layout.clone(),
+            key: key.to_owned(),
+            file,
+            hasher: Sha256::new(),
+            offset: 0,
+        })
+    }
+
+    /// An earlier upload, at its last durable offset.
+    pub(super) fn resume(layout: &Layout, key: &str) -> io::Result<Self> {
+        let folder = layout.upload(key);
+        let note = read_note(layout, key)?;
+        let mut file = OpenOptions::new().write(true).open(folder.join("data"))?;
+        if file.metadata()?.len() < note.offset {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "data is shorter than its note says",
+            ));
+        }
+        file.set_len(note.offset)?;
+        file.seek(SeekFrom::End(0))?;
+        let hasher = restore(&note.hash_state)?;
+        Ok(Self {
+            layout: layout.clone(),
+            key: key.to_owned(),
+            file,
+            hasher,
+            offset: note.offset,
+        })
+    }
+
+    /// How many bytes are written.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Appends chunks. After an error the upload must be opened again.
+    pub(super) fn write(&mut self, chunks: &[Bytes]) -> io::Result<()> {
+        for chunk in chunks {
+            self.file.write_all(chunk)?;
+            self.hasher.update(chunk);
+            self.offset += chunk.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The present position, to be made durable while writing goes on.
+    pub(super) fn mark(&self) -> io::Result<Mark> {
+        Ok(Mark {
+            layout: self.layout.clone(),
+            key: self.key.clone(),
+            file: self.file.try_clone()?,
+            note: Note {
+                offset: self.offset,
+                hash_state: hex(&self.hasher.serialize()),
+            },
+        })
+    }
+
+    /// Makes everything durable, note included.
+    pub(super) fn save(&self) -> io::Result<()> {
+        self.mark()?.write()
+    }
+
+    /// Makes the data durable and says what it is. The file still has its upload name.
+    pub(super) fn seal(self) -> io::Result<Sealed> {
+        self.file.sync_all()?;
+        Ok(Sealed {
+            path: self.layout.upload(&self.key).join("data"),
+            hash: self.hasher.finalize().into(),
+            bytes: self.offset,
+        })
+    }
+}
+
+/// Complete, durable bytes that wait for their final name.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    pub(super) path: PathBuf,
+    pub(super) hash: Hash,
+    pub(super) bytes: u64,
+}
+
+/// A position on its way to being durable.
+#[derive(Debug)]
+pub(super) struct Mark {
+    layout: Layout,
+    key: String,
+    file: File,
+    note: Note,
+}
+
+impl Mark {
+    /// Refuses to go on when the disk is down to its reserve.
+    pub(super) fn check_space(&self, reserve_bytes: u64) -> io::Result<()> {
+        check_space(&self.layout, reserve_bytes)
+    }
+
+    /// Makes the data durable, without a note.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Data first, then the note that speaks of it.
+    pub(super) fn write(&self) -> io::Result<()> {
+        self.file.sync_data()?;
+        let text = serde_json::to_vec(&self.note)?;
+        self.layout
+            .write_whole(&self.layout.upload(&self.key).join("state"), &text)
+    }
+}
+
+/// Fails with `StorageFull` when fewer than `needed` bytes are free.
+pub(super) fn check_space(layout: &Layout, needed: u64) -> io::Result<()> {
+    let free = fs4::available_space(layout.root())?;
+    if free < needed {
+        return Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!("{free} bytes are free where {needed} are needed"),
+        ));
+    }
+    Ok(())
+}
+
+/// The last durable offset of an upload.
+pub(super) fn durable_offset(layout: &Layout, key: &str) -> io::Result<u64> {
+    Ok(read_note(layout, key)?.offset)
+}
+
+fn read_note(layout: &Layout, key: &str) -> io::Result<Note> {
+    let text = fs::read(layout.upload(key).join("state"))?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+fn restore(hash_state: &str) -> io::Result<Sha256> {
+    let wrong = || io::Error::new(io::ErrorKind::InvalidData, "saved hash state is damaged");
+    let raw = unhex(hash_state).ok_or_else(wrong)?;
+    let state = raw.as_slice().try_into().map_err(|_e| wrong())?;
+    Sha256::deserialize(state).map_err(|_e| wrong())
+}

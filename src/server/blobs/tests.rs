@@ -1,0 +1,314 @@
+//! What the store promises, on a real folder.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use sha2::{Digest as _, Sha256};
+
+use super::intake::Bounds;
+use super::layout::hex;
+use super::local::{BlobError, Body, LocalBlobs};
+use bytes::Bytes;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+const BOUNDS: Bounds = Bounds {
+    max_bytes: 1 << 30,
+    idle: Duration::from_secs(20),
+    reserve_bytes: 0,
+};
+
+fn body(parts: &[&[u8]]) -> Body {
+    let parts: Vec<_> = parts.iter().map(|p| Ok(Bytes::copy_from_slice(p))).collect();
+    stream::iter(parts).boxed()
+}
+
+fn broken(part: &'static [u8]) -> Body {
+    stream::iter([Ok(Bytes::from_static(part)), Err(io::Error::other("gone"))]).boxed()
+}
+
+/// A part, and then silence for ever.
+fn silent(part: &'static [u8]) -> Body {
+    stream::iter([Ok(Bytes::from_static(part))])
+        .chain(stream::pending())
+        .boxed()
+}
+
+fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn store() -> (tempfile::TempDir, LocalBlobs) {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let store = LocalBlobs::open(dir.path()).expect("opens");
+    (dir, store)
+}
+
+fn files(root: &Path) -> usize {
+    std::fs::read_dir(root)
+        .expect("readable")
+        .map(|e| e.expect("entry").path())
+        .map(|p| if p.is_dir() { files(&p) } else { 1 })
+        .sum()
+}
+
+async fn content(store: &LocalBlobs, digest: &str, first: u64, length: u64) -> Vec<u8> {
+    let chunks: Vec<Bytes> = store
+        .read(digest, first, length)
+        .await
+        .expect("opens")
+        .try_collect()
+        .await
+        .expect("reads");
+    chunks.concat()
+}
+
+#[tokio::test]
+async fn what_goes_in_comes_out_under_its_digest() {
+    let (dir, store) = store();
+    let stored = store
+        .put(body(&[b"hello ", b"world"]), Some(11), BOUNDS, None)
+        .await
+        .expect("stored");
+    assert_eq!(
+        (stored.digest.as_str(), stored.bytes),
+        (digest(b"hello world").as_str(), 11)
+    );
+    assert_eq!(content(&store, &stored.digest, 0, 11).await, b"hello world");
+    assert_eq!(content(&store, &stored.digest, 6, 3).await, b"wor");
+    let again = store
+        .put(body(&[b"hello world"]), None, BOUNDS, None)
+        .await
+        .expect("stored");
+    assert_eq!(again, stored);
+    assert_eq!(files(dir.path()), 1);
+    store.delete(&stored.digest).await.expect("deleted");
+    assert_eq!(files(dir.path()), 0);
+}
+
+#[tokio::test]
+async fn nothing_stays_of_a_refused_put() {
+    let (dir, store) = store();
+    let cases: Vec<(&str, Result<_, BlobError>)> = vec![
+        ("broken", store.put(broken(b"abc"), None, BOUNDS, None).await),
+        (
+            "large",
+            store
+                .put(
+                    body(&[b"abcdef"]),
+                    None,
+                    Bounds {
+                        max_bytes: 5,
+                        ..BOUNDS
+                    },
+                    None,
+                )
+                .await,
+        ),
+        (
+            "announced",
+            store.put(body(&[b"abc"]), Some(1 << 40), BOUNDS, None).await,
+        ),
+        (
+            "digest",
+            store.put(body(&[b"abc"]), None, BOUNDS, Some([7; 32])).await,
+        ),
+        (
+            "idle",
+            store
+                .put(
+                    silent(b"abc"),
+                    None,
+                    Bounds {
+                        idle: Duration::from_millis(20),
+                        ..BOUNDS
+                    },
+                    None,
+                )
+                .await,
+        ),
+        (
+            "full",
+            store
+                .put(
+                    body(&[b"abc"]),
+                    None,
+                    Bounds {
+                        reserve_bytes: u64::MAX,
+                        ..BOUNDS
+                    },
+                    None,
+                )
+                .await,
+        ),
+    ];
+    for (name, result) in &cases {
+        let error = result.as_ref().expect_err(name);
+        let right = matches!(
+            (*name, error),
+            ("broken", BlobError::Truncated(_))
+                | ("large" | "announced", BlobError::TooLarge { .. })
+                | ("digest", BlobError::DigestMismatch { .. })
+                | ("idle", BlobError::Idle(_))
+                | ("full", BlobError::Full(_))
+        );
+        assert!(right, "{name}: {error:?}");
+    }
+    assert_eq!(files(dir.path()), 0);
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_where_it_stopped_even_after_a_restart() {
+    let (dir, store) = store();
+    store.begin("u1").await.expect("begun");
+    assert_eq!(
+        store
+            .append("u1", 0, body(&[b"hello "]), None, BOUNDS)
+            .await
+            .expect("appended"),
+        6
+    );
+    let error = store
+        .append("u1", 6, broken(b"wo"), None, BOUNDS)
+        .await
+        .expect_err("body broke off");
+    assert!(matches!(error, BlobError::Truncated(_)), "{error:?}");
+
+    let store = LocalBlobs::open(dir.path()).expect("opens again");
+    assert_eq!(store.offset("u1").await.expect("known"), 8);
+    let error = store
+        .append("u1", 6, body(&[b"world"]), None, BOUNDS)
+        .await
+        .expect_err("wrong offset");
+    assert!(
+        matches!(error, BlobError::OffsetMismatch { actual: 8 }),
+        "{error:?}"
+    );
+    assert_eq!(
+        store
+            .append("u1", 8, body(&[b"rld"]), None, BOUNDS)
+            .await
+            .expect("appended"),
+        11
+    );
+    let stored = store
+        .finish("u1", Some(Sha256::digest(b"hello world").into()))
+        .await
+        .expect("finished");
+    assert_eq!(stored.digest, digest(b"hello world"));
+    assert_eq!(content(&store, &stored.digest, 0, 11).await, b"hello world");
+    assert_eq!(files(dir.path()), 1);
+    assert!(matches!(store.offset("u1").await, Err(BlobError::NotFound)));
+}
+
+#[tokio::test]
+async fn bytes_past_the_durable_offset_are_dropped() {
+    let (dir, store) = store();
+    store.begin("u1").await.expect("begun");
+    store
+        .append("u1", 0, body(&[b"abc"]), None, BOUNDS)
+        .await
+        .expect("appended");
+    // A process that died after writing and before noting.
+    let data = dir.path().join("uploads/u1/data");
+    std::fs::write(&data, b"abcTORN").expect("written");
+    store
+        .append("u1", 3, body(&[b"def"]), None, BOUNDS)
+        .await
+        .expect("appended");
+    let stored = store.finish("u1", None).await.expect("finished");
+    assert_eq!(stored.digest, digest(b"abcdef"));
+}
+
+#[tokio::test]
+async fn a_newer_request_ends_a_hung_one() {
+    let (_dir, store) = store();
+    store.begin("u1").await.expect("begun");
+    let seen = Arc::new(AtomicBool::new(false));
+    let flag = seen.clone();
+    let hung = stream::iter([Ok(Bytes::from_static(b"abc"))])
+        .chain(stream::poll_fn(move |_| {
+            flag.store(true, Ordering::SeqCst);
+            std::task::Poll::Pending
+        }))
+        .boxed();
+    let first = tokio::spawn({
+        let store = store.clone();
+        async move { store.append("u1", 0, hung, None, BOUNDS).await }
+    });
+    while !seen.load(Ordering::SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.offset("u1").await.expect("answers at once"), 3);
+    assert!(matches!(first.await.expect("ended"), Err(BlobError::Superseded)));
+    store
+        .append("u1", 3, body(&[b"def"]), None, BOUNDS)
+        .await
+        .expect("goes on");
+    store.abandon("u1").await.expect("abandoned");
+    assert!(matches!(store.finish("u1", None).await, Err(BlobError::NotFound)));
+}
+
+#[tokio::test]
+async fn a_large_body_is_flushed_on_the_way() {
+    let (dir, store) = store();
+    store.begin("u1").await.expect("begun");
+    let chunk = Bytes::from(vec![0xA5u8; 1 << 20]);
+    let parts = stream::iter((0..150).map(move |_| Ok(chunk.clone()))).boxed();
+    let end = store
+        .append("u1", 0, parts, None, BOUNDS)
+        .await
+        .expect("appended");
+    assert_eq!(end, 150 << 20);
+    let stored = store.finish("u1", None).await.expect("finished");
+    assert_eq!(stored.digest, digest(&vec![0xA5u8; 150 << 20]));
+    assert_eq!(files(dir.path()), 1);
+}
+
+#[tokio::test]
+async fn an_adopted_file_is_noticed_when_it_changes() {
+    let (dir, store) = store();
+    let outside = tempfile::NamedTempFile::new().expect("temp file");
+    std::fs::write(outside.path(), b"weights").expect("written");
+    let stored = store.adopt(outside.path()).await.expect("adopted");
+    assert_eq!(stored.digest, digest(b"weights"));
+    assert_eq!(store.path(&stored.digest).await.expect("known"), outside.path());
+    assert_eq!(content(&store, &stored.digest, 0, 7).await, b"weights");
+    std::fs::write(outside.path(), b"other weights").expect("written");
+    assert!(matches!(
+        store.path(&stored.digest).await,
+        Err(BlobError::SourceChanged(_))
+    ));
+    store.delete(&stored.digest).await.expect("deleted");
+    assert!(outside.path().exists(), "only the note is ours to delete");
+    assert_eq!(files(dir.path()), 0);
+}
+
+#[tokio::test]
+async fn a_file_made_here_is_moved_in() {
+    let (dir, store) = store();
+    let made = dir.path().join("made");
+    std::fs::write(&made, b"artifact").expect("written");
+    let stored = store.put_file(&made).await.expect("moved");
+    assert_eq!(content(&store, &stored.digest, 0, 8).await, b"artifact");
+    assert!(!made.exists());
+}
+
+#[tokio::test]
+async fn the_sweep_sees_only_old_blobs() {
+    let (_dir, store) = store();
+    let stored = store
+        .put(body(&[b"x"]), None, BOUNDS, None)
+        .await
+        .expect("stored");
+    assert_eq!(
+        store.older_than(Duration::from_mins(1)).await.expect("listed"),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        store.older_than(Duration::ZERO).await.expect("listed"),
+        vec![stored.digest]
+    );
+}

@@ -1,0 +1,389 @@
+//! The settings as they are written: every one optional, the same names in file, variable and flag.
+//!
+//! Owns: the list of settings with help text, defaults and ranges.
+//! Must not know: how the server uses them.
+//! Invariant: `Settings::of(&config)` written to a file gives the same config again.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::{ByteSize, Config, ConfigError, Database, Limits, LogFormat, Workers, redact_url};
+
+/// What a file or a command line may say. Each setting is also the variable `MODELPRESS_<NAME>`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Folder for the database file, blobs and scratch space [default: ./modelpress-data]
+    #[arg(
+        long,
+        env = "MODELPRESS_DATA_DIR",
+        value_name = "DIR",
+        help_heading = "Storage"
+    )]
+    pub data_dir: Option<PathBuf>,
+    /// postgres://… to use a PostgreSQL server [default: an SQLite file in the data folder]
+    #[arg(
+        long,
+        env = "MODELPRESS_DATABASE_URL",
+        value_name = "URL",
+        help_heading = "Storage",
+        hide_env_values = true
+    )]
+    pub database_url: Option<String>,
+    /// Folders on this machine that `source_path` may register models from [default: none]
+    #[arg(
+        long,
+        env = "MODELPRESS_ALLOWED_MODEL_PATHS",
+        value_name = "DIR",
+        value_delimiter = ',',
+        help_heading = "Storage"
+    )]
+    pub allowed_model_paths: Option<Vec<PathBuf>>,
+    /// Free disk space that uploads must leave [default: 1GiB]
+    #[arg(
+        long,
+        env = "MODELPRESS_RESERVE_BYTES",
+        value_name = "SIZE",
+        help_heading = "Storage"
+    )]
+    pub reserve_bytes: Option<ByteSize>,
+
+    /// Address of the API [default: 127.0.0.1:8080]
+    #[arg(long, env = "MODELPRESS_LISTEN", value_name = "ADDR", help_heading = "HTTP")]
+    pub listen: Option<String>,
+    /// Serve /metrics on this address instead of the API's [default: the API's]
+    #[arg(
+        long,
+        env = "MODELPRESS_METRICS_LISTEN",
+        value_name = "ADDR",
+        help_heading = "HTTP"
+    )]
+    pub metrics_listen: Option<String>,
+    /// Key that signs page cursors; set the same one on every node [default: made and kept in the data folder]
+    #[arg(
+        long,
+        env = "MODELPRESS_CURSOR_SECRET",
+        value_name = "TEXT",
+        help_heading = "HTTP",
+        hide_env_values = true
+    )]
+    pub cursor_secret: Option<String>,
+    /// Seconds an ordinary request may take [default: 30]
+    #[arg(
+        long,
+        env = "MODELPRESS_REQUEST_TIMEOUT_SECONDS",
+        value_name = "N",
+        help_heading = "HTTP"
+    )]
+    pub request_timeout_seconds: Option<u64>,
+    /// Seconds an upload may stay silent [default: 60]
+    #[arg(
+        long,
+        env = "MODELPRESS_IDLE_TIMEOUT_SECONDS",
+        value_name = "N",
+        help_heading = "HTTP"
+    )]
+    pub idle_timeout_seconds: Option<u64>,
+    /// Seconds a client may take to send its request head [default: 15]
+    #[arg(
+        long,
+        env = "MODELPRESS_HEADER_TIMEOUT_SECONDS",
+        value_name = "N",
+        help_heading = "HTTP"
+    )]
+    pub header_timeout_seconds: Option<u64>,
+    /// Seconds that running requests get at shutdown [default: 20]
+    #[arg(
+        long,
+        env = "MODELPRESS_DRAIN_SECONDS",
+        value_name = "N",
+        help_heading = "HTTP"
+    )]
+    pub drain_seconds: Option<u64>,
+    /// Open connections at once [default: 1024]
+    #[arg(
+        long,
+        env = "MODELPRESS_MAX_CONNECTIONS",
+        value_name = "N",
+        help_heading = "HTTP"
+    )]
+    pub max_connections: Option<usize>,
+    /// Open event streams at once [default: 256]
+    #[arg(
+        long,
+        env = "MODELPRESS_MAX_EVENT_STREAMS",
+        value_name = "N",
+        help_heading = "HTTP"
+    )]
+    pub max_event_streams: Option<usize>,
+
+    /// Largest JSON request body [default: 1MiB]
+    #[arg(
+        long,
+        env = "MODELPRESS_MAX_BODY_BYTES",
+        value_name = "SIZE",
+        help_heading = "Limits"
+    )]
+    pub max_body_bytes: Option<ByteSize>,
+    /// Largest single uploaded file [default: 1TiB]
+    #[arg(
+        long,
+        env = "MODELPRESS_MAX_FILE_BYTES",
+        value_name = "SIZE",
+        help_heading = "Limits"
+    )]
+    pub max_file_bytes: Option<ByteSize>,
+    /// Most files in one model [default: 2000]
+    #[arg(
+        long,
+        env = "MODELPRESS_MAX_MODEL_FILES",
+        value_name = "N",
+        help_heading = "Limits"
+    )]
+    pub max_model_files: Option<usize>,
+    /// Jobs that may wait before new ones are turned away with 503 [default: 10000]
+    #[arg(
+        long,
+        env = "MODELPRESS_MAX_QUEUED_JOBS",
+        value_name = "N",
+        help_heading = "Limits"
+    )]
+    pub max_queued_jobs: Option<u64>,
+    /// Hours after which an unfinished upload is deleted [default: 24]
+    #[arg(
+        long,
+        env = "MODELPRESS_UPLOAD_EXPIRY_HOURS",
+        value_name = "N",
+        help_heading = "Limits"
+    )]
+    pub upload_expiry_hours: Option<u64>,
+
+    /// Jobs this process runs at once; 0 = none, use `modelpress worker` [default: 1]
+    #[arg(long, env = "MODELPRESS_WORKERS", value_name = "N", help_heading = "Workers")]
+    pub workers: Option<usize>,
+    /// Compute threads a job may use; 0 = all cores [default: 0]
+    #[arg(
+        long,
+        env = "MODELPRESS_WORKER_THREADS",
+        value_name = "N",
+        help_heading = "Workers"
+    )]
+    pub worker_threads: Option<usize>,
+    /// Memory a job's plan may ask for; 0 = three quarters of the machine's [default: 0]
+    #[arg(
+        long,
+        env = "MODELPRESS_WORKER_MEMORY_BYTES",
+        value_name = "SIZE",
+        help_heading = "Workers"
+    )]
+    pub worker_memory_bytes: Option<ByteSize>,
+    /// Seconds after which a silent worker loses its job, at least 3 [default: 60]
+    #[arg(
+        long,
+        env = "MODELPRESS_LEASE_SECONDS",
+        value_name = "N",
+        help_heading = "Workers"
+    )]
+    pub lease_seconds: Option<u64>,
+
+    /// How log lines look [default: auto]
+    #[arg(long, env = "MODELPRESS_LOG_FORMAT", value_enum, help_heading = "Logging")]
+    pub log_format: Option<LogFormat>,
+    /// What is logged, as tracing directives such as `info` or `modelpress_server=debug` [default: info]
+    #[arg(
+        long,
+        env = "MODELPRESS_LOG_FILTER",
+        value_name = "FILTER",
+        help_heading = "Logging"
+    )]
+    pub log_filter: Option<String>,
+}
+
+impl Settings {
+    pub(super) fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|e| ConfigError::new(&name, e))?;
+        toml::from_str(&text).map_err(|e| ConfigError::new(&name, e.to_string().trim_end()))
+    }
+
+    /// This, and where it is silent, the other.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(other.data_dir),
+            database_url: self.database_url.or(other.database_url),
+            allowed_model_paths: self.allowed_model_paths.or(other.allowed_model_paths),
+            reserve_bytes: self.reserve_bytes.or(other.reserve_bytes),
+            listen: self.listen.or(other.listen),
+            metrics_listen: self.metrics_listen.or(other.metrics_listen),
+            cursor_secret: self.cursor_secret.or(other.cursor_secret),
+            request_timeout_seconds: self.request_timeout_seconds.or(other.request_timeout_seconds),
+            idle_timeout_seconds: self.idle_timeout_seconds.or(other.idle_timeout_seconds),
+            header_timeout_seconds: self.header_timeout_seconds.or(other.header_timeout_seconds),
+            drain_seconds: self.drain_seconds.or(other.drain_seconds),
+            max_connections: self.max_connections.or(other.max_connections),
+            max_event_streams: self.max_event_streams.or(other.max_event_streams),
+            max_body_bytes: self.max_body_bytes.or(other.max_body_bytes),
+            max_file_bytes: self.max_file_bytes.or(other.max_file_bytes),
+            max_model_files: self.max_model_files.or(other.max_model_files),
+            max_queued_jobs: self.max_queued_jobs.or(other.max_queued_jobs),
+            upload_expiry_hours: self.upload_expiry_hours.or(other.upload_expiry_hours),
+            workers: self.workers.or(other.workers),
+            worker_threads: self.worker_threads.or(other.worker_threads),
+            worker_memory_bytes: self.worker_memory_bytes.or(other.worker_memory_bytes),
+            lease_seconds: self.lease_seconds.or(other.lease_seconds),
+            log_format: self.log_format.or(other.log_format),
+            log_filter: self.log_filter.or(other.log_filter),
+        }
+    }
+
+    pub(super) fn validate(self) -> Result<Config, ConfigError> {
+        let data_dir = self
+            .data_dir
+            .clone()
+            .unwrap_or_else(|| "./modelpress-data".into());
+        Ok(Config {
+            database: database(self.database_url.as_deref(), &data_dir)?,
+            data_dir,
+            listen: address("listen", self.listen.as_deref().unwrap_or("127.0.0.1:8080"))?,
+            metrics_listen: self
+                .metrics_listen
+                .as_deref()
+                .map(|a| address("metrics_listen", a))
+                .transpose()?,
+            cursor_secret: self.cursor_secret.clone(),
+            allowed_model_paths: allowed(self.allowed_model_paths.as_deref().unwrap_or_default())?,
+            limits: self.limits()?,
+            workers: Workers {
+                count: self.workers.unwrap_or(1),
+                threads: threads(self.worker_threads.unwrap_or(0)),
+                memory_bytes: memory(self.worker_memory_bytes),
+                lease: seconds("lease_seconds", self.lease_seconds, 60, 3)?,
+            },
+            drain: seconds("drain_seconds", self.drain_seconds, 20, 0)?,
+            log_format: self.log_format.unwrap_or_default(),
+            log_filter: self.log_filter.unwrap_or_else(|| "info".to_owned()),
+        })
+    }
+
+    fn limits(&self) -> Result<Limits, ConfigError> {
+        Ok(Limits {
+            body_bytes: self.max_body_bytes.map_or(1 << 20, |s| s.0),
+            file_bytes: self.max_file_bytes.map_or(1 << 40, |s| s.0),
+            model_files: at_least_one("max_model_files", self.max_model_files, 2000)?,
+            reserve_bytes: self.reserve_bytes.map_or(1 << 30, |s| s.0),
+            request: seconds("request_timeout_seconds", self.request_timeout_seconds, 30, 1)?,
+            idle: seconds("idle_timeout_seconds", self.idle_timeout_seconds, 60, 1)?,
+            header: seconds("header_timeout_seconds", self.header_timeout_seconds, 15, 1)?,
+            connections: at_least_one("max_connections", self.max_connections, 1024)?,
+            streams: at_least_one("max_event_streams", self.max_event_streams, 256)?,
+            queued_jobs: self.max_queued_jobs.unwrap_or(10_000),
+            upload_age: Duration::from_secs(3600 * self.upload_expiry_hours.unwrap_or(24).clamp(1, 24 * 365)),
+        })
+    }
+
+    /// The effective settings of a config, secrets redacted: what `check-config` prints.
+    pub fn of(config: &Config) -> Self {
+        let secs = |d: Duration| Some(d.as_secs());
+        Self {
+            data_dir: Some(config.data_dir.clone()),
+            database_url: match &config.database {
+                Database::Sqlite(_) => None,
+                Database::Postgres(url) => Some(redact_url(url)),
+            },
+            allowed_model_paths: Some(config.allowed_model_paths.clone()),
+            reserve_bytes: Some(ByteSize(config.limits.reserve_bytes)),
+            listen: Some(config.listen.to_string()),
+            metrics_listen: config.metrics_listen.map(|a| a.to_string()),
+            cursor_secret: config.cursor_secret.as_ref().map(|_| "***".to_owned()),
+            request_timeout_seconds: secs(config.limits.request),
+            idle_timeout_seconds: secs(config.limits.idle),
+            header_timeout_seconds: secs(config.limits.header),
+            drain_seconds: secs(config.drain),
+            max_connections: Some(config.limits.connections),
+            max_event_streams: Some(config.limits.streams),
+            max_body_bytes: Some(ByteSize(config.limits.body_bytes)),
+            max_file_bytes: Some(ByteSize(config.limits.file_bytes)),
+            max_model_files: Some(config.limits.model_files),
+            max_queued_jobs: Some(config.limits.queued_jobs),
+            upload_expiry_hours: Some(config.limits.upload_age.as_secs() / 3600),
+            workers: Some(config.workers.count),
+            worker_threads: Some(config.workers.threads),
+            worker_memory_bytes: Some(ByteSize(config.workers.memory_bytes)),
+            lease_seconds: secs(config.workers.lease),
+            log_format: Some(config.log_format),
+            log_filter: Some(config.log_filter.clone()),
+        }
+    }
+}
+
+fn database(url: Option<&str>, data_dir: &Path) -> Result<Database, ConfigError> {
+    match url {
+        None | Some("") => Ok(Database::Sqlite(data_dir.join("modelpress.db"))),
+        Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+            Ok(Database::Postgres(url.to_owned()))
+        }
+        Some(url) => match url
+            .strip_prefix("sqlite://")
+            .or_else(|| url.strip_prefix("sqlite:"))
+        {
+            Some(path) if !path.is_empty() => Ok(Database::Sqlite(path.into())),
+            _ => Err(ConfigError::new(
+                "database_url",
+                "must start with postgres:// or sqlite:",
+            )),
+        },
+    }
+}
+
+fn address(key: &str, text: &str) -> Result<std::net::SocketAddr, ConfigError> {
+    text.parse().map_err(|_e| {
+        ConfigError::new(
+            key,
+            format!("{text:?} is not an address; write for example 0.0.0.0:8080"),
+        )
+    })
+}
+
+/// Canonical roots, so that a later comparison cannot be fooled by a link.
+fn allowed(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ConfigError> {
+    paths
+        .iter()
+        .map(|path| {
+            std::fs::canonicalize(path)
+                .map_err(|e| ConfigError::new("allowed_model_paths", format!("{}: {e}", path.display())))
+        })
+        .collect()
+}
+
+fn seconds(key: &str, value: Option<u64>, default: u64, least: u64) -> Result<Duration, ConfigError> {
+    match value.unwrap_or(default) {
+        n if n < least => Err(ConfigError::new(key, format!("must be at least {least}"))),
+        n if n > 86_400 => Err(ConfigError::new(key, "must be at most 86400")),
+        n => Ok(Duration::from_secs(n)),
+    }
+}
+
+fn at_least_one(key: &str, value: Option<usize>, default: usize) -> Result<usize, ConfigError> {
+    match value.unwrap_or(default) {
+        0 => Err(ConfigError::new(key, "must be at least 1")),
+        n => Ok(n),
+    }
+}
+
+fn threads(asked: usize) -> usize {
+    match asked {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        n => n,
+    }
+}
+
+fn memory(asked: Option<ByteSize>) -> u64 {
+    match asked {
+        Some(ByteSize(n)) if n > 0 => n,
+        _ => crate::telemetry::usage::machine_memory_bytes() / 4 * 3,
+    }
+}

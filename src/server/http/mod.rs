@@ -1,0 +1,5 @@
+//! The HTTP face.
+
+pub mod conditional;
+pub mod page;
+pub mod problem;
