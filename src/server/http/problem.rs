@@ -254,6 +254,11 @@ impl Problem {
         self.0.cause.as_deref()
     }
 
+    /// Each wrong field.
+    pub fn errors(&self) -> &[FieldError] {
+        &self.0.errors
+    }
+
     /// The stable code.
     pub fn code(&self) -> &str {
         &self.0.code

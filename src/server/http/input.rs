@@ -1,0 +1,227 @@
+//! Reading what clients send: JSON bodies and query parameters, strictly.
+//!
+//! Owns: content type, size, syntax and field checks, each with its own problem.
+//! Must not know: what the fields mean.
+//! Invariant: an unknown or wrong field is named by its JSON pointer.
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+
+use super::limits::MaxBody;
+use super::problem::{self, Problem, shorten};
+
+/// A JSON body, with the digest of its bytes (the fingerprint of an idempotent request).
+#[derive(Debug)]
+pub struct Input<T> {
+    /// The parsed value.
+    pub value: T,
+    /// SHA-256 of the body.
+    pub fingerprint: [u8; 32],
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        must_be_json(request.headers())?;
+        let bytes = read(request).await?;
+        Ok(Self {
+            value: parse(&bytes)?,
+            fingerprint: Sha256::digest(&bytes).into(),
+        })
+    }
+}
+
+/// Query parameters.
+#[derive(Debug)]
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        axum::extract::Query::<T>::try_from_uri(&parts.uri)
+            .map(|query| Self(query.0))
+            .map_err(|error| {
+                let text =
+                    std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                let pointer = named(&text).map(|name| format!("/{name}")).unwrap_or_default();
+                Problem::new(problem::QUERY_INVALID, text.clone()).with_error(
+                    pointer,
+                    "parameter_invalid",
+                    text,
+                )
+            })
+    }
+}
+
+/// Reads a whole small body, within the limit that the layer set.
+pub async fn read(request: Request) -> Result<Bytes, Problem> {
+    let limit = request.extensions().get::<MaxBody>().map_or(1 << 20, |max| max.0);
+    let announced = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|announced| announced > limit) {
+        return Err(too_large(limit));
+    }
+    let body =
+        http_body_util::Limited::new(request.into_body(), usize::try_from(limit).unwrap_or(usize::MAX));
+    match http_body_util::BodyExt::collect(body).await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large(limit)),
+        Err(error) => Err(Problem::new(problem::BODY_TRUNCATED, "the body broke off").because(error)),
+    }
+}
+
+fn too_large(limit: u64) -> Problem {
+    Problem::new(
+        problem::TOO_LARGE,
+        format!("the body may have at most {limit} bytes"),
+    )
+}
+
+fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let given = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = given
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    let shown = if given.is_empty() {
+        "none".to_owned()
+    } else {
+        shorten(given)
+    };
+    let detail = format!("the content type is {shown}; send application/json");
+    Err(Problem::new(problem::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
+/// Parses JSON; a wrong field is named by its pointer.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = pointer(error.path());
+        let inner = error.into_inner();
+        if inner.is_syntax() || inner.is_eof() {
+            return Problem::new(problem::JSON_INVALID, shorten_message(&inner.to_string()));
+        }
+        wrong_field(path, &inner.to_string())
+    })?;
+    reader
+        .end()
+        .map_err(|error| Problem::new(problem::JSON_INVALID, error.to_string()))?;
+    Ok(value)
+}
+
+fn wrong_field(path: String, message: &str) -> Problem {
+    let message = message.split(" at line ").next().unwrap_or(message);
+    let (code, name) = if message.starts_with("unknown field") {
+        ("unknown_field", named(message))
+    } else if message.starts_with("missing field") {
+        ("missing_field", named(message))
+    } else if message.starts_with("duplicate field") {
+        ("duplicate_field", named(message))
+    } else {
+        ("invalid_value", None)
+    };
+    // The deserializer may or may not count the field itself into the path.
+    let pointer = match name {
+        Some(name) if !path.ends_with(&format!("/{}", escape(&name))) => format!("{path}/{}", escape(&name)),
+        _ => path,
+    };
+    Problem::field(pointer, code, shorten_message(message))
+}
+
+fn shorten_message(message: &str) -> String {
+    message.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+/// The first name between backticks.
+fn named(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once('`')?;
+    let (name, _) = rest.split_once('`')?;
+    Some(shorten(name))
+}
+
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .map(|segment| match segment {
+            Segment::Seq { index } => format!("/{index}"),
+            Segment::Map { key } => format!("/{}", escape(key)),
+            Segment::Enum { .. } | Segment::Unknown => String::new(),
+        })
+        .collect()
+}
+
+/// RFC 6901.
+fn escape(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        #[expect(dead_code, reason = "only its shape is tested")]
+        inner: Vec<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[expect(dead_code, reason = "only its shape is tested")]
+        number: u32,
+    }
+
+    fn first_error(text: &str) -> (String, String) {
+        let problem = parse::<Outer>(text.as_bytes()).expect_err(text);
+        let error = problem.errors().first().cloned();
+        error.map_or_else(
+            || (problem.code().to_owned(), String::new()),
+            |e| (e.code, e.pointer),
+        )
+    }
+
+    #[test]
+    fn wrong_fields_are_named_by_pointer() {
+        for (text, code, at) in [
+            (
+                r#"{"inner":[{"number":1,"bogus":2}]}"#,
+                "unknown_field",
+                "/inner/0/bogus",
+            ),
+            (r#"{"inner":[],"a/b":2}"#, "unknown_field", "/a~1b"),
+            (
+                r#"{"inner":[{"number":"x"}]}"#,
+                "invalid_value",
+                "/inner/0/number",
+            ),
+            (r#"{"inner":[{"number":-1}]}"#, "invalid_value", "/inner/0/number"),
+            (r#"{"inner":[{}]}"#, "missing_field", "/inner/0/number"),
+            (r#"{"inner":[],"inner":[]}"#, "duplicate_field", "/inner"),
+            ("[]", "invalid_value", ""),
+            (r#"{"inner":"#, "json_invalid", ""),
+            (r#"{"inner":[]} x"#, "json_invalid", ""),
+            ("", "json_invalid", ""),
+        ] {
+            assert_eq!(first_error(text), (code.to_owned(), at.to_owned()), "{text}");
+        }
+    }
+}

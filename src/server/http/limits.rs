@@ -1,0 +1,38 @@
+//! Bounds on requests: body size and time.
+//!
+//! Owns: the layers that set them.
+//! Must not know: which route is which; the table says where a bound applies.
+//! Invariant: a request that is over its time gets an answer, not silence.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use super::problem::{self, Problem};
+
+/// Largest small body; carried in the request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct MaxBody(pub u64);
+
+/// What ordinary requests are held to.
+#[derive(Debug, Clone, Copy)]
+pub struct Ordinary {
+    /// Largest JSON body.
+    pub body_bytes: u64,
+    /// Time until the response's head.
+    pub time: Duration,
+}
+
+/// The layer of ordinary routes.
+pub async fn ordinary(State(bounds): State<Ordinary>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(MaxBody(bounds.body_bytes));
+    match tokio::time::timeout(bounds.time, next.run(request)).await {
+        Ok(response) => response,
+        Err(_elapsed) => {
+            let seconds = bounds.time.as_secs();
+            Problem::new(problem::REQUEST_TIMEOUT, format!("no answer within {seconds} s")).into_response()
+        }
+    }
+}
