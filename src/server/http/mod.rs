@@ -7,3 +7,4 @@ pub mod listen;
 pub mod observe;
 pub mod page;
 pub mod problem;
+pub mod tar;

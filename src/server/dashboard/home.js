@@ -1,0 +1,55 @@
+// The landing page: how to start, and the latest jobs, read every few seconds while the page is visible.
+import { copyButton, element, problemText } from "./page.js";
+
+const base = new URL(".", document.baseURI).href.replace(/\/$/, "");
+const start = [
+  `curl -F file=@config.json -F file=@model.safetensors ${base}/v1/models`,
+  `curl ${base}/v1/jobs -H 'Content-Type: application/json' -d '{"model":"mdl_…","recipe":"Q4_K_M","formats":["gguf"]}'`,
+  `curl -N ${base}/v1/jobs/job_…/events -H 'Accept: text/event-stream'`,
+  `curl -OJ ${base}/v1/artifacts/art_…/archive`,
+].join("\n");
+const code = document.getElementById("start");
+code.textContent = start;
+code.closest(".copyable").append(copyButton(() => start));
+document.getElementById("curl").textContent = `curl ${base}/v1/jobs?limit=10`;
+
+const state = document.getElementById("state");
+const table = document.getElementById("jobs");
+
+function row(job) {
+  const done = Math.round((job.progress ?? 0) * 100);
+  const progress = element("progress", { max: 100, value: done, "aria-label": `${done} %` });
+  const report = job.status === "succeeded"
+    ? element("a", { href: `v1/jobs/${job.id}/report.html` }, "report")
+    : job.error?.code ?? "";
+  const created = element("time", { datetime: job.created_at, title: job.created_at }, ago(job.created_at));
+  return element("tr", {},
+    element("td", {}, element("a", { href: `v1/jobs/${job.id}` }, job.id)),
+    element("td", {}, job.status),
+    element("td", {}, progress),
+    element("td", {}, created),
+    element("td", {}, report));
+}
+
+function ago(text) {
+  const seconds = Math.max(0, (Date.now() - Date.parse(text)) / 1000);
+  const units = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+  const [unit, size] = units.find(([, size]) => seconds >= size) ?? units[3];
+  return new Intl.RelativeTimeFormat("en").format(-Math.floor(seconds / size), unit);
+}
+
+async function refresh() {
+  try {
+    const response = await fetch("v1/jobs?limit=10", { headers: { Accept: "application/json" } });
+    const body = await response.json();
+    if (!response.ok) throw new Error(problemText(body));
+    table.querySelector("tbody").replaceChildren(...body.data.map(row));
+    table.hidden = body.data.length === 0;
+    state.textContent = body.data.length === 0 ? "No jobs yet." : "";
+  } catch (error) {
+    state.textContent = `The job list cannot be read: ${error.message}`;
+  }
+}
+
+await refresh();
+setInterval(() => document.hidden || refresh(), 5000);
