@@ -1,0 +1,10 @@
+//! Owns: the GGUF format: container, names, and what becomes of a Hugging Face checkpoint's config and tokenizer.
+//!
+//! Must not know: quantization kernels, plans. Invariant: what is written loads in llama.cpp unchanged.
+
+pub mod build;
+pub mod container;
+pub mod error;
+pub mod value;
+
+pub use error::GgufError;
