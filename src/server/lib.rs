@@ -2,5 +2,6 @@
 
 pub mod blobs;
 pub mod config;
+pub mod domain;
 pub mod http;
 pub mod telemetry;

@@ -5,7 +5,6 @@
 //! Invariant: never more than two batches of one body are in memory, and no byte past the limit is written.
 
 use std::io;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -13,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::partial::Partial;
+use crate::domain::ports::Bounds;
 
 /// Bytes handed to the disk at once: large enough that the hand-over costs nothing.
 const BATCH_BYTES: usize = 4 << 20;
@@ -20,17 +20,6 @@ const BATCH_BYTES: usize = 4 << 20;
 const BATCH_CHUNKS: usize = 1024;
 /// Written bytes after which writeback is started, so that the last fsync has little left to do.
 const FLUSH_BYTES: u64 = 64 << 20;
-
-/// Bounds of one intake.
-#[derive(Debug, Clone, Copy)]
-pub struct Bounds {
-    /// Largest size the upload may reach.
-    pub max_bytes: u64,
-    /// Longest silence of the body.
-    pub idle: Duration,
-    /// Free disk space to leave.
-    pub reserve_bytes: u64,
-}
 
 /// Why an intake ended before its body did.
 #[derive(Debug)]

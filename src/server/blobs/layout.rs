@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-/// A SHA-256.
-pub(super) type Hash = [u8; 32];
+pub(super) use crate::domain::model::hex;
+use crate::domain::ports::Hash;
 
 /// The folders of one store.
 #[derive(Debug, Clone)]
@@ -88,17 +88,6 @@ impl Layout {
 /// Makes the names in a folder durable.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
-}
-
-/// The lower-case hexadecimal form.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-            let _infallible = write!(out, "{byte:02x}");
-            out
-        })
 }
 
 /// The bytes of a hexadecimal text.

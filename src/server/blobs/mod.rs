@@ -8,6 +8,8 @@ mod intake;
 mod layout;
 pub mod local;
 mod partial;
+mod shelf;
+mod uploads;
 
 pub use local::LocalBlobs;
 

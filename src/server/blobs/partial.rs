@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use sha2::digest::common::hazmat::SerializableState;
 use sha2::{Digest as _, Sha256};
 
-use super::layout::{Hash, Layout, hex, sync_folder, unhex};
+use super::layout::{Layout, hex, sync_folder, unhex};
+use crate::domain::ports::Hash;
 
 /// The note: how far, and the hash up to there.
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,24 +1,31 @@
 //! What the store promises, on a real folder.
 
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
-use super::intake::Bounds;
 use super::layout::hex;
-use super::local::{BlobError, Body, LocalBlobs};
-use bytes::Bytes;
-use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use super::local::LocalBlobs;
+use crate::domain::UploadId;
+use crate::domain::ports::{BlobError, Blobs as _, Body, Bounds, Uploads as _};
 
 const BOUNDS: Bounds = Bounds {
     max_bytes: 1 << 30,
     idle: Duration::from_secs(20),
     reserve_bytes: 0,
+    announced: None,
 };
+
+fn id() -> UploadId {
+    UploadId::from_uuid(Uuid::now_v7())
+}
 
 fn body(parts: &[&[u8]]) -> Body {
     let parts: Vec<_> = parts.iter().map(|p| Ok(Bytes::copy_from_slice(p))).collect();
@@ -42,7 +49,8 @@ fn digest(bytes: &[u8]) -> String {
 
 fn store() -> (tempfile::TempDir, LocalBlobs) {
     let dir = tempfile::tempdir().expect("temp dir");
-    let store = LocalBlobs::open(dir.path()).expect("opens");
+    let mut store = LocalBlobs::open(dir.path()).expect("opens");
+    store.grace = Duration::ZERO;
     (dir, store)
 }
 
@@ -69,7 +77,7 @@ async fn content(store: &LocalBlobs, digest: &str, first: u64, length: u64) -> V
 async fn what_goes_in_comes_out_under_its_digest() {
     let (dir, store) = store();
     let stored = store
-        .put(body(&[b"hello ", b"world"]), Some(11), BOUNDS, None)
+        .put(body(&[b"hello ", b"world"]), BOUNDS, None)
         .await
         .expect("stored");
     assert_eq!(
@@ -79,12 +87,12 @@ async fn what_goes_in_comes_out_under_its_digest() {
     assert_eq!(content(&store, &stored.digest, 0, 11).await, b"hello world");
     assert_eq!(content(&store, &stored.digest, 6, 3).await, b"wor");
     let again = store
-        .put(body(&[b"hello world"]), None, BOUNDS, None)
+        .put(body(&[b"hello world"]), BOUNDS, None)
         .await
         .expect("stored");
     assert_eq!(again, stored);
     assert_eq!(files(dir.path()), 1);
-    store.delete(&stored.digest).await.expect("deleted");
+    store.discard(&stored.digest).await.expect("removed");
     assert_eq!(files(dir.path()), 0);
 }
 
@@ -92,13 +100,12 @@ async fn what_goes_in_comes_out_under_its_digest() {
 async fn nothing_stays_of_a_refused_put() {
     let (dir, store) = store();
     let cases: Vec<(&str, Result<_, BlobError>)> = vec![
-        ("broken", store.put(broken(b"abc"), None, BOUNDS, None).await),
+        ("broken", store.put(broken(b"abc"), BOUNDS, None).await),
         (
             "large",
             store
                 .put(
                     body(&[b"abcdef"]),
-                    None,
                     Bounds {
                         max_bytes: 5,
                         ..BOUNDS
@@ -109,18 +116,23 @@ async fn nothing_stays_of_a_refused_put() {
         ),
         (
             "announced",
-            store.put(body(&[b"abc"]), Some(1 << 40), BOUNDS, None).await,
+            store
+                .put(
+                    body(&[b"abc"]),
+                    Bounds {
+                        announced: Some(1 << 40),
+                        ..BOUNDS
+                    },
+                    None,
+                )
+                .await,
         ),
-        (
-            "digest",
-            store.put(body(&[b"abc"]), None, BOUNDS, Some([7; 32])).await,
-        ),
+        ("digest", store.put(body(&[b"abc"]), BOUNDS, Some([7; 32])).await),
         (
             "idle",
             store
                 .put(
                     silent(b"abc"),
-                    None,
                     Bounds {
                         idle: Duration::from_millis(20),
                         ..BOUNDS
@@ -134,7 +146,6 @@ async fn nothing_stays_of_a_refused_put() {
             store
                 .put(
                     body(&[b"abc"]),
-                    None,
                     Bounds {
                         reserve_bytes: u64::MAX,
                         ..BOUNDS
@@ -162,24 +173,25 @@ async fn nothing_stays_of_a_refused_put() {
 #[tokio::test]
 async fn an_upload_goes_on_where_it_stopped_even_after_a_restart() {
     let (dir, store) = store();
-    store.begin("u1").await.expect("begun");
+    let u1 = id();
+    store.begin(u1).await.expect("begun");
     assert_eq!(
         store
-            .append("u1", 0, body(&[b"hello "]), None, BOUNDS)
+            .append(u1, 0, body(&[b"hello "]), BOUNDS)
             .await
             .expect("appended"),
         6
     );
     let error = store
-        .append("u1", 6, broken(b"wo"), None, BOUNDS)
+        .append(u1, 6, broken(b"wo"), BOUNDS)
         .await
         .expect_err("body broke off");
     assert!(matches!(error, BlobError::Truncated(_)), "{error:?}");
 
     let store = LocalBlobs::open(dir.path()).expect("opens again");
-    assert_eq!(store.offset("u1").await.expect("known"), 8);
+    assert_eq!(store.offset(u1).await.expect("known"), 8);
     let error = store
-        .append("u1", 6, body(&[b"world"]), None, BOUNDS)
+        .append(u1, 6, body(&[b"world"]), BOUNDS)
         .await
         .expect_err("wrong offset");
     assert!(
@@ -188,44 +200,46 @@ async fn an_upload_goes_on_where_it_stopped_even_after_a_restart() {
     );
     assert_eq!(
         store
-            .append("u1", 8, body(&[b"rld"]), None, BOUNDS)
+            .append(u1, 8, body(&[b"rld"]), BOUNDS)
             .await
             .expect("appended"),
         11
     );
     let stored = store
-        .finish("u1", Some(Sha256::digest(b"hello world").into()))
+        .finish(u1, Some(Sha256::digest(b"hello world").into()))
         .await
         .expect("finished");
     assert_eq!(stored.digest, digest(b"hello world"));
     assert_eq!(content(&store, &stored.digest, 0, 11).await, b"hello world");
     assert_eq!(files(dir.path()), 1);
-    assert!(matches!(store.offset("u1").await, Err(BlobError::NotFound)));
+    assert!(matches!(store.offset(u1).await, Err(BlobError::NotFound)));
 }
 
 #[tokio::test]
 async fn bytes_past_the_durable_offset_are_dropped() {
     let (dir, store) = store();
-    store.begin("u1").await.expect("begun");
+    let u1 = id();
+    store.begin(u1).await.expect("begun");
     store
-        .append("u1", 0, body(&[b"abc"]), None, BOUNDS)
+        .append(u1, 0, body(&[b"abc"]), BOUNDS)
         .await
         .expect("appended");
     // A process that died after writing and before noting.
-    let data = dir.path().join("uploads/u1/data");
+    let data = dir.path().join("uploads").join(u1.to_string()).join("data");
     std::fs::write(&data, b"abcTORN").expect("written");
     store
-        .append("u1", 3, body(&[b"def"]), None, BOUNDS)
+        .append(u1, 3, body(&[b"def"]), BOUNDS)
         .await
         .expect("appended");
-    let stored = store.finish("u1", None).await.expect("finished");
+    let stored = store.finish(u1, None).await.expect("finished");
     assert_eq!(stored.digest, digest(b"abcdef"));
 }
 
 #[tokio::test]
 async fn a_newer_request_ends_a_hung_one() {
     let (_dir, store) = store();
-    store.begin("u1").await.expect("begun");
+    let u1 = id();
+    store.begin(u1).await.expect("begun");
     let seen = Arc::new(AtomicBool::new(false));
     let flag = seen.clone();
     let hung = stream::iter([Ok(Bytes::from_static(b"abc"))])
@@ -236,33 +250,31 @@ async fn a_newer_request_ends_a_hung_one() {
         .boxed();
     let first = tokio::spawn({
         let store = store.clone();
-        async move { store.append("u1", 0, hung, None, BOUNDS).await }
+        async move { store.append(u1, 0, hung, BOUNDS).await }
     });
     while !seen.load(Ordering::SeqCst) {
         tokio::task::yield_now().await;
     }
-    assert_eq!(store.offset("u1").await.expect("answers at once"), 3);
+    assert_eq!(store.offset(u1).await.expect("answers at once"), 3);
     assert!(matches!(first.await.expect("ended"), Err(BlobError::Superseded)));
     store
-        .append("u1", 3, body(&[b"def"]), None, BOUNDS)
+        .append(u1, 3, body(&[b"def"]), BOUNDS)
         .await
         .expect("goes on");
-    store.abandon("u1").await.expect("abandoned");
-    assert!(matches!(store.finish("u1", None).await, Err(BlobError::NotFound)));
+    store.abandon(u1).await.expect("abandoned");
+    assert!(matches!(store.finish(u1, None).await, Err(BlobError::NotFound)));
 }
 
 #[tokio::test]
 async fn a_large_body_is_flushed_on_the_way() {
     let (dir, store) = store();
-    store.begin("u1").await.expect("begun");
+    let u1 = id();
+    store.begin(u1).await.expect("begun");
     let chunk = Bytes::from(vec![0xA5u8; 1 << 20]);
     let parts = stream::iter((0..150).map(move |_| Ok(chunk.clone()))).boxed();
-    let end = store
-        .append("u1", 0, parts, None, BOUNDS)
-        .await
-        .expect("appended");
+    let end = store.append(u1, 0, parts, BOUNDS).await.expect("appended");
     assert_eq!(end, 150 << 20);
-    let stored = store.finish("u1", None).await.expect("finished");
+    let stored = store.finish(u1, None).await.expect("finished");
     assert_eq!(stored.digest, digest(&vec![0xA5u8; 150 << 20]));
     assert_eq!(files(dir.path()), 1);
 }
@@ -272,7 +284,7 @@ async fn an_adopted_file_is_noticed_when_it_changes() {
     let (dir, store) = store();
     let outside = tempfile::NamedTempFile::new().expect("temp file");
     std::fs::write(outside.path(), b"weights").expect("written");
-    let stored = store.adopt(outside.path()).await.expect("adopted");
+    let stored = store.adopt(outside.path().to_owned()).await.expect("adopted");
     assert_eq!(stored.digest, digest(b"weights"));
     assert_eq!(store.path(&stored.digest).await.expect("known"), outside.path());
     assert_eq!(content(&store, &stored.digest, 0, 7).await, b"weights");
@@ -281,7 +293,7 @@ async fn an_adopted_file_is_noticed_when_it_changes() {
         store.path(&stored.digest).await,
         Err(BlobError::SourceChanged(_))
     ));
-    store.delete(&stored.digest).await.expect("deleted");
+    store.discard(&stored.digest).await.expect("removed");
     assert!(outside.path().exists(), "only the note is ours to delete");
     assert_eq!(files(dir.path()), 0);
 }
@@ -291,24 +303,23 @@ async fn a_file_made_here_is_moved_in() {
     let (dir, store) = store();
     let made = dir.path().join("made");
     std::fs::write(&made, b"artifact").expect("written");
-    let stored = store.put_file(&made).await.expect("moved");
+    let stored = store.put_file(made.clone()).await.expect("moved");
     assert_eq!(content(&store, &stored.digest, 0, 8).await, b"artifact");
     assert!(!made.exists());
 }
 
 #[tokio::test]
-async fn the_sweep_sees_only_old_blobs() {
-    let (_dir, store) = store();
-    let stored = store
-        .put(body(&[b"x"]), None, BOUNDS, None)
-        .await
-        .expect("stored");
+async fn a_blob_published_lately_is_spared() {
+    let (dir, mut store) = store();
+    store.grace = Duration::from_mins(1);
+    let stored = store.put(body(&[b"x"]), BOUNDS, None).await.expect("stored");
+    store.discard(&stored.digest).await.expect("spared");
+    assert_eq!(store.settled().await.expect("listed"), Vec::<String>::new());
+    store.grace = Duration::ZERO;
     assert_eq!(
-        store.older_than(Duration::from_mins(1)).await.expect("listed"),
-        Vec::<String>::new()
+        store.settled().await.expect("listed"),
+        vec![stored.digest.clone()]
     );
-    assert_eq!(
-        store.older_than(Duration::ZERO).await.expect("listed"),
-        vec![stored.digest]
-    );
+    store.discard(&stored.digest).await.expect("removed");
+    assert_eq!(files(dir.path()), 0);
 }

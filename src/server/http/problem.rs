@@ -278,10 +278,10 @@ impl Problem {
         )
     }
 
-    /// The response, with what only the outermost layer knows.
-    pub fn render(&self, instance: &str, request_id: &str) -> Response {
+    /// The document, with what only the outermost layer knows.
+    pub fn document(&self, instance: &str, request_id: &str) -> ProblemOut {
         let inner = &self.0;
-        let body = ProblemOut {
+        ProblemOut {
             kind: format!("/docs#problem-{}", inner.kind.code),
             title: inner.kind.title,
             status: inner.kind.status,
@@ -291,9 +291,14 @@ impl Problem {
             request_id: request_id.to_owned(),
             errors: inner.errors.clone(),
             expected_offset: inner.expected_offset,
-        };
+        }
+    }
+
+    /// The response.
+    pub fn render(&self, instance: &str, request_id: &str) -> Response {
+        let inner = &self.0;
         // Plain strings and numbers: this cannot fail, and an empty body would still carry the status.
-        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let body = serde_json::to_vec(&self.document(instance, request_id)).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status();
         *response.headers_mut() = inner.headers.clone();

@@ -1,0 +1,159 @@
+//! Blobs at rest: publishing, finding, standing in for files outside, removing.
+//!
+//! Owns: the rules of the `blobs/` folder.
+//! Must not know: uploads, async.
+//! Invariant: a blob published within [`GRACE`] is never removed.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::layout::{Layout, hash_file, hex, remove};
+use super::partial::{Partial, Sealed};
+use crate::domain::ports::{BlobError, Hash, Stored};
+
+/// How long after its publication a blob is safe although no row refers to it:
+/// longer than any request takes between publishing and writing its row.
+pub(super) const GRACE: Duration = Duration::from_mins(15);
+
+/// A file outside the store that stands for a blob.
+#[derive(Debug, Serialize, Deserialize)]
+struct Reference {
+    path: PathBuf,
+    bytes: u64,
+    modified_nanos: u128,
+}
+
+/// Verifies sealed bytes and gives them their name.
+pub(super) fn publish(layout: &Layout, sealed: &Sealed, expected: Option<Hash>) -> Result<Stored, BlobError> {
+    let digest = hex(&sealed.hash);
+    if expected.is_some_and(|expected| expected != sealed.hash) {
+        return Err(BlobError::DigestMismatch { actual: digest });
+    }
+    // The grace counts from now, whenever the bytes were written.
+    File::open(&sealed.path)?.set_modified(SystemTime::now())?;
+    layout.publish(&sealed.path, &digest)?;
+    Ok(Stored {
+        digest,
+        bytes: sealed.bytes,
+    })
+}
+
+/// Takes a finished file in: moved on the same disk, copied otherwise.
+pub(super) fn take_file(layout: &Layout, path: &Path) -> Result<Stored, BlobError> {
+    let (hash, bytes) = hash_file(path)?;
+    File::open(path)?.sync_all()?;
+    match publish(
+        layout,
+        &Sealed {
+            path: path.to_owned(),
+            hash,
+            bytes,
+        },
+        None,
+    ) {
+        Err(BlobError::Io(error)) if error.kind() == io::ErrorKind::CrossesDevices => copy_in(layout, path),
+        other => other,
+    }
+}
+
+fn copy_in(layout: &Layout, from: &Path) -> Result<Stored, BlobError> {
+    let key = format!("copy-{}", uuid::Uuid::now_v7().simple());
+    let copied = copy_as(layout, &key, from);
+    remove(&layout.upload(&key))?;
+    let stored = copied?;
+    remove(from)?;
+    Ok(stored)
+}
+
+fn copy_as(layout: &Layout, key: &str, from: &Path) -> Result<Stored, BlobError> {
+    let mut partial = Partial::create_transient(layout, key)?;
+    let mut file = File::open(from)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            return publish(layout, &partial.seal()?, None);
+        }
+        partial.write(&[Bytes::copy_from_slice(&buffer[..n])])?;
+    }
+}
+
+/// Hashes a file outside and notes that it stands for the blob.
+pub(super) fn adopt(layout: &Layout, path: PathBuf) -> Result<Stored, BlobError> {
+    let before = fingerprint(&path)?;
+    let (hash, bytes) = hash_file(&path)?;
+    if fingerprint(&path)? != before {
+        return Err(BlobError::SourceChanged(path));
+    }
+    let digest = hex(&hash);
+    if !layout.blob(&digest).is_file() {
+        let note = layout.reference(&digest);
+        fs::create_dir_all(note.parent().unwrap_or(layout.root()))?;
+        let reference = Reference {
+            path,
+            bytes: before.0,
+            modified_nanos: before.1,
+        };
+        layout.write_whole(&note, &serde_json::to_vec(&reference).map_err(io::Error::from)?)?;
+    }
+    Ok(Stored { digest, bytes })
+}
+
+/// The file that holds a blob.
+pub(super) fn locate(layout: &Layout, digest: &str) -> Result<PathBuf, BlobError> {
+    let own = layout.blob(digest);
+    if own.is_file() {
+        return Ok(own);
+    }
+    let text = fs::read(layout.reference(digest))?;
+    let reference: Reference = serde_json::from_slice(&text).map_err(io::Error::from)?;
+    match fingerprint(&reference.path) {
+        Ok(now) if now == (reference.bytes, reference.modified_nanos) => Ok(reference.path),
+        _ => Err(BlobError::SourceChanged(reference.path)),
+    }
+}
+
+fn fingerprint(path: &Path) -> Result<(u64, u128), BlobError> {
+    let meta = fs::metadata(path)?;
+    let modified = meta
+        .modified()?
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Ok((meta.len(), modified.as_nanos()))
+}
+
+/// Removes a blob, or the note that stands for it, unless it was published within `grace`.
+pub(super) fn discard(layout: &Layout, digest: &str, grace: Duration) -> Result<(), BlobError> {
+    for path in [layout.reference(digest), layout.blob(digest)] {
+        if fs::metadata(&path).is_ok_and(|meta| is_old(&meta, grace)) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Names `depth` levels down whose file or folder was last modified longer than `age` ago.
+pub(super) fn aged(folder: &Path, depth: usize, age: Duration) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if depth > 1 {
+            found.extend(aged(&entry.path(), depth - 1, age)?);
+        } else if entry.metadata().is_ok_and(|meta| is_old(&meta, age))
+            && let Some(stem) = entry.path().file_stem().and_then(|stem| stem.to_str())
+        {
+            found.push(stem.to_owned());
+        }
+    }
+    Ok(found)
+}
+
+fn is_old(meta: &fs::Metadata, age: Duration) -> bool {
+    meta.modified()
+        .is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed > age))
+}

@@ -1,0 +1,140 @@
+//! Uploads by offset on the local store.
+//!
+//! Owns: whose turn it is to write an upload; resuming, finishing, abandoning.
+//! Must not know: HTTP dialects of resumable uploads.
+//! Invariant: one writer an upload: a newer call ends the older one before it reads the offset.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
+
+use super::intake::{self, Keep};
+use super::layout::remove;
+use super::local::{LocalBlobs, admit, blocking, on_task, refusal};
+use super::partial::{Partial, durable_offset};
+use super::shelf;
+use crate::domain::UploadId;
+use crate::domain::ports::{BlobError, BlobReply, Body, Bounds, Hash, Stored, Uploads};
+
+/// Who may write an upload.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    current: Mutex<CancellationToken>,
+    gate: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The right to write an upload, until a newer call takes it.
+struct Turn {
+    stop: CancellationToken,
+    _gate: OwnedMutexGuard<()>,
+}
+
+impl LocalBlobs {
+    async fn take_over(&self, key: &str) -> Result<Turn, BlobError> {
+        if !self.layout.upload(key).is_dir() {
+            return Err(BlobError::NotFound);
+        }
+        let slot = lock(&self.slots).entry(key.to_owned()).or_default().clone();
+        let stop = CancellationToken::new();
+        std::mem::replace(&mut *lock(&slot.current), stop.clone()).cancel();
+        let gate = slot.gate.clone().lock_owned().await;
+        if stop.is_cancelled() {
+            return Err(BlobError::Superseded);
+        }
+        Ok(Turn { stop, _gate: gate })
+    }
+
+    /// Forgets an upload that is no more.
+    fn forget(&self, key: &str) {
+        lock(&self.slots).remove(key);
+    }
+
+    async fn append_as(self, key: String, offset: u64, body: Body, bounds: Bounds) -> Result<u64, BlobError> {
+        let turn = self.take_over(&key).await?;
+        let layout = self.layout.clone();
+        let partial = blocking(move || {
+            let partial = Partial::resume(&layout, &key)?;
+            if partial.offset() != offset {
+                return Err(BlobError::OffsetMismatch {
+                    actual: partial.offset(),
+                });
+            }
+            admit(&layout, offset, &bounds)?;
+            Ok(partial)
+        })
+        .await?;
+        let (partial, end) = intake::take(partial, body, bounds, Keep::Resumable, &turn.stop).await;
+        let reached = match partial {
+            Some(partial) => blocking(move || Ok(partial.save().map(|()| partial.offset())?)).await?,
+            None => offset,
+        };
+        drop(turn);
+        end.map(|()| reached).map_err(|cut| refusal(cut, &bounds))
+    }
+
+    async fn finish_as(self, key: String, expected: Option<Hash>) -> Result<Stored, BlobError> {
+        let turn = self.take_over(&key).await?;
+        let (layout, owned) = (self.layout.clone(), key.clone());
+        let stored = blocking(move || {
+            let stored = shelf::publish(&layout, &Partial::resume(&layout, &owned)?.seal()?, expected)?;
+            remove(&layout.upload(&owned))?;
+            Ok(stored)
+        })
+        .await?;
+        drop(turn);
+        self.forget(&key);
+        Ok(stored)
+    }
+}
+
+impl Uploads for LocalBlobs {
+    fn begin(&self, id: UploadId) -> BlobReply<'_, ()> {
+        let layout = self.layout.clone();
+        blocking(move || Ok(Partial::create(&layout, &id.to_string()).map(drop)?)).boxed()
+    }
+
+    fn offset(&self, id: UploadId) -> BlobReply<'_, u64> {
+        async move {
+            let key = id.to_string();
+            let turn = self.take_over(&key).await?;
+            let layout = self.layout.clone();
+            let offset = blocking(move || Ok(durable_offset(&layout, &key)?)).await;
+            drop(turn);
+            offset
+        }
+        .boxed()
+    }
+
+    fn append(&self, id: UploadId, offset: u64, body: Body, bounds: Bounds) -> BlobReply<'_, u64> {
+        on_task(self.clone().append_as(id.to_string(), offset, body, bounds)).boxed()
+    }
+
+    fn finish(&self, id: UploadId, expected: Option<Hash>) -> BlobReply<'_, Stored> {
+        on_task(self.clone().finish_as(id.to_string(), expected)).boxed()
+    }
+
+    fn abandon(&self, id: UploadId) -> BlobReply<'_, ()> {
+        async move {
+            let key = id.to_string();
+            let turn = self.take_over(&key).await?;
+            let (layout, owned) = (self.layout.clone(), key.clone());
+            blocking(move || Ok(remove(&layout.upload(&owned))?)).await?;
+            drop(turn);
+            self.forget(&key);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn stale(&self, age: Duration) -> BlobReply<'_, Vec<String>> {
+        let folder = self.layout.uploads();
+        blocking(move || Ok(shelf::aged(&folder, 1, age)?)).boxed()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,28 @@
+//! Artifacts: what a job produced.
+//!
+//! Owns: the artifact and its files.
+//! Must not know: how it was made.
+//! Invariant: published once, by the attempt that held the fence.
+
+use time::OffsetDateTime;
+
+use super::{ArtifactId, FileRef, JobId, ModelId};
+
+/// An artifact.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// Its id.
+    pub id: ArtifactId,
+    /// The job that made it.
+    pub job: JobId,
+    /// The model it was made from.
+    pub model: ModelId,
+    /// The format its files are in.
+    pub format: String,
+    /// Digest over names and file digests.
+    pub digest: String,
+    /// Its files, by name.
+    pub files: Vec<FileRef>,
+    /// When it was published.
+    pub created_at: OffsetDateTime,
+}

@@ -1,0 +1,19 @@
+//! The nouns of the service and the traits that other rooms implement for it.
+//!
+//! Owns: identifiers, models, uploads, jobs, artifacts, the ports [`Store`], [`Blobs`], [`Clock`].
+//! Must not know: SQL, HTTP, files; the engine's plans, summaries and reports are opaque JSON here.
+//! Invariant: the same words for the same things in the API, the database, the metrics and the log.
+
+pub mod artifact;
+pub mod ids;
+pub mod job;
+pub mod model;
+pub mod ports;
+pub mod upload;
+
+pub use artifact::Artifact;
+pub use ids::{ArtifactId, IdError, JobId, ModelId, UploadId};
+pub use job::{Event, Failure, Job, JobState, NewJob, Progress};
+pub use model::{FileRef, Model, ModelState, TensorRow};
+pub use ports::{Blobs, Clock, Store, StoreError};
+pub use upload::Upload;

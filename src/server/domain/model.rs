@@ -1,0 +1,217 @@
+//! Models: a draft takes files; a ready one never changes.
+//!
+//! Owns: the model, its file references, the rules for file names.
+//! Must not know: where bytes are; what the engine reads in them.
+//! Invariant: names in a model are relative, unique and cannot leave a folder they are put in.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+
+use super::ModelId;
+
+/// A file of a model or artifact.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FileRef {
+    /// Relative path with `/`.
+    pub name: String,
+    /// SHA-256, lower-case hexadecimal.
+    pub digest: String,
+    /// Size.
+    pub bytes: u64,
+}
+
+/// A tensor of a model.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TensorRow {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// Its stored type.
+    pub dtype: String,
+    /// Its shape, outermost dimension first.
+    pub shape: Vec<u64>,
+    /// Its stored size.
+    pub bytes: u64,
+}
+
+/// Where a model stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelState {
+    /// Takes files.
+    Draft,
+    /// Inspected and immutable.
+    Ready,
+}
+
+impl ModelState {
+    /// The word used everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+/// A model.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Its id.
+    pub id: ModelId,
+    /// What the user calls it.
+    pub name: Option<String>,
+    /// The user's own pairs.
+    pub metadata: BTreeMap<String, String>,
+    /// Where it stands.
+    pub state: ModelState,
+    /// Its files, by name.
+    pub files: Vec<FileRef>,
+    /// Digest over names and file digests; of a ready model.
+    pub digest: Option<String>,
+    /// What the engine found (its `ModelSummary` as JSON); of a ready model.
+    pub summary: Option<Value>,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// When it became ready.
+    pub committed_at: Option<OffsetDateTime>,
+}
+
+/// The digest of a set of files: over `digest  name\n` lines in name order, as `sha256sum` would print them.
+pub fn set_digest(files: &[FileRef]) -> String {
+    let mut files: Vec<&FileRef> = files.iter().collect();
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut hasher = Sha256::new();
+    for file in files {
+        hasher.update(format!("{}  {}\n", file.digest, file.name));
+    }
+    hex(&hasher.finalize())
+}
+
+/// The lower-case hexadecimal form.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+            let _infallible = write!(out, "{byte:02x}");
+            out
+        })
+}
+
+/// Why a file name is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Cannot be stored safely.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// Pickle runs code when it is read.
+    #[error(
+        "{0} files are Python pickles, which can run code when they are opened; convert the weights to \
+         safetensors (model.save_pretrained(..., safe_serialization=True)) and upload those"
+    )]
+    Pickle(String),
+}
+
+/// Longest file name.
+pub const MAX_NAME_BYTES: usize = 255;
+
+const PICKLES: [&str; 7] = ["bin", "ckpt", "joblib", "pickle", "pkl", "pt", "pth"];
+
+/// Checks a file name of a model.
+pub fn check_file_name(name: &str) -> Result<(), NameError> {
+    let rules: [(bool, &'static str); 6] = [
+        (name.is_empty(), "a file name is empty"),
+        (name.len() > MAX_NAME_BYTES, "a file name has more than 255 bytes"),
+        (
+            name.chars().any(char::is_control),
+            "a file name holds a control character",
+        ),
+        (
+            name.contains('\\'),
+            "a file name holds a backslash; separate folders with /",
+        ),
+        (
+            name.starts_with('/') || name.as_bytes().get(1) == Some(&b':'),
+            "a file name is absolute",
+        ),
+        (
+            name.split('/').any(|part| matches!(part, "" | "." | "..")),
+            "a file name has an empty, `.` or `..` part",
+        ),
+    ];
+    if let Some((_, reason)) = rules.into_iter().find(|(broken, _)| *broken) {
+        return Err(NameError::Invalid(reason));
+    }
+    let extension = name
+        .rsplit_once('.')
+        .map_or("", |(_, extension)| extension)
+        .to_ascii_lowercase();
+    if PICKLES.contains(&extension.as_str()) {
+        return Err(NameError::Pickle(format!(".{extension}")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_escape_are_refused() {
+        for name in [
+            "",
+            "/etc/passwd",
+            "../x",
+            "a/../b",
+            "a//b",
+            "a/",
+            ".",
+            "a\\b",
+            "a\0b",
+            "a\nb",
+            "C:/x",
+        ] {
+            assert!(
+                matches!(check_file_name(name), Err(NameError::Invalid(_))),
+                "{name:?}"
+            );
+        }
+        assert!(check_file_name(&"x".repeat(256)).is_err());
+        for name in [
+            "config.json",
+            "onnx/model.onnx",
+            "model-00001-of-00002.safetensors",
+            ".gitattributes",
+            "a..b",
+        ] {
+            assert_eq!(check_file_name(name), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn pickles_are_refused_and_safetensors_named() {
+        for name in ["pytorch_model.bin", "x.PT", "a/b.ckpt", "m.pkl"] {
+            let error = check_file_name(name).expect_err(name);
+            assert!(
+                matches!(error, NameError::Pickle(_)) && error.to_string().contains("safetensors"),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_digest_of_a_set_does_not_depend_on_order() {
+        let file = |name: &str| FileRef {
+            name: name.into(),
+            digest: "00".into(),
+            bytes: 1,
+        };
+        assert_eq!(
+            set_digest(&[file("a"), file("b")]),
+            set_digest(&[file("b"), file("a")])
+        );
+        assert_ne!(set_digest(&[file("a")]), set_digest(&[file("b")]));
+    }
+}

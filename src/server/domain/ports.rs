@@ -1,0 +1,285 @@
+//! What the domain needs from the outside, as traits: rows, bytes, time.
+//!
+//! Owns: the traits and their errors.
+//! Must not know: any implementation.
+//! Invariant: one trait a seam, object-safe; a method does one thing in one transaction.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::model::TensorRow;
+use super::{
+    Artifact, ArtifactId, Event, FileRef, Job, JobId, JobState, Model, ModelId, NewJob, Upload, UploadId,
+};
+
+/// What a store call comes to.
+pub type Reply<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// Why a store call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The object is not there.
+    #[error("not found")]
+    NotFound,
+    /// The object's state does not allow it; says which state.
+    #[error("{0}")]
+    Conflict(String),
+    /// Other rows still refer to it.
+    #[error("still in use")]
+    InUse,
+    /// The idempotency key was used with another request.
+    #[error("idempotency key used with another request")]
+    KeyMismatch,
+    /// The queue is full.
+    #[error("queue is full")]
+    Full,
+    /// The database cannot be reached.
+    #[error("database unavailable: {0}")]
+    Unavailable(String),
+    /// Anything else: a bug or a damaged database.
+    #[error("database: {0}")]
+    Internal(String),
+}
+
+/// What to list of jobs.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Only this state.
+    pub state: Option<JobState>,
+    /// Only this model.
+    pub model: Option<ModelId>,
+    /// Only jobs made before this one.
+    pub after: Option<JobId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A new job, or the one that an earlier request with the same key made.
+#[derive(Debug, Clone)]
+pub enum Enqueued {
+    /// It was made now.
+    New(Job),
+    /// It was there.
+    Replayed(Job),
+}
+
+/// Counts for metrics.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// Jobs in each state.
+    pub jobs: Vec<(JobState, u64)>,
+    /// Creation of the oldest waiting job.
+    pub oldest_queued_at: Option<OffsetDateTime>,
+}
+
+/// Rows, as the API needs them. Lists are newest first.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Reachable, and the schema is current.
+    fn ready(&self) -> Reply<'_, ()>;
+    /// Counts for metrics.
+    fn counts(&self) -> Reply<'_, Counts>;
+
+    /// Records a model.
+    fn insert_model<'a>(&'a self, model: &'a Model) -> Reply<'a, ()>;
+    /// One model.
+    fn model(&self, id: ModelId) -> Reply<'_, Model>;
+    /// Models made before `after`.
+    fn list_models(&self, after: Option<ModelId>, limit: u32) -> Reply<'_, Vec<Model>>;
+    /// Adds or replaces a file of a draft; answers the replaced one.
+    fn put_model_file<'a>(&'a self, id: ModelId, file: &'a FileRef) -> Reply<'a, Option<FileRef>>;
+    /// Makes a draft ready, if its files are still these.
+    fn commit_model<'a>(&'a self, id: ModelId, commit: &'a Commit) -> Reply<'a, Model>;
+    /// Tensors of a ready model from `offset` on.
+    fn list_tensors(&self, id: ModelId, offset: u64, limit: u32) -> Reply<'_, Vec<TensorRow>>;
+    /// Deletes a model that no job uses; answers its files.
+    fn delete_model(&self, id: ModelId) -> Reply<'_, Vec<FileRef>>;
+
+    /// Records an upload.
+    fn insert_upload<'a>(&'a self, upload: &'a Upload) -> Reply<'a, ()>;
+    /// One upload.
+    fn upload(&self, id: UploadId) -> Reply<'_, Upload>;
+    /// Records that an upload is complete.
+    fn complete_upload<'a>(&'a self, id: UploadId, digest: &'a str, bytes: u64) -> Reply<'a, ()>;
+    /// Deletes an upload; a missing one is fine.
+    fn delete_upload(&self, id: UploadId) -> Reply<'_, ()>;
+    /// Uploads that expired before `now`.
+    fn expired_uploads(&self, now: OffsetDateTime, limit: u32) -> Reply<'_, Vec<UploadId>>;
+
+    /// Records a job, its first event and its idempotency key in one transaction.
+    fn enqueue<'a>(&'a self, job: &'a NewJob, most_queued: u64) -> Reply<'a, Enqueued>;
+    /// One job.
+    fn job(&self, id: JobId) -> Reply<'_, Job>;
+    /// Jobs by filter.
+    fn list_jobs<'a>(&'a self, filter: &'a JobFilter) -> Reply<'a, Vec<Job>>;
+    /// Events of a job after a number, oldest first.
+    fn list_events(&self, id: JobId, after: u64, limit: u32) -> Reply<'_, Vec<Event>>;
+    /// Ends a waiting job, or asks a running one to stop.
+    fn cancel_job<'a>(&'a self, id: JobId, reason: &'a str) -> Reply<'a, Job>;
+    /// The report of a job that succeeded (the engine's `Report` as JSON).
+    fn report(&self, id: JobId) -> Reply<'_, Value>;
+    /// One artifact.
+    fn artifact(&self, id: ArtifactId) -> Reply<'_, Artifact>;
+
+    /// Which of these digests no row refers to.
+    fn unreferenced<'a>(&'a self, digests: &'a [String]) -> Reply<'a, Vec<String>>;
+}
+
+/// What makes a draft ready.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// The files that were inspected.
+    pub files: Vec<FileRef>,
+    /// Digest over them.
+    pub digest: String,
+    /// What the engine found.
+    pub summary: Value,
+    /// Every tensor, in file order.
+    pub tensors: Vec<TensorRow>,
+    /// When.
+    pub at: OffsetDateTime,
+}
+
+/// A body on its way in.
+pub type Body = BoxStream<'static, Result<Bytes, io::Error>>;
+
+/// A SHA-256.
+pub type Hash = [u8; 32];
+
+/// A complete blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// SHA-256, lower-case hexadecimal.
+    pub digest: String,
+    /// Size.
+    pub bytes: u64,
+}
+
+/// Bounds of one intake.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Largest size the upload may reach.
+    pub max_bytes: u64,
+    /// Longest silence of the body.
+    pub idle: Duration,
+    /// Free disk space to leave.
+    pub reserve_bytes: u64,
+    /// Bytes that the client announced for this request.
+    pub announced: Option<u64>,
+}
+
+/// What a blob call comes to.
+pub type BlobReply<'a, T> = BoxFuture<'a, Result<T, BlobError>>;
+
+/// What the blob store refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// No such blob or upload.
+    #[error("blob or upload not found")]
+    NotFound,
+    /// The bytes do not start where the upload stands.
+    #[error("upload is at offset {actual}")]
+    OffsetMismatch {
+        /// Where it stands.
+        actual: u64,
+    },
+    /// A newer request took the upload over.
+    #[error("a newer request took the upload over")]
+    Superseded,
+    /// Larger than allowed.
+    #[error("larger than {max_bytes} bytes")]
+    TooLarge {
+        /// The bound.
+        max_bytes: u64,
+    },
+    /// The disk is full or down to its reserve.
+    #[error("no disk space: {0}")]
+    Full(io::Error),
+    /// The client was silent.
+    #[error("the client was silent for {0:?}")]
+    Idle(Duration),
+    /// The body broke off.
+    #[error("the body broke off: {0}")]
+    Truncated(String),
+    /// Other bytes than promised.
+    #[error("the bytes have the digest {actual}")]
+    DigestMismatch {
+        /// What they have.
+        actual: String,
+    },
+    /// A file outside that was registered has changed since.
+    #[error("{0} changed after it was registered")]
+    SourceChanged(PathBuf),
+    /// The disk failed.
+    #[error("blob store: {0}")]
+    Io(io::Error),
+}
+
+impl From<io::Error> for BlobError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::NotFound,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(error),
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// Bytes by digest.
+pub trait Blobs: Send + Sync + std::fmt::Debug {
+    /// Takes a whole body in and publishes it. Whatever goes wrong, nothing of it stays.
+    fn put(&self, body: Body, bounds: Bounds, expected: Option<Hash>) -> BlobReply<'_, Stored>;
+    /// Publishes a file that this process wrote, by moving it when it is on the same disk.
+    fn put_file(&self, path: PathBuf) -> BlobReply<'_, Stored>;
+    /// Lets a file outside stand for a blob: hashed now, checked for change whenever it is opened.
+    fn adopt(&self, path: PathBuf) -> BlobReply<'_, Stored>;
+    /// A local file that holds a blob.
+    fn path<'a>(&'a self, digest: &'a str) -> BlobReply<'a, PathBuf>;
+    /// Reads `length` bytes from `first` on.
+    fn read<'a>(&'a self, digest: &'a str, first: u64, length: u64) -> BlobReply<'a, Body>;
+    /// Removes a blob that no row refers to, unless it was published lately:
+    /// then a row that will refer to it may still be on its way, and the sweep takes it later.
+    fn discard<'a>(&'a self, digest: &'a str) -> BlobReply<'a, ()>;
+    /// Blobs that were not published lately: what the sweep looks at.
+    fn settled(&self) -> BlobReply<'_, Vec<String>>;
+    /// Whether the store can be written.
+    fn probe(&self) -> BlobReply<'_, ()>;
+}
+
+/// Uploads by offset; a newer call on one upload ends the older one.
+pub trait Uploads: Send + Sync + std::fmt::Debug {
+    /// Starts an upload.
+    fn begin(&self, id: UploadId) -> BlobReply<'_, ()>;
+    /// Where it stands, durably.
+    fn offset(&self, id: UploadId) -> BlobReply<'_, u64>;
+    /// Appends at an offset; answers the new, durable offset. What arrived before an error stays.
+    fn append(&self, id: UploadId, offset: u64, body: Body, bounds: Bounds) -> BlobReply<'_, u64>;
+    /// Verifies and publishes it.
+    fn finish(&self, id: UploadId, expected: Option<Hash>) -> BlobReply<'_, Stored>;
+    /// Deletes it.
+    fn abandon(&self, id: UploadId) -> BlobReply<'_, ()>;
+    /// Uploads not touched for longer than `age`, by name.
+    fn stale(&self, age: Duration) -> BlobReply<'_, Vec<String>>;
+}
+
+/// Time, as an argument.
+pub trait Clock: Send + Sync + std::fmt::Debug {
+    /// Now, in UTC.
+    fn now(&self) -> OffsetDateTime;
+}
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> OffsetDateTime {
+        OffsetDateTime::now_utc()
+    }
+}
