@@ -5,6 +5,10 @@
 pub mod build;
 pub mod container;
 pub mod error;
+pub mod metadata;
+pub mod names;
+pub mod rope;
+pub mod tokenizer;
 pub mod value;
 
 pub use error::GgufError;

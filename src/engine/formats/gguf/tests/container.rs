@@ -49,7 +49,9 @@ fn raw(version: u32, n_tensors: u64, n_keys: u64, rest: &[&[u8]]) -> Vec<u8> {
     out.extend(version.to_le_bytes());
     out.extend(n_tensors.to_le_bytes());
     out.extend(n_keys.to_le_bytes());
-    rest.iter().for_each(|part| out.extend(*part));
+    for part in rest {
+        out.extend(*part);
+    }
     out
 }
 
@@ -60,7 +62,9 @@ fn text(text: &str) -> Vec<u8> {
 fn entry(name: &str, dims: &[u64], id: u32, offset: u64) -> Vec<u8> {
     let mut out = text(name);
     out.extend((dims.len() as u32).to_le_bytes());
-    dims.iter().for_each(|dim| out.extend(dim.to_le_bytes()));
+    for dim in dims {
+        out.extend(dim.to_le_bytes());
+    }
     out.extend(id.to_le_bytes());
     out.extend(offset.to_le_bytes());
     out
