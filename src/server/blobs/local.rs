@@ -106,6 +106,11 @@ impl Blobs for LocalBlobs {
         self.open_range(digest, first, length).boxed()
     }
 
+    fn revoke(&self, stored: Stored) -> BlobReply<'_, ()> {
+        let layout = self.layout.clone();
+        blocking(move || shelf::revoke(&layout, &stored)).boxed()
+    }
+
     fn discard<'a>(&'a self, digest: &'a str) -> BlobReply<'a, ()> {
         let (layout, digest, grace) = (self.layout.clone(), digest.to_owned(), self.grace);
         blocking(move || shelf::discard(&layout, &digest, grace)).boxed()

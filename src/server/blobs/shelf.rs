@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::{Layout, hash_file, hex, remove};
 use super::partial::{Partial, Sealed};
-use crate::domain::ports::{BlobError, Hash, Stored};
+use crate::domain::ports::{BlobError, Hash, Origin, Stored};
 
 /// How long after its publication a blob is safe although no row refers to it:
 /// longer than any request takes between publishing and writing its row.
@@ -36,11 +36,36 @@ pub(super) fn publish(layout: &Layout, sealed: &Sealed, expected: Option<Hash>) 
     }
     // The grace counts from now, whenever the bytes were written.
     File::open(&sealed.path)?.set_modified(SystemTime::now())?;
+    let was_there = layout.blob(&digest).is_file();
+    let origin = if was_there {
+        None
+    } else {
+        Some(origin(&sealed.path)?)
+    };
     layout.publish(&sealed.path, &digest)?;
     Ok(Stored {
         digest,
         bytes: sealed.bytes,
+        origin,
     })
+}
+
+/// Takes a publication back if the file is still the one it made.
+pub(super) fn revoke(layout: &Layout, stored: &Stored) -> Result<(), BlobError> {
+    for path in [layout.reference(&stored.digest), layout.blob(&stored.digest)] {
+        if stored.origin.is_some() && origin(&path).ok() == stored.origin {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Inode and modification time: another publication of the same bytes has others.
+fn origin(path: &Path) -> io::Result<Origin> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = fs::metadata(path)?;
+    let nanos = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+    Ok(Origin(meta.ino(), nanos.unsigned_abs()))
 }
 
 /// Takes a finished file in: moved on the same disk, copied otherwise.
@@ -91,8 +116,9 @@ pub(super) fn adopt(layout: &Layout, path: PathBuf) -> Result<Stored, BlobError>
         return Err(BlobError::SourceChanged(path));
     }
     let digest = hex(&hash);
+    let note = layout.reference(&digest);
+    let was_there = note.is_file() || layout.blob(&digest).is_file();
     if !layout.blob(&digest).is_file() {
-        let note = layout.reference(&digest);
         fs::create_dir_all(note.parent().unwrap_or(layout.root()))?;
         let reference = Reference {
             path,
@@ -101,7 +127,12 @@ pub(super) fn adopt(layout: &Layout, path: PathBuf) -> Result<Stored, BlobError>
         };
         layout.write_whole(&note, &serde_json::to_vec(&reference).map_err(io::Error::from)?)?;
     }
-    Ok(Stored { digest, bytes })
+    let origin = if was_there { None } else { Some(origin(&note)?) };
+    Ok(Stored {
+        digest,
+        bytes,
+        origin,
+    })
 }
 
 /// The file that holds a blob.

@@ -90,7 +90,11 @@ async fn what_goes_in_comes_out_under_its_digest() {
         .put(body(&[b"hello world"]), BOUNDS, None)
         .await
         .expect("stored");
-    assert_eq!(again, stored);
+    assert_eq!(
+        (&again.digest, again.origin),
+        (&stored.digest, None),
+        "it was there already"
+    );
     assert_eq!(files(dir.path()), 1);
     store.discard(&stored.digest).await.expect("removed");
     assert_eq!(files(dir.path()), 0);
@@ -306,6 +310,25 @@ async fn a_file_made_here_is_moved_in() {
     let stored = store.put_file(made.clone()).await.expect("moved");
     assert_eq!(content(&store, &stored.digest, 0, 8).await, b"artifact");
     assert!(!made.exists());
+}
+
+#[tokio::test]
+async fn a_publication_is_taken_back_only_by_itself() {
+    let (dir, store) = store();
+    let first = store.put(body(&[b"x"]), BOUNDS, None).await.expect("stored");
+    let second = store.put(body(&[b"x"]), BOUNDS, None).await.expect("stored");
+    store
+        .revoke(second)
+        .await
+        .expect("nothing to do: the blob was there before");
+    store
+        .revoke(first)
+        .await
+        .expect("nothing to do: it was published again since");
+    assert_eq!(files(dir.path()), 1);
+    let alone = store.put(body(&[b"y"]), BOUNDS, None).await.expect("stored");
+    store.revoke(alone).await.expect("taken back");
+    assert_eq!(files(dir.path()), 1);
 }
 
 #[tokio::test]

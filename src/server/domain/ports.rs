@@ -159,7 +159,13 @@ pub struct Stored {
     pub digest: String,
     /// Size.
     pub bytes: u64,
+    /// Set when this call brought the blob: lets exactly this publication be revoked.
+    pub origin: Option<Origin>,
 }
+
+/// Which publication of a blob it was; means something only to the store that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin(pub u64, pub u128);
 
 /// Bounds of one intake.
 #[derive(Debug, Clone, Copy)]
@@ -243,6 +249,8 @@ pub trait Blobs: Send + Sync + std::fmt::Debug {
     fn path<'a>(&'a self, digest: &'a str) -> BlobReply<'a, PathBuf>;
     /// Reads `length` bytes from `first` on.
     fn read<'a>(&'a self, digest: &'a str, first: u64, length: u64) -> BlobReply<'a, Body>;
+    /// Takes a publication back, unless the blob was there before or was published again since.
+    fn revoke(&self, stored: Stored) -> BlobReply<'_, ()>;
     /// Removes a blob that no row refers to, unless it was published lately:
     /// then a row that will refer to it may still be on its way, and the sweep takes it later.
     fn discard<'a>(&'a self, digest: &'a str) -> BlobReply<'a, ()>;
@@ -280,6 +288,8 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> OffsetDateTime {
-        OffsetDateTime::now_utc()
+        // Whole milliseconds: what a response shows is what every database can give back.
+        let now = OffsetDateTime::now_utc();
+        now.replace_millisecond(now.millisecond()).unwrap_or(now)
     }
 }
