@@ -7,8 +7,13 @@ pub mod container;
 pub mod error;
 pub mod metadata;
 pub mod names;
+mod reader;
 pub mod rope;
 pub mod tokenizer;
 pub mod value;
 
 pub use error::GgufError;
+
+#[cfg(test)]
+#[path = "tests/real_model.rs"]
+mod real_model;

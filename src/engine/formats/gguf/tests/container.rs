@@ -1,11 +1,13 @@
 //! What the reader accepts, and the sentence it says for each thing it refuses.
 
 use std::cell::Cell;
+use std::io;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::formats::gguf::build::{Layout, header_bytes};
+use crate::formats::gguf::reader::WINDOW;
 
 /// A whole file written by the Python package `gguf` 0.19: six keys, `t.weight` F32 of two rows by three, `u` F16
 /// of two elements.

@@ -3,7 +3,7 @@
 //! Must not know: special token ids. Invariant: llama.cpp merges the pair whose result has the highest score, so
 //! scores fall in the order of the merges.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value as Json;
 
@@ -11,7 +11,7 @@ use super::super::error::GgufError;
 use super::bpe::merges;
 use super::files::TokenizerFiles;
 use super::sentencepiece::{Piece, parse};
-use super::vocab::{Slots, Token, Vocab, added_of_files, added_of_json, entries, kind};
+use super::vocab::{Added, Slots, Token, Vocab, added_of_files, added_of_json, entries, kind};
 use super::{Converted, Target, pre, unsupported, value_error};
 
 /// `tokenizer.ggml.pre` of every sentencepiece model.
@@ -42,13 +42,14 @@ pub(super) fn from_json(
         .map(parse)
         .transpose()?
         .filter(|parsed| parsed.model_type == BPE);
+    let added = added_of_json(json)?;
     let vocab = &json["model"]["vocab"];
     let same = |(id, piece): (usize, &Piece)| vocab[piece.text.as_str()].as_u64() == Some(id as u64);
     match parsed {
         Some(parsed) if parsed.pieces.iter().enumerate().all(same) => fill_pieces(&mut slots, parsed.pieces)?,
-        _ => fill_entries(&mut slots, json)?,
+        _ => fill_entries(&mut slots, json, &added)?,
     }
-    slots.add(&added_of_json(json)?)?;
+    slots.add(&added)?;
     Ok(converted(slots.finish(true)?, space_prefix))
 }
 
@@ -91,8 +92,9 @@ fn fill_pieces(slots: &mut Slots, pieces: Vec<Piece>) -> Result<(), GgufError> {
     Ok(())
 }
 
-fn fill_entries(slots: &mut Slots, json: &Json) -> Result<(), GgufError> {
+fn fill_entries(slots: &mut Slots, json: &Json, added: &[Added]) -> Result<(), GgufError> {
     let scores = scores(json)?;
+    let outside: HashSet<&str> = added.iter().map(|token| token.content.as_str()).collect();
     let unknown = json["model"]["unk_token"].as_str();
     // single characters merge with nothing, yet come after all that was merged, as in SentencePiece
     let mut next = -(scores.len() as f32);
@@ -103,6 +105,8 @@ fn fill_entries(slots: &mut Slots, json: &Json) -> Result<(), GgufError> {
             (kind::UNKNOWN, 0.0)
         } else if is_byte(text) {
             (kind::BYTE, 0.0)
+        } else if outside.contains(text) {
+            (kind::CONTROL, 0.0)
         } else if let Some(score) = scores.get(text) {
             (kind::NORMAL, *score)
         } else {

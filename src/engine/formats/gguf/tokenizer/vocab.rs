@@ -85,7 +85,7 @@ impl Slots {
     }
 
     /// Lays added tokens over the base: special ones become control tokens, the others are matched in the text as
-    /// the user wrote it. `keep_score` is for a token the base already has by the same text.
+    /// the user wrote it. A token the base has by the same text keeps its score, and its type if that is special.
     pub(super) fn add(&mut self, added: &[Added]) -> Result<(), GgufError> {
         for Added { id, content, special } in added {
             let control = *special || looks_special(content);
