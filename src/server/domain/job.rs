@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::{ArtifactId, JobId, ModelId};
 
 /// Where a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobState {
     /// Waits for a worker.
     Queued,
@@ -78,10 +78,14 @@ pub struct NewJob {
     pub plan: Value,
     /// Memory that the plan asks for.
     pub need_memory_bytes: u64,
+    /// Names of the techniques in the plan: a worker claims only what it knows.
+    pub techniques: Vec<String>,
     /// The user's own pairs.
     pub metadata: BTreeMap<String, String>,
     /// Higher goes first.
     pub priority: i16,
+    /// Names equal work: while a job with this key is queued or running, no second one is made.
+    pub dedupe_key: Option<String>,
     /// W3C trace context of the request.
     pub traceparent: Option<String>,
     /// The client's key and the digest of its request, written in the same transaction.

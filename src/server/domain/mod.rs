@@ -7,8 +7,10 @@
 pub mod artifact;
 pub mod ids;
 pub mod job;
+pub mod lease;
 pub mod model;
 pub mod ports;
+pub mod queue;
 pub mod upload;
 
 pub use artifact::Artifact;
@@ -16,4 +18,5 @@ pub use ids::{ArtifactId, IdError, JobId, ModelId, UploadId};
 pub use job::{Event, Failure, Job, JobState, NewJob, Progress};
 pub use model::{FileRef, Model, ModelState, TensorRow};
 pub use ports::{Blobs, Clock, Store, StoreError};
+pub use queue::Queue;
 pub use upload::Upload;

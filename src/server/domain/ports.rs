@@ -61,13 +61,15 @@ pub struct JobFilter {
     pub limit: u32,
 }
 
-/// A new job, or the one that an earlier request with the same key made.
+/// A new job, or the one that an earlier request made.
 #[derive(Debug, Clone)]
 pub enum Enqueued {
     /// It was made now.
     New(Job),
-    /// It was there.
+    /// The same request was sent before.
     Replayed(Job),
+    /// Another request's job is doing the same work.
+    Duplicate(Job),
 }
 
 /// Counts for metrics.
