@@ -187,11 +187,11 @@ def dense_rest(ckpt, done):
 
 def gptq(ckpt):
     config = ckpt.config["quantization_config"]
-    side = ckpt.folder / "quantize_config.json"
-    need(side.exists(), "quantize_config.json is missing")
-    other = json.loads(side.read_text())
+    sides = [f for f in (ckpt.folder / "quantize_config.json", ckpt.folder / "quantization_config.json") if f.exists()]
+    need(sides, "quantize_config.json is missing")
+    other = json.loads(sides[0].read_text())
     for key in ("bits", "group_size", "sym", "desc_act"):
-        need(key in config and other.get(key) == config[key], f"quantize_config.json and config.json differ on {key}")
+        need(key in config and other.get(key) == config[key], f"{sides[0].name} and config.json differ on {key}")
     bits, v1 = config["bits"], config.get("checkpoint_format", "gptq") == "gptq"
     done = set()
     for name in ckpt:
