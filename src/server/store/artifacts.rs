@@ -1,0 +1,86 @@
+//! Rows of results: artifacts, reports, and which blobs any row refers to.
+//!
+//! Owns: tables `artifact`, `artifact_file`, `job_report`, `pending_blob`.
+//! Must not know: the words inside a report.
+//! Invariant: a blob that a row refers to, or that an attempt announced, is never called an orphan.
+
+use serde_json::Value;
+
+use super::Rows;
+use super::db::{Row, Session, json, text};
+use super::models::file;
+use super::statement as sql;
+use crate::domain::ports::StoreError;
+use crate::domain::queue::{Lease, Publication, QueueError};
+use crate::domain::{Artifact, ArtifactId, JobId};
+
+impl Rows {
+    pub(super) async fn find_artifact(&self, id: ArtifactId) -> Result<Artifact, StoreError> {
+        let mut session = self.db.read().await?;
+        let row = session.one(&sql::ARTIFACT_GET, &[text(id)]).await?;
+        let row = row.ok_or(StoreError::NotFound)?;
+        let files = session.all(&sql::ARTIFACT_FILES, &[text(id)]).await?;
+        artifact(&row, &files)
+    }
+
+    pub(super) async fn find_report(&self, id: JobId) -> Result<Value, StoreError> {
+        let row = self.db.read().await?.one(&sql::REPORT_GET, &[text(id)]).await?;
+        row.ok_or(StoreError::NotFound)?.json("report")
+    }
+
+    pub(super) async fn orphans(&self, digests: &[String]) -> Result<Vec<String>, StoreError> {
+        let mut session = self.db.read().await?;
+        let rows = session.all(&sql::UNREFERENCED, &[json(&digests)?]).await?;
+        rows.iter().map(|row| row.text("digest")).collect()
+    }
+
+    pub(super) async fn hold_blobs(&self, lease: Lease, digests: &[String]) -> Result<(), QueueError> {
+        let mut tx = self.db.write().await?;
+        super::events::reserve(&mut tx, lease, 0).await?;
+        let args = [text(lease.job), lease.fence.into(), json(&digests)?];
+        tx.run(&sql::PENDING_INSERT, &args).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+/// Writes what a successful attempt publishes.
+pub(super) async fn publish(
+    tx: &mut Session,
+    lease: Lease,
+    publication: &Publication,
+) -> Result<(), StoreError> {
+    for artifact in &publication.artifacts {
+        let args = [
+            text(artifact.id),
+            text(lease.job),
+            text(artifact.model),
+            artifact.format.as_str().into(),
+            artifact.digest.as_str().into(),
+            artifact.created_at.into(),
+        ];
+        tx.run(&sql::ARTIFACT_INSERT, &args).await?;
+        tx.run(
+            &sql::ARTIFACT_FILES_INSERT,
+            &[text(artifact.id), json(&artifact.files)?],
+        )
+        .await?;
+    }
+    tx.run(
+        &sql::REPORT_INSERT,
+        &[text(lease.job), json(&publication.report)?],
+    )
+    .await?;
+    Ok(())
+}
+
+fn artifact(row: &Row, files: &[Row]) -> Result<Artifact, StoreError> {
+    Ok(Artifact {
+        id: row.parsed("id")?,
+        job: row.parsed("job_id")?,
+        model: row.parsed("model_id")?,
+        format: row.text("format")?,
+        digest: row.text("digest")?,
+        files: files.iter().map(file).collect::<Result<_, _>>()?,
+        created_at: row.time("created_at")?,
+    })
+}

@@ -1,0 +1,89 @@
+//! Claims and beats: how a worker gets a job and keeps it.
+//!
+//! Owns: what a claim writes (state, fence, lease, attempt, event) and reads (plan, files).
+//! Must not know: what an attempt computes, how often a worker beats.
+//! Invariant: one claim a fence; lease times are by the database's clock.
+
+use serde_json::json as object;
+
+use super::Rows;
+use super::db::{Row, Session, json, text};
+use super::events::{append, state_event};
+use super::models::files_of;
+use super::statement as sql;
+use crate::domain::JobState;
+use crate::domain::ports::StoreError;
+use crate::domain::queue::{Beat, Claim, Lease, Node, Pulse, QueueError};
+
+impl Rows {
+    pub(super) async fn take_next(&self, node: &Node) -> Result<Option<Claim>, StoreError> {
+        let now = self.clock.now();
+        let args = [
+            node.worker.as_str().into(),
+            (node.ttl.as_millis() as i64).into(),
+            node.memory_bytes.into(),
+            json(&node.techniques)?,
+            now.into(),
+        ];
+        let mut tx = self.db.write().await?;
+        let Some(row) = tx.one(&sql::JOB_CLAIM, &args).await? else {
+            return Ok(None);
+        };
+        let claim = claim(&mut tx, &row).await?;
+        let attempt = [
+            text(claim.lease.job),
+            claim.lease.fence.into(),
+            claim.attempt.into(),
+            node.worker.as_str().into(),
+            now.into(),
+            claim.need_memory_bytes.into(),
+        ];
+        tx.run(&sql::ATTEMPT_INSERT, &attempt).await?;
+        let data = object!({"attempt": claim.attempt, "worker": node.worker});
+        let event = state_event(JobState::Running, "info", data);
+        append(&mut tx, claim.lease.job, row.count("event_seq")?, &[event], now).await?;
+        tx.commit().await?;
+        Ok(Some(claim))
+    }
+
+    pub(super) async fn extend(&self, lease: Lease, beat: &Beat) -> Result<Pulse, QueueError> {
+        let progress = &beat.progress;
+        let args = [
+            text(lease.job),
+            lease.fence.into(),
+            (beat.ttl.as_millis() as i64).into(),
+            progress.stage.as_deref().into(),
+            progress.stage_index.into(),
+            progress.stages.into(),
+            progress.bytes_done.into(),
+            progress.bytes_total.into(),
+            progress.bytes_per_second.into(),
+            beat.peak_memory_bytes.into(),
+        ];
+        let mut tx = self.db.beat().await?;
+        let row = tx.one(&sql::JOB_BEAT, &args).await?.ok_or(QueueError::Lost)?;
+        let cancel_requested = row.maybe_int("cancel_requested_at")?.is_some();
+        tx.commit().await?;
+        Ok(Pulse { cancel_requested })
+    }
+}
+
+async fn claim(tx: &mut Session, row: &Row) -> Result<Claim, StoreError> {
+    let (job, model) = (row.parsed("id")?, row.parsed("model_id")?);
+    let missing = || StoreError::Internal(format!("job {job} has no plan"));
+    let body = tx.one(&sql::JOB_BODY_PLAN, &[text(job)]).await?;
+    Ok(Claim {
+        lease: Lease {
+            job,
+            fence: row.count("fence")?,
+        },
+        model,
+        files: files_of(tx, model).await?,
+        plan: body.ok_or_else(missing)?.json("plan")?,
+        attempt: row.small("attempt")?,
+        max_attempts: row.small("max_attempts")?,
+        need_memory_bytes: row.count("need_memory_bytes")?,
+        traceparent: row.maybe_text("traceparent")?,
+        created_at: row.time("created_at")?,
+    })
+}

@@ -1,0 +1,93 @@
+//! One suite, run on both databases.
+//!
+//! Owns: the scenarios and the bed they run on.
+//! Must not know: which database it is, but for [`schema`], which compares the two.
+//! Invariant: a scenario passes on both or fails; none is skipped on SQLite.
+//!
+//! PostgreSQL is the one at `MODELPRESS_TEST_POSTGRES_URL`; without it those tests say SKIPPED and pass.
+
+mod bed;
+mod dump;
+mod keys;
+mod leases;
+mod lists;
+mod models;
+mod oracle;
+mod results;
+mod schema;
+mod storms;
+
+macro_rules! suite {
+    ($($module:ident { $($case:ident)* })*) => {
+        mod on_sqlite {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::bed::on_sqlite(|bed| Box::pin(super::$module::$case(bed))).await;
+            })*)*
+        }
+        mod on_postgres {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::bed::on_postgres(stringify!($case), |bed| Box::pin(super::$module::$case(bed))).await;
+            })*)*
+        }
+    };
+}
+
+suite! {
+    dump {
+        the_tables_after_each_step
+    }
+    keys {
+        a_repeated_request_finds_the_first_job
+        a_key_with_another_request_is_refused
+        a_key_runs_out
+        a_refused_request_leaves_its_key_free
+        one_key_sent_at_once_makes_one_job
+        equal_work_is_done_once
+    }
+    leases {
+        a_claim_takes_the_job_and_says_so
+        a_late_finish_with_an_old_fence_changes_nothing
+        a_worker_that_dies_every_time_ends_the_job
+        a_live_lease_is_not_taken_back
+        at_start_everyone_is_silent
+        a_retry_waits_and_then_runs_again
+        a_release_gives_the_attempt_back
+        cancel_while_queued_ends_at_once
+        cancel_while_running_reaches_the_next_beat
+        a_cancelled_job_whose_worker_dies_is_not_run_again
+        a_job_that_is_over_cannot_be_cancelled
+        a_finish_sent_twice_is_one_finish
+        nothing_changes_a_job_that_is_over
+        the_order_of_claims
+        what_does_not_fit_is_left
+    }
+    lists {
+        pages_are_stable_under_inserts
+        filters
+        ticks_are_shown_until_the_attempt_ends
+        counts_and_readiness
+        a_full_queue_turns_jobs_away
+    }
+    models {
+        a_draft_becomes_ready_once
+        files_that_changed_are_not_committed
+        a_model_in_use_stays
+        tensors_by_page
+        uploads
+    }
+    oracle {
+        any_sequence_agrees_with_the_pure_machine
+    }
+    results {
+        a_success_publishes_everything_at_once
+        events_have_no_gaps
+        announced_blobs_are_not_orphans
+        old_jobs_go_with_everything
+    }
+    storms {
+        sixteen_claimers_and_each_job_once
+        cancel_and_finish_at_once
+    }
+}

@@ -1,0 +1,136 @@
+//! What an attempt leaves behind.
+
+use serde_json::json;
+
+use super::bed::{Bed, HOUR, digest, ending, failure};
+use crate::domain::JobState;
+use crate::domain::ports::{Store as _, StoreError};
+use crate::domain::queue::{End, NewEvent, Queue as _, Retention};
+
+fn event(message: &str) -> NewEvent {
+    NewEvent {
+        kind: "message",
+        level: "info",
+        message: message.into(),
+        data: json!({}),
+    }
+}
+
+pub(super) async fn a_success_publishes_everything_at_once(bed: Bed) {
+    let lease = bed.claimed(HOUR).await;
+    assert!(matches!(
+        bed.rows.report(lease.job).await,
+        Err(StoreError::NotFound)
+    ));
+    let publication = bed.publication(lease.job, 'b');
+    let artifact = publication.artifacts[0].clone();
+    let mut end = ending(End::Succeeded(publication));
+    end.events.push(event("verified"));
+    let state = bed.rows.finish(lease, &end).await.expect("its own");
+    assert_eq!(state, JobState::Succeeded);
+    let job = bed.job(lease.job).await;
+    assert_eq!(
+        (job.state, job.artifacts),
+        (JobState::Succeeded, vec![artifact.id])
+    );
+    assert!(job.finished_at.is_some());
+    let read = bed.rows.artifact(artifact.id).await.expect("published");
+    assert_eq!(format!("{read:?}"), format!("{artifact:?}"));
+    let report = bed.rows.report(lease.job).await.expect("published");
+    assert_eq!(report.to_string(), r#"{"z":1,"ratio":3.5}"#);
+    assert_eq!(
+        bed.messages(lease.job).await,
+        ["job is queued", "job is running", "verified", "job is succeeded"]
+    );
+}
+
+pub(super) async fn events_have_no_gaps(bed: Bed) {
+    let lease = bed.claimed(HOUR).await;
+    // Writers at the same time: messages of the attempt, and a user who cancels.
+    let writers = (0..8).map(|n| {
+        let bed = bed.clone();
+        tokio::spawn(async move {
+            if n == 4 {
+                bed.rows.cancel_job(lease.job, "a test").await.expect("cancels");
+            }
+            let pair = [event(&format!("{n} first")), event(&format!("{n} second"))];
+            bed.rows.record(lease, &pair).await.expect("its own");
+        })
+    });
+    for writer in futures_util::future::join_all(writers).await {
+        writer.expect("no panic");
+    }
+    bed.finish(lease, End::Failed(failure("x")))
+        .await
+        .expect("its own");
+    let events = bed.events(lease.job).await;
+    let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
+    assert_eq!(seqs, (1..=20).collect::<Vec<_>>());
+    let tail = bed.rows.list_events(lease.job, 18, 1).await.expect("lists");
+    assert_eq!((tail.len(), tail[0].seq), (1, 19));
+    // Events of one call stay together.
+    for pair in events.iter().filter(|event| event.message.ends_with("first")) {
+        let next = &events[pair.seq as usize];
+        assert_eq!(next.message, pair.message.replace("first", "second"));
+    }
+}
+
+pub(super) async fn announced_blobs_are_not_orphans(bed: Bed) {
+    let lease = bed.claimed(HOUR).await;
+    let blobs = [digest('b'), digest('c')];
+    assert_eq!(bed.rows.unreferenced(&blobs).await.expect("answers"), blobs);
+    for _ in 0..2 {
+        bed.rows.announce(lease, &blobs).await.expect("its own");
+    }
+    assert!(bed.rows.unreferenced(&blobs).await.expect("answers").is_empty());
+    // Published ones stay referred to, the others become orphans.
+    bed.finish(lease, End::Succeeded(bed.publication(lease.job, 'b')))
+        .await
+        .expect("its own");
+    let orphans = bed.rows.unreferenced(&blobs).await.expect("answers");
+    assert_eq!(orphans, [digest('c')]);
+    assert!(
+        bed.rows
+            .unreferenced(&[digest('a')])
+            .await
+            .expect("answers")
+            .is_empty()
+    );
+}
+
+pub(super) async fn old_jobs_go_with_everything(bed: Bed) {
+    let done = bed.claimed(HOUR).await;
+    let publication = bed.publication(done.job, 'b');
+    let artifact = publication.artifacts[0].id;
+    bed.finish(done, End::Succeeded(publication))
+        .await
+        .expect("its own");
+    let failed = bed.claimed(HOUR).await;
+    bed.finish(failed, End::Failed(failure("x")))
+        .await
+        .expect("its own");
+    let running = bed.claimed(HOUR).await;
+    bed.clock.advance(48 * HOUR);
+    let retention = Retention {
+        succeeded: Some(24 * HOUR),
+        unsuccessful: Some(72 * HOUR),
+    };
+    assert_eq!(bed.rows.prune(retention).await.expect("prunes"), 1);
+    assert!(matches!(bed.rows.job(done.job).await, Err(StoreError::NotFound)));
+    assert!(matches!(
+        bed.rows.artifact(artifact).await,
+        Err(StoreError::NotFound)
+    ));
+    assert!(bed.events(done.job).await.is_empty());
+    let orphans = bed.rows.unreferenced(&[digest('b')]).await.expect("answers");
+    assert_eq!(orphans, [digest('b')]);
+    assert_eq!(bed.state(failed.job).await, JobState::Failed);
+    let for_ever = Retention {
+        succeeded: None,
+        unsuccessful: None,
+    };
+    bed.clock.advance(10_000 * HOUR);
+    assert_eq!(bed.rows.prune(for_ever).await.expect("prunes"), 0);
+    assert_eq!(bed.rows.prune(retention).await.expect("prunes"), 1);
+    assert_eq!(bed.state(running.job).await, JobState::Running);
+}

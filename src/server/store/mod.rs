@@ -1,0 +1,30 @@
+//! Rows: the `Store` and `Queue` ports on SQLite and on PostgreSQL.
+//!
+//! Owns: statements (one `.sql` file each), transactions, the mapping of rows, migrations.
+//! Must not know: HTTP, blobs, the engine; what a plan or a report says.
+//! Invariant: whatever is promised together is written in one transaction, and nothing but the database is awaited
+//! inside it.
+//!
+//! The Rust is the same for both databases; what differs is SQL. `sql/` holds statements that both understand,
+//! `sqlite/` and `postgres/` those that exist twice under one name. [`statement`] lists them all.
+
+mod artifacts;
+mod claims;
+mod db;
+mod endings;
+mod events;
+mod jobs;
+mod live;
+mod migrate;
+mod models;
+pub mod postgres;
+mod retention;
+mod rows;
+pub mod sqlite;
+mod statement;
+mod uploads;
+
+pub use rows::Rows;
+
+#[cfg(test)]
+mod conformance;

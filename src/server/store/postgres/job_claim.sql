@@ -1,0 +1,15 @@
+-- MATERIALIZED: as a bare sub-select the planner may run it again and lock more rows than it takes.
+WITH next AS MATERIALIZED (
+    SELECT id FROM job
+    WHERE state = 'queued' AND run_after <= CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) AND need_memory_bytes <= $3 AND attempt < max_attempts
+      AND CAST(techniques AS jsonb) <@ CAST($4 AS jsonb)
+    ORDER BY priority DESC, run_after, id
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE job SET
+    state = 'running', attempt = job.attempt + 1, fence = job.fence + 1, worker = $1, lease_until = CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) + $2, started_at = $5,
+    stage = NULL, stage_index = 0, stages = 0, bytes_done = 0, bytes_total = 0, bytes_per_second = 0,
+    peak_memory_bytes = 0, event_seq = job.event_seq + 1
+FROM next WHERE job.id = next.id
+RETURNING job.id, model_id, fence, attempt, max_attempts, need_memory_bytes, traceparent, created_at, event_seq

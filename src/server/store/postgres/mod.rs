@@ -1,0 +1,61 @@
+//! The store in a PostgreSQL database.
+//!
+//! Owns: opening it, pool sizes, server-side time limits.
+//! Must not know: statements.
+//! Invariant: no session waits for ever, neither for a lock nor for an answer.
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use super::db::Db;
+use super::{Rows, migrate};
+use crate::domain::Clock;
+use crate::domain::ports::StoreError;
+
+const CONNECTIONS: u32 = 16;
+const BEAT_CONNECTIONS: u32 = 2;
+const ACQUIRE: Duration = Duration::from_secs(10);
+/// A connection is renewed now and then: it may be to a server that is no longer the primary.
+const AGE: Duration = Duration::from_mins(30);
+
+/// Connects and brings the schema up to date; several processes may do so at once.
+pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Rows, StoreError> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|error| StoreError::Unavailable(format!("database_url: {error}")))?
+        .application_name("modelpress");
+    migrate(options.clone()).await?;
+    let options = options.options([
+        ("statement_timeout", "30s"),
+        ("lock_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "60s"),
+        ("tcp_keepalives_idle", "30"),
+    ]);
+    let pool = |most: u32| {
+        PgPoolOptions::new()
+            .max_connections(most)
+            .acquire_timeout(ACQUIRE)
+            .max_lifetime(AGE)
+            .connect_lazy_with(options.clone())
+    };
+    let db = Db::Postgres {
+        pool: pool(CONNECTIONS),
+        beats: pool(BEAT_CONNECTIONS),
+    };
+    Ok(Rows::new(db, clock))
+}
+
+/// On a connection without time limits: a migration may have much to do.
+async fn migrate(options: PgConnectOptions) -> Result<(), StoreError> {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE)
+        .connect_with(options)
+        .await?;
+    let failed = |error: sqlx::migrate::MigrateError| StoreError::Internal(format!("migration: {error}"));
+    let done = migrate::postgres().run(&pool).await.map_err(failed);
+    pool.close().await;
+    done
+}

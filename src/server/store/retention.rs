@@ -1,0 +1,38 @@
+//! What is deleted when it is old enough.
+//!
+//! Owns: the order in which old jobs and keys go.
+//! Must not know: blobs; the sweep finds those without a row.
+//! Invariant: a batch a call, and never a job that is not over.
+
+use std::time::Duration;
+
+use super::Rows;
+use super::statement as sql;
+use crate::domain::JobState;
+use crate::domain::ports::StoreError;
+use crate::domain::queue::Retention;
+
+/// Jobs deleted in one transaction, of each state.
+const BATCH: u32 = 100;
+
+impl Rows {
+    pub(super) async fn drop_old(&self, retention: Retention) -> Result<u64, StoreError> {
+        let now = self.clock.now();
+        let ages: [(JobState, Option<Duration>); 3] = [
+            (JobState::Succeeded, retention.succeeded),
+            (JobState::Failed, retention.unsuccessful),
+            (JobState::Cancelled, retention.unsuccessful),
+        ];
+        let mut dropped = 0;
+        let mut tx = self.db.write().await?;
+        for (state, age) in ages {
+            if let Some(age) = age {
+                let args = [state.as_str().into(), (now - age).into(), BATCH.into()];
+                dropped += tx.run(&sql::JOB_PRUNE, &args).await?;
+            }
+        }
+        tx.run(&sql::IDEMPOTENCY_PRUNE, &[now.into()]).await?;
+        tx.commit().await?;
+        Ok(dropped)
+    }
+}

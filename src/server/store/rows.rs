@@ -1,0 +1,191 @@
+//! The ports, call by call.
+//!
+//! Owns: which function answers which call, and that each has a time limit.
+//! Must not know: how any of them does it.
+//! Invariant: no call waits longer than the limit of `db::timed`.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::db::{Db, timed};
+use super::live::Live;
+use super::statement as sql;
+use super::{endings, migrate};
+use crate::domain::job::Progress;
+use crate::domain::model::TensorRow;
+use crate::domain::ports::{Commit, Counts, Enqueued, JobFilter, Reply, Store, StoreError};
+use crate::domain::queue::{
+    Beat, Claim, Ending, Fenced, Lease, NewEvent, Node, Pulse, Queue, Reaped, Retention, Silent,
+};
+use crate::domain::{
+    Artifact, ArtifactId, Clock, Event, FileRef, Job, JobId, JobState, Model, ModelId, NewJob, Upload,
+    UploadId,
+};
+
+/// A database that is open.
+#[derive(Debug)]
+pub struct Rows {
+    pub(super) db: Db,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) live: Live,
+    /// A random number in [0, 1), for jitter.
+    pub(super) chance: fn() -> f64,
+}
+
+impl Rows {
+    pub(super) fn new(db: Db, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            db,
+            clock,
+            live: Live::default(),
+            chance: rand::random,
+        }
+    }
+
+    async fn is_current(&self) -> Result<(), StoreError> {
+        let row = self.db.read().await?.one(&sql::SCHEMA_VERSION, &[]).await?;
+        let version = row.map_or(Ok(0), |row| row.int("version"))?;
+        if version == migrate::CURRENT {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable(format!(
+            "the schema is at version {version}, this program needs {}",
+            migrate::CURRENT
+        )))
+    }
+}
+
+impl Store for Rows {
+    fn ready(&self) -> Reply<'_, ()> {
+        timed(self.is_current()).boxed()
+    }
+
+    fn counts(&self) -> Reply<'_, Counts> {
+        timed(self.count_jobs()).boxed()
+    }
+
+    fn insert_model<'a>(&'a self, model: &'a Model) -> Reply<'a, ()> {
+        timed(self.add_model(model)).boxed()
+    }
+
+    fn model(&self, id: ModelId) -> Reply<'_, Model> {
+        timed(self.find_model(id)).boxed()
+    }
+
+    fn list_models(&self, after: Option<ModelId>, limit: u32) -> Reply<'_, Vec<Model>> {
+        timed(self.page_of_models(after, limit)).boxed()
+    }
+
+    fn put_model_file<'a>(&'a self, id: ModelId, file: &'a FileRef) -> Reply<'a, Option<FileRef>> {
+        timed(self.put_file(id, file)).boxed()
+    }
+
+    fn commit_model<'a>(&'a self, id: ModelId, commit: &'a Commit) -> Reply<'a, Model> {
+        timed(self.make_ready(id, commit)).boxed()
+    }
+
+    fn list_tensors(&self, id: ModelId, offset: u64, limit: u32) -> Reply<'_, Vec<TensorRow>> {
+        timed(self.page_of_tensors(id, offset, limit)).boxed()
+    }
+
+    fn delete_model(&self, id: ModelId) -> Reply<'_, Vec<FileRef>> {
+        timed(self.remove_model(id)).boxed()
+    }
+
+    fn insert_upload<'a>(&'a self, upload: &'a Upload) -> Reply<'a, ()> {
+        timed(self.add_upload(upload)).boxed()
+    }
+
+    fn upload(&self, id: UploadId) -> Reply<'_, Upload> {
+        timed(self.find_upload(id)).boxed()
+    }
+
+    fn complete_upload<'a>(&'a self, id: UploadId, digest: &'a str, bytes: u64) -> Reply<'a, ()> {
+        timed(self.end_upload(id, digest, bytes)).boxed()
+    }
+
+    fn delete_upload(&self, id: UploadId) -> Reply<'_, ()> {
+        timed(self.remove_upload(id)).boxed()
+    }
+
+    fn expired_uploads(&self, now: OffsetDateTime, limit: u32) -> Reply<'_, Vec<UploadId>> {
+        timed(self.uploads_before(now, limit)).boxed()
+    }
+
+    fn enqueue<'a>(&'a self, job: &'a NewJob, most_queued: u64) -> Reply<'a, Enqueued> {
+        timed(self.add_job(job, most_queued)).boxed()
+    }
+
+    fn job(&self, id: JobId) -> Reply<'_, Job> {
+        timed(self.find_job(id)).boxed()
+    }
+
+    fn list_jobs<'a>(&'a self, filter: &'a JobFilter) -> Reply<'a, Vec<Job>> {
+        timed(self.page_of_jobs(filter)).boxed()
+    }
+
+    fn list_events(&self, id: JobId, after: u64, limit: u32) -> Reply<'_, Vec<Event>> {
+        timed(self.events_after(id, after, limit)).boxed()
+    }
+
+    fn cancel_job<'a>(&'a self, id: JobId, reason: &'a str) -> Reply<'a, Job> {
+        timed(self.cancel(id, reason)).boxed()
+    }
+
+    fn report(&self, id: JobId) -> Reply<'_, Value> {
+        timed(self.find_report(id)).boxed()
+    }
+
+    fn artifact(&self, id: ArtifactId) -> Reply<'_, Artifact> {
+        timed(self.find_artifact(id)).boxed()
+    }
+
+    fn unreferenced<'a>(&'a self, digests: &'a [String]) -> Reply<'a, Vec<String>> {
+        timed(self.orphans(digests)).boxed()
+    }
+}
+
+impl Queue for Rows {
+    fn claim<'a>(&'a self, node: &'a Node) -> BoxFuture<'a, Result<Option<Claim>, StoreError>> {
+        timed(self.take_next(node)).boxed()
+    }
+
+    fn beat<'a>(&'a self, lease: Lease, beat: &'a Beat) -> Fenced<'a, Pulse> {
+        timed(self.extend(lease, beat)).boxed()
+    }
+
+    fn tick(&self, lease: Lease, progress: &Progress) {
+        self.live.tick(lease, progress);
+    }
+
+    fn record<'a>(&'a self, lease: Lease, events: &'a [NewEvent]) -> Fenced<'a, ()> {
+        timed(self.add_events(lease, events)).boxed()
+    }
+
+    fn announce<'a>(&'a self, lease: Lease, digests: &'a [String]) -> Fenced<'a, ()> {
+        timed(self.hold_blobs(lease, digests)).boxed()
+    }
+
+    fn finish<'a>(&'a self, lease: Lease, ending: &'a Ending) -> Fenced<'a, JobState> {
+        async move {
+            let state = timed(self.end_attempt(lease, ending)).await;
+            if !matches!(state, Err(ref error) if endings::may_try_again(error)) {
+                self.live.forget(lease);
+            }
+            state
+        }
+        .boxed()
+    }
+
+    fn reap(&self, silent: Silent) -> BoxFuture<'_, Result<Vec<Reaped>, StoreError>> {
+        timed(self.take_back(silent)).boxed()
+    }
+
+    fn prune(&self, retention: Retention) -> BoxFuture<'_, Result<u64, StoreError>> {
+        timed(self.drop_old(retention)).boxed()
+    }
+}

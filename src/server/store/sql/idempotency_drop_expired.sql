@@ -1,0 +1,1 @@
+DELETE FROM idempotency WHERE idempotency_key = $1 AND expires_at <= $2

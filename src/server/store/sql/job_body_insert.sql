@@ -1,0 +1,1 @@
+INSERT INTO job_body (job_id, recipe, plan) VALUES ($1, $2, $3)

@@ -1,0 +1,1 @@
+SELECT plan FROM job_body WHERE job_id = $1

@@ -1,0 +1,8 @@
+SELECT j.id, j.model_id, b.recipe, j.state, j.priority, j.metadata, j.attempt, j.max_attempts, j.fence,
+    j.stage, j.stage_index, j.stages, j.bytes_done, j.bytes_total, j.bytes_per_second,
+    j.error_code, j.error_message, j.created_at, j.started_at, j.finished_at, j.cancel_requested_at,
+    (SELECT string_agg(a.id, ',' ORDER BY a.id) FROM artifact a WHERE a.job_id = j.id) AS artifacts
+FROM job j JOIN job_body b ON b.job_id = j.id
+WHERE j.id < $1 AND j.model_id = $3 AND j.state = $4
+ORDER BY j.id DESC
+LIMIT $2

@@ -1,0 +1,1 @@
+SELECT name, digest, bytes FROM model_file WHERE model_id = $1 ORDER BY name

@@ -1,0 +1,1 @@
+INSERT INTO model_summary (model_id, summary) VALUES ($1, $2)

@@ -1,0 +1,1 @@
+DELETE FROM pending_blob WHERE job_id = $1

@@ -1,0 +1,1 @@
+SELECT report FROM job_report WHERE job_id = $1

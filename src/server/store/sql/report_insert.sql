@@ -1,0 +1,1 @@
+INSERT INTO job_report (job_id, report) VALUES ($1, $2)

@@ -1,0 +1,1 @@
+SELECT id FROM upload WHERE expires_at < $1 ORDER BY expires_at LIMIT $2

@@ -1,0 +1,2 @@
+INSERT INTO artifact_file (artifact_id, name, digest, bytes)
+SELECT $1, value ->> 'name', value ->> 'digest', value ->> 'bytes' FROM json_each($2)

@@ -1,0 +1,1 @@
+SELECT state FROM model WHERE id = $1

@@ -1,0 +1,100 @@
+//! The table of statements.
+//!
+//! Owns: each statement's name and its text on either database.
+//! Must not know: when one is run.
+//! Invariant: every text is constant, and a test prepares every one on both databases.
+
+/// One statement.
+#[derive(Debug)]
+pub(super) struct Statement {
+    /// Its file's name.
+    pub(super) name: &'static str,
+    /// For SQLite.
+    pub(super) sqlite: &'static str,
+    /// For PostgreSQL.
+    pub(super) postgres: &'static str,
+}
+
+macro_rules! statements {
+    (shared { $($shared:ident $shared_file:literal)* } twice { $($twice:ident $twice_file:literal)* }) => {
+        $(pub(super) static $shared: Statement = Statement {
+            name: $shared_file,
+            sqlite: include_str!(concat!("sql/", $shared_file, ".sql")),
+            postgres: include_str!(concat!("sql/", $shared_file, ".sql")),
+        };)*
+        $(pub(super) static $twice: Statement = Statement {
+            name: $twice_file,
+            sqlite: include_str!(concat!("sqlite/", $twice_file, ".sql")),
+            postgres: include_str!(concat!("postgres/", $twice_file, ".sql")),
+        };)*
+        /// All of them.
+        #[cfg(test)]
+        pub(super) static ALL: &[&Statement] = &[$(&$shared,)* $(&$twice,)*];
+    };
+}
+
+statements! {
+    shared {
+        ARTIFACT_FILES "artifact_files"
+        ARTIFACT_GET "artifact_get"
+        ARTIFACT_INSERT "artifact_insert"
+        ATTEMPT_END "attempt_end"
+        ATTEMPT_INSERT "attempt_insert"
+        EVENT_INSERT "event_insert"
+        EVENT_LIST "event_list"
+        IDEMPOTENCY_DROP_EXPIRED "idempotency_drop_expired"
+        IDEMPOTENCY_GET "idempotency_get"
+        IDEMPOTENCY_POINT "idempotency_point"
+        IDEMPOTENCY_PRUNE "idempotency_prune"
+        IDEMPOTENCY_TAKE "idempotency_take"
+        JOB_BODY_INSERT "job_body_insert"
+        JOB_BODY_PLAN "job_body_plan"
+        JOB_BY_DEDUPE "job_by_dedupe"
+        JOB_COUNTS "job_counts"
+        JOB_GET "job_get"
+        JOB_LIST "job_list"
+        JOB_LIST_MODEL "job_list_model"
+        JOB_LIST_MODEL_STATE "job_list_model_state"
+        JOB_LIST_STATE "job_list_state"
+        JOB_PROGRESS "job_progress"
+        JOB_PRUNE "job_prune"
+        JOB_RECORD "job_record"
+        JOB_WAITING "job_waiting"
+        JOB_WRITE "job_write"
+        MODEL_DELETE "model_delete"
+        MODEL_FILES "model_files"
+        MODEL_FILE_GET "model_file_get"
+        MODEL_FILE_PUT "model_file_put"
+        MODEL_GET "model_get"
+        MODEL_INSERT "model_insert"
+        MODEL_IN_USE "model_in_use"
+        MODEL_LIST "model_list"
+        MODEL_READY "model_ready"
+        MODEL_SUMMARY_INSERT "model_summary_insert"
+        MODEL_TENSORS "model_tensors"
+        PENDING_CLEAR "pending_clear"
+        REPORT_GET "report_get"
+        REPORT_INSERT "report_insert"
+        SCHEMA_VERSION "schema_version"
+        UPLOAD_COMPLETE "upload_complete"
+        UPLOAD_DELETE "upload_delete"
+        UPLOAD_EXPIRED "upload_expired"
+        UPLOAD_GET "upload_get"
+        UPLOAD_INSERT "upload_insert"
+    }
+    twice {
+        ARTIFACT_FILES_INSERT "artifact_files_insert"
+        JOB_BEAT "job_beat"
+        JOB_CLAIM "job_claim"
+        JOB_INSERT "job_insert"
+        JOB_LOCK "job_lock"
+        JOB_SILENT "job_silent"
+        MODEL_FILES_INSERT "model_files_insert"
+        MODEL_FILES_OF "model_files_of"
+        MODEL_LOCK "model_lock"
+        MODEL_SHARE "model_share"
+        MODEL_TENSORS_INSERT "model_tensors_insert"
+        PENDING_INSERT "pending_insert"
+        UNREFERENCED "unreferenced"
+    }
+}
