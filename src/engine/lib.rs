@@ -1,1 +1,34 @@
-//! engine
+//! The numbers of modelpress: open a model, plan a recipe on it, execute the plan, report what it cost.
+//!
+//! Owns: tensors, weight kinds, techniques, formats, recipes, plans, reports.
+//! Must not know: HTTP, SQL, async, the clock, the network, the environment. Its only way out while it works
+//! is an [`Observer`].
+//! Invariant: the same model bytes, recipe, seed and engine version give the same output bytes, whatever the
+//! number of threads.
+
+pub mod catalog;
+pub mod checkpoint;
+pub mod error;
+pub mod execute;
+pub mod formats;
+pub mod kernels;
+pub mod models;
+pub mod observe;
+pub mod plan;
+pub mod presets;
+pub mod recipe;
+pub mod report;
+pub mod techniques;
+pub mod tensor;
+pub mod weight;
+
+pub use checkpoint::{Checkpoint, ModelSummary, SourceFile, inspect};
+pub use error::{Class, Error};
+pub use execute::{Artifact, ArtifactFile, Outcome, execute};
+pub use observe::{Level, Observer, Usage};
+pub use plan::{Plan, plan};
+pub use recipe::{Recipe, Refusal};
+pub use report::Report;
+
+/// Version of the engine, stored with every plan and artifact: bytes are promised equal only within one version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

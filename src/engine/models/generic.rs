@@ -1,0 +1,45 @@
+//! Any checkpoint: matrices named `*.weight` that are neither embeddings nor norms are linear layers.
+//!
+//! Owns: that rule. Must not know: particular families. Invariant: recognises everything.
+
+use super::{Architecture, Facts, Place, Role, facts_from_config, layer_of};
+use crate::checkpoint::Checkpoint;
+use crate::tensor::TensorInfo;
+
+/// The fallback family.
+pub(super) struct Generic;
+
+impl Architecture for Generic {
+    fn name(&self) -> &'static str {
+        "generic"
+    }
+
+    fn recognise(&self, _model: &Checkpoint) -> bool {
+        true
+    }
+
+    fn place(&self, tensor: &TensorInfo) -> Place {
+        let name = tensor.name.to_ascii_lowercase();
+        let last = tensor.module().rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+        let role = if name.ends_with(".bias") {
+            Role::Bias
+        } else if last.contains("norm") || last.starts_with("ln_") || last == "ln" {
+            Role::Norm
+        } else if last == "wpe" || name.contains("position_embedding") || name.contains("token_type_embedding") {
+            Role::PositionEmbedding
+        } else if last == "wte" || name.contains("embed") {
+            Role::TokenEmbedding
+        } else if last == "lm_head" {
+            Role::Output
+        } else if name.ends_with(".weight") && tensor.shape.len() == 2 {
+            Role::Linear
+        } else {
+            Role::Other
+        };
+        Place { role, layer: layer_of(&tensor.name) }
+    }
+
+    fn facts(&self, model: &Checkpoint) -> Facts {
+        facts_from_config(model)
+    }
+}

@@ -1,0 +1,112 @@
+//! Rows of f32 on demand: the one way techniques and measurements read a tensor.
+//!
+//! Owns: the [`Rows`] trait, its implementation over a file, and the parallel walk over row chunks.
+//! Must not know: what the rows mean. Invariant: results do not depend on the number of threads, because
+//! chunks are fixed by the shape and folded in order.
+
+use super::{TensorInfo, decode};
+use crate::error::{Error, Result};
+use rayon::prelude::*;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// Elements of f32 a worker thread holds at a time: 64 Ki elements, a quarter of a megabyte, fit in L2.
+pub const CHUNK_ELEMENTS: usize = 64 * 1024;
+
+/// A matrix whose rows can be read as f32. Higher ranks are flattened to `[product of outer dims, last dim]`.
+pub trait Rows: Sync {
+    /// Number of rows.
+    fn rows(&self) -> usize;
+    /// Elements in a row.
+    fn cols(&self) -> usize;
+    /// Reads `out.len() / cols` rows from `first_row` on.
+    fn read(&self, first_row: usize, out: &mut [f32]) -> Result<()>;
+}
+
+/// Rows a chunk spans: whole rows, a multiple of 32 rows where they are short, at least one.
+pub fn chunk_rows(cols: usize) -> usize {
+    let rows = (CHUNK_ELEMENTS / cols.max(1)).max(1);
+    if rows > 32 { rows / 32 * 32 } else { rows }
+}
+
+/// Maps every chunk of rows in parallel and returns the results in row order.
+/// `f(first_row, values)` sees whole rows; an error stops the walk.
+pub fn try_fold_chunks<T: Send>(
+    source: &dyn Rows,
+    f: impl Fn(usize, &[f32]) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let (rows, cols) = (source.rows(), source.cols());
+    let step = chunk_rows(cols);
+    let chunks = rows.div_ceil(step);
+    (0..chunks)
+        .into_par_iter()
+        .map_init(Vec::new, |buffer: &mut Vec<f32>, i| {
+            let first = i * step;
+            buffer.resize((rows - first).min(step) * cols, 0.0);
+            source.read(first, buffer)?;
+            f(first, buffer)
+        })
+        .collect()
+}
+
+/// Rows of a tensor as it lies in its file: positional reads, nothing cached, nothing mapped, so that a file
+/// that shrinks under us is an error and not a signal.
+pub struct SourceRows<'a> {
+    /// The tensor.
+    pub info: &'a TensorInfo,
+    /// Its file, open for reading.
+    pub file: Arc<File>,
+}
+
+impl SourceRows<'_> {
+    /// Reads the raw bytes of `out.len()` from `offset` within the tensor.
+    pub fn read_bytes(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        self.file
+            .read_exact_at(out, self.info.offset + offset)
+            .map_err(|e| Error::io(format_args!("tensor {}", self.info.name), &e))
+    }
+}
+
+impl Rows for SourceRows<'_> {
+    fn rows(&self) -> usize {
+        self.info.rows()
+    }
+
+    fn cols(&self) -> usize {
+        self.info.cols()
+    }
+
+    fn read(&self, first_row: usize, out: &mut [f32]) -> Result<()> {
+        let cols = self.cols();
+        let row_bytes = self.info.dtype.row_bytes(cols).ok_or_else(|| {
+            Error::internal(format!("tensor {}: a row is no whole number of blocks", self.info.name))
+        })?;
+        let mut raw = vec![0; out.len() / cols.max(1) * row_bytes];
+        self.read_bytes((first_row * row_bytes) as u64, &mut raw)?;
+        decode(self.info.dtype, &raw, cols, out);
+        Ok(())
+    }
+}
+
+/// A matrix already in memory: used by stages that follow another one, and by tests.
+pub struct MemoryRows<'a> {
+    /// Row-major values.
+    pub values: &'a [f32],
+    /// Elements in a row.
+    pub cols: usize,
+}
+
+impl Rows for MemoryRows<'_> {
+    fn rows(&self) -> usize {
+        self.values.len() / self.cols.max(1)
+    }
+    fn cols(&self) -> usize {
+        self.cols
+    }
+    fn read(&self, first_row: usize, out: &mut [f32]) -> Result<()> {
+        let first = first_row * self.cols;
+        out.copy_from_slice(&self.values[first..first + out.len()]);
+        Ok(())
+    }
+}

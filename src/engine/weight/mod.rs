@@ -1,0 +1,217 @@
+//! Weight kinds: the whole contract between techniques and formats.
+//!
+//! Owns: [`Kind`] (what a weight will be, known at plan time) and [`Weight`] (the numbers, known at run time).
+//! Must not know: techniques, file formats. Invariant: every weight can be read back as rows of f32, and those
+//! are exactly the values an engine computes from the stored form.
+
+mod affine;
+mod block;
+mod dense;
+mod float8;
+mod nf4;
+
+pub use affine::Affine;
+pub use block::Block;
+pub use dense::Dense;
+pub use float8::Float8;
+pub use nf4::{NF4_TABLE, Nf4};
+
+use crate::error::Result;
+use crate::tensor::{DType, GgmlType, Rows};
+use serde::{Deserialize, Serialize};
+
+/// Which elements share a scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Granularity {
+    /// One scale for the tensor.
+    Tensor,
+    /// One scale for each output row.
+    Channel,
+    /// One scale for each run of this many elements of a row.
+    Group(usize),
+}
+
+impl Granularity {
+    /// Scales in a row of `cols`, and elements under each (a tensor-wide scale counts as one a row).
+    pub fn groups(self, cols: usize) -> (usize, usize) {
+        match self {
+            Self::Tensor | Self::Channel => (1, cols),
+            Self::Group(size) => (cols / size.max(1), size),
+        }
+    }
+
+    /// Scales of a whole matrix.
+    pub fn scales(self, rows: usize, cols: usize) -> usize {
+        match self {
+            Self::Tensor => 1,
+            Self::Channel => rows,
+            Self::Group(size) => rows * (cols / size.max(1)),
+        }
+    }
+}
+
+/// What the engine that serves the model does to the inputs of the layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activations {
+    /// Left alone: weight-only quantization.
+    None,
+    /// Quantized to 8 bits per token while the model runs.
+    DynamicToken,
+}
+
+/// What a weight will be after a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Kind {
+    /// Plain numbers.
+    Dense {
+        /// Stored element type.
+        dtype: DType,
+    },
+    /// `value = (code − zero) · scale`, codes of `n_bits`.
+    Affine {
+        /// Bits of a code, 2 to 8.
+        n_bits: u8,
+        /// True where zero is always `2^(n_bits−1)` and is not stored.
+        symmetric: bool,
+        /// Which elements share a scale.
+        granularity: Granularity,
+        /// Stored type of the scales; values are rounded to it too.
+        scale_dtype: DType,
+        /// Quantization of the layer's inputs.
+        activations: Activations,
+    },
+    /// ggml blocks.
+    Block {
+        /// Block type.
+        ggml_type: GgmlType,
+    },
+    /// 8-bit floats (E4M3) times a scale.
+    Float8 {
+        /// Which elements share a scale.
+        granularity: Granularity,
+        /// Stored type of the scales; values are rounded to it too.
+        scale_dtype: DType,
+        /// Quantization of the layer's inputs.
+        activations: Activations,
+    },
+    /// 4-bit NormalFloat codes times the block's absmax.
+    Nf4 {
+        /// Elements (of the flattened tensor) that share an absmax.
+        block_size: usize,
+        /// Type the values are rounded to when they are used.
+        value_dtype: DType,
+    },
+}
+
+impl Kind {
+    /// Short name for tables: `int4 g64`, `Q4_K`, `fp8 channel`, `BF16`.
+    pub fn label(&self) -> String {
+        let spread = |g: &Granularity| match g {
+            Granularity::Tensor => "tensor".to_owned(),
+            Granularity::Channel => "channel".to_owned(),
+            Granularity::Group(size) => format!("g{size}"),
+        };
+        match self {
+            Self::Dense { dtype } => dtype.name().to_owned(),
+            Self::Affine { n_bits, symmetric, granularity, scale_dtype: _, activations: _ } => {
+                let sign = if *symmetric { "" } else { " asym" };
+                format!("int{n_bits} {}{sign}", spread(granularity))
+            }
+            Self::Block { ggml_type } => ggml_type.name().to_owned(),
+            Self::Float8 { granularity, scale_dtype: _, activations: _ } => format!("fp8 {}", spread(granularity)),
+            Self::Nf4 { block_size, value_dtype: _ } => format!("nf4 b{block_size}"),
+        }
+    }
+
+    /// True for everything but plain numbers.
+    pub fn is_compressed(&self) -> bool {
+        !matches!(self, Self::Dense { dtype: _ })
+    }
+}
+
+/// A weight after a stage.
+#[derive(Clone, Debug)]
+pub enum Weight {
+    /// Plain numbers.
+    Dense(Dense),
+    /// Integer codes, scales and zeros.
+    Affine(Affine),
+    /// ggml blocks.
+    Block(Block),
+    /// 8-bit floats and scales.
+    Float8(Float8),
+    /// NormalFloat codes and absmax.
+    Nf4(Nf4),
+}
+
+impl Weight {
+    /// The weight as rows of f32.
+    pub fn as_rows(&self) -> &dyn Rows {
+        match self {
+            Self::Dense(w) => w,
+            Self::Affine(w) => w,
+            Self::Block(w) => w,
+            Self::Float8(w) => w,
+            Self::Nf4(w) => w,
+        }
+    }
+
+    /// Adds this weight's integer codes to a histogram and returns it; empty for plain numbers.
+    pub fn code_histogram(&self) -> Vec<u64> {
+        match self {
+            Self::Dense(_) => Vec::new(),
+            Self::Affine(w) => w.code_histogram(),
+            Self::Block(w) => w.code_histogram(),
+            Self::Float8(w) => byte_histogram(&w.codes, 256),
+            Self::Nf4(w) => w.code_histogram(),
+        }
+    }
+
+    /// Mean of s²/12 over the elements, s = the local step: the error uniform rounding would leave.
+    /// `None` where there is no step (plain numbers).
+    pub fn predicted_mse(&self) -> Result<Option<f64>> {
+        Ok(match self {
+            Self::Dense(_) => None,
+            Self::Affine(w) => Some(w.mean_square_step() / 12.0),
+            Self::Block(w) => Some(w.mean_square_step() / 12.0),
+            Self::Float8(w) => Some(w.mean_square_step() / 12.0),
+            Self::Nf4(w) => Some(w.mean_square_step() / 12.0),
+        })
+    }
+}
+
+/// Counts bytes; four interleaved tables hide the store-to-load latency of repeated codes.
+pub(crate) fn byte_histogram(bytes: &[u8], levels: usize) -> Vec<u64> {
+    use rayon::prelude::*;
+    let count = |chunk: &[u8]| {
+        let mut tables = [[0u32; 256]; 4];
+        let (quads, rest) = chunk.as_chunks::<4>();
+        for quad in quads {
+            for (table, byte) in tables.iter_mut().zip(quad) {
+                table[usize::from(*byte)] += 1;
+            }
+        }
+        for byte in rest {
+            tables[0][usize::from(*byte)] += 1;
+        }
+        let mut sum = vec![0u64; 256];
+        for table in &tables {
+            for (total, n) in sum.iter_mut().zip(table) {
+                *total += u64::from(*n);
+            }
+        }
+        sum
+    };
+    let mut total = bytes.par_chunks(1 << 20).map(count).reduce(
+        || vec![0; 256],
+        |mut a, b| {
+            a.iter_mut().zip(&b).for_each(|(x, y)| *x += y);
+            a
+        },
+    );
+    total.truncate(levels);
+    total
+}
