@@ -30,15 +30,25 @@ impl SourceFile {
     pub fn from_path(path: &Path) -> Result<Vec<Self>> {
         let io = |e: std::io::Error| Error::io(path.display(), &e);
         if path.is_file() {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            return Ok(vec![Self { name, path: path.to_owned() }]);
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            return Ok(vec![Self {
+                name,
+                path: path.to_owned(),
+            }]);
         }
         let mut files = Vec::new();
         for entry in std::fs::read_dir(path).map_err(io)? {
             let entry = entry.map_err(io)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if !name.starts_with('.') && entry.path().is_file() {
-                files.push(Self { name, path: entry.path() });
+                files.push(Self {
+                    name,
+                    path: entry.path(),
+                });
             }
         }
         files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -142,13 +152,22 @@ impl Checkpoint {
                 handles[i] = Some(Arc::new(File::open(&file.path).map_err(io)?));
             }
         }
-        Ok(Self { format, files: files.to_vec(), tensors, config, gguf, bytes, handles })
+        Ok(Self {
+            format,
+            files: files.to_vec(),
+            tensors,
+            config,
+            gguf,
+            bytes,
+            handles,
+        })
     }
 
     /// Rows of a tensor.
     pub fn rows<'a>(&'a self, tensor: &'a TensorInfo) -> Result<SourceRows<'a>> {
         let file = self.handles[tensor.file].clone();
-        let file = file.ok_or_else(|| Error::internal(format!("tensor {}: its file is not open", tensor.name)))?;
+        let file =
+            file.ok_or_else(|| Error::internal(format!("tensor {}: its file is not open", tensor.name)))?;
         Ok(SourceRows { info: tensor, file })
     }
 
@@ -159,13 +178,17 @@ impl Checkpoint {
 
     /// Reads a small side file (configuration, tokenizer), at most 256 MiB.
     pub fn side_file(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let Some(file) = self.file(name) else { return Ok(None) };
+        let Some(file) = self.file(name) else {
+            return Ok(None);
+        };
         read_side_file(file).map(Some)
     }
 
     /// A side file parsed as JSON.
     pub fn side_json(&self, name: &str) -> Result<Option<Value>> {
-        let Some(bytes) = self.side_file(name)? else { return Ok(None) };
+        let Some(bytes) = self.side_file(name)? else {
+            return Ok(None);
+        };
         parse_json(name, &bytes).map(Some)
     }
 
@@ -175,8 +198,13 @@ impl Checkpoint {
             return metadata.get_str("general.architecture").map(str::to_owned);
         }
         let config = self.config.as_ref()?;
-        let listed = config.get("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
-        listed.or_else(|| config.get("model_type").and_then(Value::as_str)).map(str::to_owned)
+        let listed = config
+            .get("architectures")
+            .and_then(|a| a.get(0))
+            .and_then(Value::as_str);
+        listed
+            .or_else(|| config.get("model_type").and_then(Value::as_str))
+            .map(str::to_owned)
     }
 
     /// The tensor's place in the network.
@@ -227,7 +255,10 @@ pub(crate) fn read_side_file(file: &SourceFile) -> Result<Vec<u8>> {
     if length > MAX_SIDE_FILE {
         return Err(Error::bad_input(
             "side_file_too_large",
-            format!("{} is {length} bytes; at most {MAX_SIDE_FILE} are read", file.name),
+            format!(
+                "{} is {length} bytes; at most {MAX_SIDE_FILE} are read",
+                file.name
+            ),
         ));
     }
     std::fs::read(&file.path).map_err(io)

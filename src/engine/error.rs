@@ -45,7 +45,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of a given class.
     pub fn new(class: Class, code: &'static str, message: impl Into<String>) -> Self {
-        Self { class, code, message: message.into() }
+        Self {
+            class,
+            code,
+            message: message.into(),
+        }
     }
 
     /// The input is wrong.
@@ -78,7 +82,9 @@ impl Error {
         use std::io::ErrorKind as K;
         match error.kind() {
             K::UnexpectedEof => Self::bad_input("truncated_file", format!("{what}: the file ends too early")),
-            K::StorageFull | K::QuotaExceeded => Self::new(Class::Resources, "disk_full", format!("{what}: {error}")),
+            K::StorageFull | K::QuotaExceeded => {
+                Self::new(Class::Resources, "disk_full", format!("{what}: {error}"))
+            }
             _ => Self::new(Class::Resources, "io", format!("{what}: {error}")),
         }
     }

@@ -20,12 +20,20 @@ impl Architecture for Generic {
 
     fn place(&self, tensor: &TensorInfo) -> Place {
         let name = tensor.name.to_ascii_lowercase();
-        let last = tensor.module().rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+        let last = tensor
+            .module()
+            .rsplit('.')
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase();
         let role = if name.ends_with(".bias") {
             Role::Bias
         } else if last.contains("norm") || last.starts_with("ln_") || last == "ln" {
             Role::Norm
-        } else if last == "wpe" || name.contains("position_embedding") || name.contains("token_type_embedding") {
+        } else if last == "wpe"
+            || name.contains("position_embedding")
+            || name.contains("token_type_embedding")
+        {
             Role::PositionEmbedding
         } else if last == "wte" || name.contains("embed") {
             Role::TokenEmbedding
@@ -36,7 +44,10 @@ impl Architecture for Generic {
         } else {
             Role::Other
         };
-        Place { role, layer: layer_of(&tensor.name) }
+        Place {
+            role,
+            layer: layer_of(&tensor.name),
+        }
     }
 
     fn facts(&self, model: &Checkpoint) -> Facts {

@@ -25,7 +25,11 @@ impl Architecture for Llama {
     fn place(&self, tensor: &TensorInfo) -> Place {
         let layer = layer_of(&tensor.name);
         let Some(module) = tensor.name.strip_suffix(".weight") else {
-            let role = if tensor.name.ends_with(".bias") { Role::Bias } else { Role::Other };
+            let role = if tensor.name.ends_with(".bias") {
+                Role::Bias
+            } else {
+                Role::Other
+            };
             return Place { role, layer };
         };
         let role = match module.rsplit('.').next().unwrap_or(module) {

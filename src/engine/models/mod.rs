@@ -111,14 +111,21 @@ pub const ARCHITECTURES: &[&dyn Architecture] = &[&gguf_names::GgufNames, &llama
 
 /// The family of a checkpoint.
 pub fn architecture_of(model: &Checkpoint) -> &'static dyn Architecture {
-    ARCHITECTURES.iter().copied().find(|a| a.recognise(model)).unwrap_or(&generic::Generic)
+    ARCHITECTURES
+        .iter()
+        .copied()
+        .find(|a| a.recognise(model))
+        .unwrap_or(&generic::Generic)
 }
 
 /// Counts from a Hugging Face config.json under the names its families use.
 pub(crate) fn facts_from_config(model: &Checkpoint) -> Facts {
     let get = |names: &[&str]| {
         let config = model.config.as_ref()?;
-        names.iter().find_map(|name| config.get(*name)?.as_u64()).map(|n| n as usize)
+        names
+            .iter()
+            .find_map(|name| config.get(*name)?.as_u64())
+            .map(|n| n as usize)
     };
     let heads = get(&["num_attention_heads", "n_head"]).unwrap_or(0);
     Facts {

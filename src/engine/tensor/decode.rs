@@ -14,7 +14,9 @@ pub fn decode(dtype: DType, src: &[u8], cols: usize, dst: &mut [f32]) {
         DType::F32 => each::<4>(src, dst, f32::from_le_bytes),
         DType::F64 => each::<8>(src, dst, |b| f64::from_le_bytes(b) as f32),
         DType::F16 => decode_f16(src, dst),
-        DType::BF16 => each::<2>(src, dst, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
+        DType::BF16 => each::<2>(src, dst, |b| {
+            f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)
+        }),
         DType::F8E4M3 => each::<1>(src, dst, |b| f8e4m3_to_f32(b[0])),
         DType::F8E5M2 => each::<1>(src, dst, |b| f16::from_bits(u16::from(b[0]) << 8).to_f32()),
         DType::I64 => each::<8>(src, dst, |b| i64::from_le_bytes(b) as f32),
@@ -42,7 +44,9 @@ fn decode_f16(src: &[u8], dst: &mut [f32]) {
         for (bits, b) in block.iter_mut().zip(bytes.as_chunks::<2>().0) {
             *bits = u16::from_le_bytes(*b);
         }
-        block[..out.len()].reinterpret_cast::<f16>().convert_to_f32_slice(out);
+        block[..out.len()]
+            .reinterpret_cast::<f16>()
+            .convert_to_f32_slice(out);
     }
 }
 

@@ -67,7 +67,10 @@ impl DType {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ggml(ty) => ty.name(),
-            plain => Self::PLAIN.iter().find(|row| row.0 == plain).map_or("?", |row| row.1),
+            plain => Self::PLAIN
+                .iter()
+                .find(|row| row.0 == plain)
+                .map_or("?", |row| row.1),
         }
     }
 
@@ -117,7 +120,12 @@ impl DType {
     pub fn row_bytes(self, cols: usize) -> Option<usize> {
         match self {
             Self::Ggml(ty) => ty.row_bytes(cols),
-            plain => cols.checked_mul(Self::PLAIN.iter().find(|row| row.0 == plain).map_or(1, |row| row.2)),
+            plain => cols.checked_mul(
+                Self::PLAIN
+                    .iter()
+                    .find(|row| row.0 == plain)
+                    .map_or(1, |row| row.2),
+            ),
         }
     }
 

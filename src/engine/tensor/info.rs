@@ -36,7 +36,11 @@ impl TensorInfo {
 
     /// Product of the outer dimensions.
     pub fn rows(&self) -> usize {
-        if self.cols() == 0 { 0 } else { self.elements() / self.cols() }
+        if self.cols() == 0 {
+            0
+        } else {
+            self.elements() / self.cols()
+        }
     }
 
     /// The module a weight belongs to: the name without a trailing `.weight`.

@@ -80,7 +80,10 @@ impl Rows for SourceRows<'_> {
     fn read(&self, first_row: usize, out: &mut [f32]) -> Result<()> {
         let cols = self.cols();
         let row_bytes = self.info.dtype.row_bytes(cols).ok_or_else(|| {
-            Error::internal(format!("tensor {}: a row is no whole number of blocks", self.info.name))
+            Error::internal(format!(
+                "tensor {}: a row is no whole number of blocks",
+                self.info.name
+            ))
         })?;
         let mut raw = vec![0; out.len() / cols.max(1) * row_bytes];
         self.read_bytes((first_row * row_bytes) as u64, &mut raw)?;

@@ -48,8 +48,10 @@ impl Block {
 
     /// Mean of the squared step over the elements, as the stored scales give it.
     pub(super) fn mean_square_step(&self) -> f64 {
-        let sums: Vec<f64> =
-            self.chunks().map(|chunk| ggml::sum_square_step(self.ggml_type, chunk)).collect();
+        let sums: Vec<f64> = self
+            .chunks()
+            .map(|chunk| ggml::sum_square_step(self.ggml_type, chunk))
+            .collect();
         sums.iter().sum::<f64>() / (self.rows * self.cols).max(1) as f64
     }
 }
@@ -66,7 +68,12 @@ impl Rows for Block {
     fn read(&self, first_row: usize, out: &mut [f32]) -> Result<()> {
         let row = self.row_bytes();
         let rows = out.len() / self.cols.max(1);
-        ggml::dequantize_rows(self.ggml_type, &self.blocks[first_row * row..][..rows * row], self.cols, out);
+        ggml::dequantize_rows(
+            self.ggml_type,
+            &self.blocks[first_row * row..][..rows * row],
+            self.cols,
+            out,
+        );
         Ok(())
     }
 }

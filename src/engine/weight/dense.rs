@@ -29,9 +29,17 @@ impl Rows for Dense {
     }
 
     fn read(&self, first_row: usize, out: &mut [f32]) -> Result<()> {
-        let row = self.dtype.row_bytes(self.cols).ok_or_else(|| Error::internal("dense row of broken blocks"))?;
+        let row = self
+            .dtype
+            .row_bytes(self.cols)
+            .ok_or_else(|| Error::internal("dense row of broken blocks"))?;
         let rows = out.len() / self.cols.max(1);
-        decode(self.dtype, &self.bytes[first_row * row..][..rows * row], self.cols, out);
+        decode(
+            self.dtype,
+            &self.bytes[first_row * row..][..rows * row],
+            self.cols,
+            out,
+        );
         Ok(())
     }
 }

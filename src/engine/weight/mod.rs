@@ -116,13 +116,26 @@ impl Kind {
         };
         match self {
             Self::Dense { dtype } => dtype.name().to_owned(),
-            Self::Affine { n_bits, symmetric, granularity, scale_dtype: _, activations: _ } => {
+            Self::Affine {
+                n_bits,
+                symmetric,
+                granularity,
+                scale_dtype: _,
+                activations: _,
+            } => {
                 let sign = if *symmetric { "" } else { " asym" };
                 format!("int{n_bits} {}{sign}", spread(granularity))
             }
             Self::Block { ggml_type } => ggml_type.name().to_owned(),
-            Self::Float8 { granularity, scale_dtype: _, activations: _ } => format!("fp8 {}", spread(granularity)),
-            Self::Nf4 { block_size, value_dtype: _ } => format!("nf4 b{block_size}"),
+            Self::Float8 {
+                granularity,
+                scale_dtype: _,
+                activations: _,
+            } => format!("fp8 {}", spread(granularity)),
+            Self::Nf4 {
+                block_size,
+                value_dtype: _,
+            } => format!("nf4 b{block_size}"),
         }
     }
 

@@ -52,8 +52,16 @@ impl Nf4 {
     pub(super) fn mean_square_step(&self) -> f64 {
         let mut cells = [0f64; 16];
         for (i, cell) in cells.iter_mut().enumerate() {
-            let low = if i == 0 { NF4_TABLE[0] } else { f32::midpoint(NF4_TABLE[i - 1], NF4_TABLE[i]) };
-            let high = if i == 15 { NF4_TABLE[15] } else { f32::midpoint(NF4_TABLE[i], NF4_TABLE[i + 1]) };
+            let low = if i == 0 {
+                NF4_TABLE[0]
+            } else {
+                f32::midpoint(NF4_TABLE[i - 1], NF4_TABLE[i])
+            };
+            let high = if i == 15 {
+                NF4_TABLE[15]
+            } else {
+                f32::midpoint(NF4_TABLE[i], NF4_TABLE[i + 1])
+            };
             *cell = f64::from(high - low).powi(2);
         }
         let mut sum = 0.0;
@@ -79,7 +87,10 @@ impl Rows for Nf4 {
         for (i, value) in out.iter_mut().enumerate() {
             let at = first + i;
             let absmax = self.absmax[at / self.block_size];
-            *value = round_to(self.value_dtype, NF4_TABLE[usize::from(self.codes[at] & 15)] * absmax);
+            *value = round_to(
+                self.value_dtype,
+                NF4_TABLE[usize::from(self.codes[at] & 15)] * absmax,
+            );
         }
         Ok(())
     }

@@ -8,11 +8,17 @@ pub mod error;
 pub mod metadata;
 pub mod names;
 mod reader;
+mod reader_seam;
 pub mod rope;
 pub mod tokenizer;
 pub mod value;
+mod writer_seam;
 
 pub use error::GgufError;
+pub use reader_seam::read_header;
+
+/// The format, behind both seams.
+pub struct Gguf;
 
 #[cfg(test)]
 #[path = "tests/real_model.rs"]

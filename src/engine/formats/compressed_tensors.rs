@@ -1,0 +1,306 @@
+//! compressed-tensors: the format of vLLM and llm-compressor.
+//!
+//! Owns: its tensor names and `quantization_config`. Must not know: how codes were chosen.
+//! Invariant: symmetric schemes carry no zero points (vLLM refuses them); unknown keys are never written
+//! (its readers forbid them).
+
+use super::container::Layout;
+use super::hf_output::{self, Part};
+use super::{Request, Writer, pack};
+use crate::error::{Error, Result};
+use crate::plan::TensorPlan;
+use crate::recipe::Refusal;
+use crate::tensor::{DType, encode_dense};
+use crate::weight::{Activations, Affine, Granularity, Kind, Weight};
+use serde_json::{Value, json};
+
+/// The writer.
+pub struct CompressedTensors;
+
+impl Writer for CompressedTensors {
+    fn name(&self) -> &'static str {
+        "compressed-tensors"
+    }
+
+    fn summary(&self) -> &'static str {
+        "Safetensors with quantization_config for vLLM and transformers: pack-quantized (W2–W8 weight-only), \
+         int-quantized (W8A8), float-quantized (FP8)"
+    }
+
+    fn engines(&self) -> &'static [&'static str] {
+        &["vLLM", "transformers"]
+    }
+
+    fn schema(&self) -> Value {
+        json!({"type": "object", "additionalProperties": false, "properties": {}})
+    }
+
+    fn layout(&self, request: &Request<'_>) -> std::result::Result<Layout, Vec<Refusal>> {
+        let config = hf_output::with_quantization(request, quantization_config(request)?)?;
+        hf_output::layout(request, Some(config), &|index| parts(&request.tensors[index]))
+    }
+
+    fn encode(&self, request: &Request<'_>, index: usize, weight: &Weight) -> Result<Vec<Vec<u8>>> {
+        let tensor = &request.tensors[index];
+        match weight {
+            Weight::Dense(dense) => Ok(vec![dense.bytes.clone()]),
+            Weight::Affine(w)
+                if matches!(
+                    tensor.kind,
+                    Kind::Affine {
+                        activations: Activations::DynamicToken,
+                        ..
+                    }
+                ) =>
+            {
+                let middle = 1u8 << (w.n_bits - 1);
+                let mut parts = vec![
+                    w.codes.iter().map(|c| c.wrapping_sub(middle)).collect(),
+                    dense(w.scale_dtype, &w.scales)?,
+                ];
+                if !w.symmetric {
+                    parts.push(w.zeros.iter().map(|z| z.wrapping_sub(middle)).collect());
+                }
+                Ok(parts)
+            }
+            Weight::Affine(w) => packed(w),
+            Weight::Float8(w) => Ok(vec![w.codes.clone(), dense(w.scale_dtype, &w.scales)?]),
+            other => Err(Error::internal(format!(
+                "{} reached compressed-tensors as {other:?}",
+                tensor.name
+            ))),
+        }
+    }
+}
+
+fn dense(dtype: DType, values: &[f32]) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    if encode_dense(dtype, values, &mut out) {
+        Ok(out)
+    } else {
+        Err(Error::internal(format!("scales in {dtype}")))
+    }
+}
+
+fn packed(w: &Affine) -> Result<Vec<Vec<u8>>> {
+    let shape = [w.rows as i64, w.cols as i64]
+        .iter()
+        .flat_map(|n| n.to_le_bytes())
+        .collect();
+    let mut parts = vec![
+        pack::rows(&w.codes, w.cols, w.n_bits),
+        dense(w.scale_dtype, &w.scales)?,
+        shape,
+    ];
+    if !w.symmetric {
+        let groups = w.granularity.groups(w.cols).0;
+        parts.push(pack::columns(&w.zeros, groups, w.n_bits));
+    }
+    Ok(parts)
+}
+
+fn parts(tensor: &TensorPlan) -> Vec<Part> {
+    let (rows, cols) = (tensor.rows(), tensor.cols());
+    let part = |suffix: &str, dtype: &str, shape: Vec<usize>, width: usize| {
+        let bytes = (shape.iter().product::<usize>() * width) as u64;
+        Part {
+            name: format!("{}.{suffix}", tensor.module()),
+            dtype: dtype.to_owned(),
+            shape,
+            bytes,
+        }
+    };
+    let scales = |granularity: Granularity, dtype: DType| {
+        let shape = match granularity {
+            Granularity::Tensor => vec![1],
+            other => vec![rows, other.groups(cols).0],
+        };
+        part(
+            "weight_scale",
+            dtype.name(),
+            shape,
+            dtype.row_bytes(1).unwrap_or(4),
+        )
+    };
+    match tensor.kind {
+        Kind::Affine {
+            symmetric,
+            granularity,
+            scale_dtype,
+            activations: Activations::DynamicToken,
+            n_bits: _,
+        } => {
+            let mut parts = vec![
+                part("weight", "I8", tensor.shape.clone(), 1),
+                scales(granularity, scale_dtype),
+            ];
+            if !symmetric {
+                let shape = parts[1].shape.clone();
+                parts.push(part("weight_zero_point", "I8", shape, 1));
+            }
+            parts
+        }
+        Kind::Affine {
+            n_bits,
+            symmetric,
+            granularity,
+            scale_dtype,
+            activations: Activations::None,
+        } => {
+            let mut parts = vec![
+                part("weight_packed", "I32", vec![rows, pack::words(cols, n_bits)], 4),
+                scales(granularity, scale_dtype),
+                part("weight_shape", "I64", vec![2], 8),
+            ];
+            if !symmetric {
+                let shape = vec![pack::words(rows, n_bits), granularity.groups(cols).0];
+                parts.push(part("weight_zero_point", "I32", shape, 4));
+            }
+            parts
+        }
+        Kind::Float8 {
+            granularity,
+            scale_dtype,
+            activations: _,
+        } => {
+            vec![
+                part("weight", "F8_E4M3", tensor.shape.clone(), 1),
+                scales(granularity, scale_dtype),
+            ]
+        }
+        _ => vec![Part {
+            name: tensor.name.clone(),
+            dtype: tensor.source_dtype.name().to_owned(),
+            shape: tensor.shape.clone(),
+            bytes: tensor.source_bytes,
+        }],
+    }
+}
+
+/// One config group for each distinct scheme; everything else linear is ignored by name.
+fn quantization_config(request: &Request<'_>) -> std::result::Result<Value, Vec<Refusal>> {
+    let mut groups: Vec<(Kind, Vec<&str>)> = Vec::new();
+    let mut refusals = Vec::new();
+    for tensor in request.tensors.iter().filter(|t| t.kind.is_compressed()) {
+        if let Err(why) = holds(tensor) {
+            refusals.push(Refusal::new(request.pointer, "format_cannot_hold", why));
+        } else if let Some((_, names)) = groups.iter_mut().find(|(kind, _)| *kind == tensor.kind) {
+            names.push(tensor.module());
+        } else {
+            groups.push((tensor.kind, vec![tensor.module()]));
+        }
+    }
+    if !refusals.is_empty() {
+        refusals.truncate(10);
+        return Err(refusals);
+    }
+    if groups.is_empty() {
+        let detail = "no tensor is quantized: ask for the format safetensors instead";
+        return Err(vec![Refusal::new(request.pointer, "format_cannot_hold", detail)]);
+    }
+    let ignore: Vec<&str> = request
+        .tensors
+        .iter()
+        .filter(|t| t.role.is_linear() && !t.kind.is_compressed())
+        .map(TensorPlan::module)
+        .chain(
+            std::iter::once("lm_head").filter(|_| !request.tensors.iter().any(|t| t.module() == "lm_head")),
+        )
+        .collect();
+    let single = groups.len() == 1;
+    let mut config_groups = serde_json::Map::new();
+    let mut formats = Vec::new();
+    for (i, (kind, names)) in groups.iter().enumerate() {
+        let targets = if single { json!(["Linear"]) } else { json!(names) };
+        let (format, scheme) = scheme(kind, &targets);
+        formats.push(format);
+        config_groups.insert(format!("group_{i}"), scheme);
+    }
+    let format = if formats.iter().all(|f| *f == formats[0]) {
+        formats[0]
+    } else {
+        "mixed-precision"
+    };
+    Ok(json!({
+        "config_groups": config_groups, "format": format, "global_compression_ratio": null, "ignore": ignore,
+        "kv_cache_scheme": null, "quant_method": "compressed-tensors", "quantization_status": "compressed",
+        "sparsity_config": {}, "transform_config": {}, "version": "0.12.2"
+    }))
+}
+
+fn holds(tensor: &TensorPlan) -> std::result::Result<(), String> {
+    let name = &tensor.name;
+    match tensor.kind {
+        Kind::Affine {
+            n_bits,
+            activations: Activations::DynamicToken,
+            ..
+        } if n_bits != 8 => Err(format!(
+            "{name}: int-quantized (quantized activations) needs n_bits 8, not {n_bits}"
+        )),
+        Kind::Affine { .. } if !name.ends_with(".weight") => Err(format!("{name} is not a module's weight")),
+        Kind::Affine {
+            activations: Activations::DynamicToken,
+            granularity: Granularity::Group(_),
+            ..
+        } => Err(format!(
+            "{name}: int-quantized holds a scale per tensor or channel; use granularity \"channel\""
+        )),
+        Kind::Float8 {
+            activations: Activations::None,
+            ..
+        } => Err(format!(
+            "{name}: float-quantized needs activations \"dynamic_token\""
+        )),
+        Kind::Affine { .. } | Kind::Float8 { .. } => Ok(()),
+        other => Err(format!(
+            "{name} is {}: compressed-tensors holds integer and FP8 weights",
+            other.label()
+        )),
+    }
+}
+
+fn scheme(kind: &Kind, targets: &Value) -> (&'static str, Value) {
+    let strategy = |g: Granularity| match g {
+        Granularity::Tensor => ("tensor", Value::Null),
+        Granularity::Channel => ("channel", Value::Null),
+        Granularity::Group(size) => ("group", json!(size)),
+    };
+    let args = |n_bits: u8, kind: &str, symmetric: bool, strategy: &str, group: Value, dynamic: bool| {
+        let observer = if dynamic { Value::Null } else { json!("minmax") };
+        json!({"num_bits": n_bits, "type": kind, "symmetric": symmetric, "strategy": strategy, "group_size": group,
+            "block_structure": null, "dynamic": dynamic, "actorder": null, "observer": observer, "observer_kwargs": {}})
+    };
+    let (format, weights, inputs) = match *kind {
+        Kind::Affine {
+            n_bits,
+            symmetric,
+            granularity,
+            activations,
+            scale_dtype: _,
+        } => {
+            let (name, group) = strategy(granularity);
+            let weights = args(n_bits, "int", symmetric, name, group, false);
+            match activations {
+                Activations::None => ("pack-quantized", weights, Value::Null),
+                Activations::DynamicToken => (
+                    "int-quantized",
+                    weights,
+                    args(8, "int", true, "token", Value::Null, true),
+                ),
+            }
+        }
+        Kind::Float8 { granularity, .. } => {
+            let (name, group) = strategy(granularity);
+            let inputs = args(8, "float", true, "token", Value::Null, true);
+            (
+                "float-quantized",
+                args(8, "float", true, name, group, false),
+                inputs,
+            )
+        }
+        _ => ("dense", Value::Null, Value::Null),
+    };
+    let scheme = json!({"targets": targets, "format": format, "weights": weights, "input_activations": inputs, "output_activations": null});
+    (format, scheme)
+}

@@ -1,0 +1,332 @@
+//! A byte-exact picture of an artifact before it is written, and the one loop that writes it.
+//!
+//! Owns: [`Layout`], [`Sink`], the check of what was written. Must not know: any particular format.
+//! Invariant: a file is written front to back, hashed on the way, and ends at exactly the planned length.
+
+use crate::error::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// One run of bytes of a tensor file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Name in the file.
+    pub name: String,
+    /// Type as the file's header spells it.
+    pub dtype: String,
+    /// Shape as the file's header gives it.
+    pub shape: Vec<usize>,
+    /// Length in bytes, without padding.
+    pub bytes: u64,
+}
+
+/// The entries one planned tensor becomes. They lie next to each other in one file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placed {
+    /// Index of the planned tensor; `None` for literal bytes.
+    pub tensor: Option<usize>,
+    /// The bytes themselves, for entries that come from no tensor.
+    pub literal: Vec<u8>,
+    /// What is written, in order.
+    pub entries: Vec<Entry>,
+}
+
+/// What a file holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// Known bytes: configuration, tokenizer.
+    Bytes(Vec<u8>),
+    /// Copied from the source's file of that index.
+    Copy(usize),
+    /// Header, then entries, each padded to `alignment`.
+    Tensors {
+        /// Everything before the first entry.
+        header: Vec<u8>,
+        /// Tensors in order.
+        placed: Vec<Placed>,
+        /// Padding of each entry, a power of two.
+        alignment: u64,
+    },
+}
+
+/// One output file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutFile {
+    /// Relative name.
+    pub name: String,
+    /// Exact length.
+    pub bytes: u64,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// All files of an artifact.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layout {
+    /// Files; those with tensors come in the order of the tensors.
+    pub files: Vec<OutFile>,
+}
+
+impl Layout {
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.bytes).sum()
+    }
+
+    /// Bytes of tensor entries.
+    pub fn weight_bytes(&self) -> u64 {
+        let of = |file: &OutFile| match &file.content {
+            Content::Tensors {
+                header: _,
+                placed,
+                alignment: _,
+            } => placed.iter().flat_map(|p| &p.entries).map(|e| e.bytes).sum(),
+            _ => 0,
+        };
+        self.files.iter().map(of).sum()
+    }
+
+    /// A file of known bytes.
+    pub fn push_bytes(&mut self, name: impl Into<String>, bytes: Vec<u8>) {
+        let file = OutFile {
+            name: name.into(),
+            bytes: bytes.len() as u64,
+            content: Content::Bytes(bytes),
+        };
+        self.files.push(file);
+    }
+}
+
+/// A written file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Relative name.
+    pub name: String,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Length.
+    pub bytes: u64,
+    /// SHA-256, hex.
+    pub sha256: String,
+}
+
+struct Open {
+    name: String,
+    path: PathBuf,
+    out: BufWriter<File>,
+    hash: Sha256,
+    written: u64,
+    planned: u64,
+    alignment: u64,
+    /// Remaining tensors of this file, last first.
+    placed: Vec<Placed>,
+}
+
+impl Open {
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hash.update(bytes);
+        self.out
+            .write_all(bytes)
+            .map_err(|e| Error::io(format_args!("writing {}", self.name), &e))?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn pad(&mut self) -> Result<()> {
+        let short = self.written.next_multiple_of(self.alignment) - self.written;
+        self.put(&vec![0; short as usize])
+    }
+
+    fn literals(&mut self) -> Result<()> {
+        while self.placed.last().is_some_and(|p| p.tensor.is_none()) {
+            if let Some(placed) = self.placed.pop() {
+                self.put(&placed.literal)?;
+                self.pad()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the files of a layout as their tensors arrive.
+pub struct Sink {
+    dir: PathBuf,
+    waiting: std::vec::IntoIter<OutFile>,
+    open: Option<Open>,
+    done: Vec<Written>,
+}
+
+impl Sink {
+    /// Writes into `dir`, which is created.
+    pub fn new(dir: &Path, layout: Layout) -> Result<Self> {
+        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir.display(), &e))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            waiting: layout.files.into_iter(),
+            open: None,
+            done: Vec::new(),
+        })
+    }
+
+    /// Writes the entries of tensor `index`.
+    pub fn put(&mut self, index: usize, parts: &[Vec<u8>]) -> Result<()> {
+        self.advance()?;
+        let Some(open) = &mut self.open else {
+            return Err(Error::internal(format!(
+                "tensor {index} arrived after the last planned entry"
+            )));
+        };
+        let placed = open
+            .placed
+            .pop()
+            .ok_or_else(|| Error::internal("no entry is waiting"))?;
+        let lengths_match = placed.entries.len() == parts.len()
+            && placed
+                .entries
+                .iter()
+                .zip(parts)
+                .all(|(entry, part)| entry.bytes == part.len() as u64);
+        if placed.tensor != Some(index) || !lengths_match {
+            let names: Vec<_> = placed.entries.iter().map(|e| (&e.name, e.bytes)).collect();
+            let got: Vec<_> = parts.iter().map(Vec::len).collect();
+            return Err(Error::internal(format!(
+                "planned {names:?}, tensor {index} came with lengths {got:?}"
+            )));
+        }
+        for part in parts {
+            open.put(part)?;
+            open.pad()?;
+        }
+        Ok(())
+    }
+
+    /// Makes `self.open` a file that still waits for a tensor, writing whatever needs none on the way.
+    fn advance(&mut self) -> Result<()> {
+        loop {
+            if let Some(open) = &mut self.open {
+                open.literals()?;
+                if !open.placed.is_empty() {
+                    return Ok(());
+                }
+                self.close()?;
+            }
+            let Some(file) = self.waiting.next() else {
+                return Ok(());
+            };
+            self.begin(file)?;
+        }
+    }
+
+    fn begin(&mut self, file: OutFile) -> Result<()> {
+        let path = self.dir.join(&file.name);
+        let io = |e: std::io::Error| Error::io(format_args!("creating {}", file.name), &e);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(io)?;
+        }
+        let out = BufWriter::with_capacity(1 << 20, File::create(&path).map_err(io)?);
+        let (name, planned) = (file.name, file.bytes);
+        let mut open = Open {
+            name,
+            path,
+            out,
+            hash: Sha256::new(),
+            written: 0,
+            planned,
+            alignment: 1,
+            placed: Vec::new(),
+        };
+        match file.content {
+            Content::Bytes(bytes) => open.put(&bytes)?,
+            Content::Copy(_) => return Err(Error::internal("a copied file must be read by its layout")),
+            Content::Tensors {
+                header,
+                mut placed,
+                alignment,
+            } => {
+                open.put(&header)?;
+                placed.reverse();
+                open.placed = placed;
+                open.alignment = alignment;
+            }
+        }
+        self.open = Some(open);
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<()> {
+        let Some(mut open) = self.open.take() else {
+            return Ok(());
+        };
+        open.out
+            .flush()
+            .map_err(|e| Error::io(format_args!("writing {}", open.name), &e))?;
+        if open.written != open.planned {
+            return Err(Error::internal(format!(
+                "{}: {} bytes written, {} planned",
+                open.name, open.written, open.planned
+            )));
+        }
+        let sha256 = hex(&open.hash.finalize());
+        self.done.push(Written {
+            name: open.name,
+            path: open.path,
+            bytes: open.written,
+            sha256,
+        });
+        Ok(())
+    }
+
+    /// Ends the last file and returns all of them.
+    pub fn finish(mut self) -> Result<Vec<Written>> {
+        self.advance()?;
+        if let Some(open) = &self.open {
+            return Err(Error::internal(format!(
+                "{}: {} tensors never came",
+                open.name,
+                open.placed.len()
+            )));
+        }
+        Ok(self.done)
+    }
+}
+
+/// Reads a written file back and compares its length and SHA-256 with what was meant.
+pub fn reread(file: &Written) -> Result<()> {
+    let io = |e: std::io::Error| Error::io(format_args!("checking {}", file.name), &e);
+    let mut input = File::open(&file.path).map_err(io)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut length = 0;
+    loop {
+        let n = input.read(&mut buffer).map_err(io)?;
+        if n == 0 {
+            break;
+        }
+        hash.update(&buffer[..n]);
+        length += n as u64;
+    }
+    if length != file.bytes || hex(&hash.finalize()) != file.sha256 {
+        return Err(Error::new(
+            crate::error::Class::Resources,
+            "artifact_corrupt",
+            format!(
+                "{}: what was read back differs from what was written; check the disk",
+                file.name
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
+            let _ = write!(out, "{b:02x}");
+            out
+        })
+}

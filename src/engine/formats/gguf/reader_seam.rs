@@ -1,0 +1,93 @@
+//! GGUF as an uploaded model.
+//!
+//! Owns: from a parsed header to a checkpoint. Must not know: metadata's meaning.
+//! Invariant: shapes are turned round to PyTorch order, once, here.
+
+use super::Gguf;
+use super::container::{Header, parse};
+use crate::checkpoint::{Checkpoint, SourceFile, SourceFormat};
+use crate::error::{Class, Error, Result};
+use crate::formats::Reader;
+use crate::tensor::{DType, GgmlType, TensorInfo};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+impl From<super::GgufError> for Error {
+    fn from(error: super::GgufError) -> Self {
+        let (class, code) = if error.is_unsupported() {
+            (Class::Unsupported, "unsupported_model")
+        } else {
+            (Class::BadInput, "invalid_gguf")
+        };
+        Error::new(class, code, error.to_string())
+    }
+}
+
+impl Reader for Gguf {
+    fn name(&self) -> &'static str {
+        "gguf"
+    }
+
+    fn sniff(&self, files: &[SourceFile]) -> bool {
+        files.iter().any(is_gguf)
+    }
+
+    fn open(&self, files: &[SourceFile]) -> Result<Checkpoint> {
+        let found: Vec<_> = files.iter().enumerate().filter(|(_, f)| is_gguf(f)).collect();
+        if found.len() > 1 {
+            return Err(Error::unsupported(
+                "several_gguf_files",
+                format!(
+                    "{} GGUF files: upload one, or join a split model first",
+                    found.len()
+                ),
+            ));
+        }
+        let Some((index, file)) = found.first().copied() else {
+            return Err(Error::internal("no GGUF file"));
+        };
+        let header = read_header(file)?;
+        let mut tensors = Vec::with_capacity(header.tensors.len());
+        for tensor in &header.tensors {
+            let ty = GgmlType::from_id(tensor.ggml_type_id)
+                .ok_or_else(|| Error::internal(format!("tensor {} has no type", tensor.name)))?;
+            tensors.push(TensorInfo {
+                name: tensor.name.clone(),
+                dtype: DType::from_ggml(ty),
+                shape: tensor.dims.iter().rev().map(|d| *d as usize).collect(),
+                file: index,
+                offset: tensor.offset,
+                bytes: tensor.bytes,
+            });
+        }
+        if tensors.is_empty() {
+            return Err(Error::bad_input(
+                "no_tensors",
+                format!("{} holds no tensor", file.name),
+            ));
+        }
+        Checkpoint::new(SourceFormat::Gguf, files, tensors, None, Some(header.metadata))
+    }
+}
+
+fn is_gguf(file: &SourceFile) -> bool {
+    let mut magic = [0; 4];
+    let read = File::open(&file.path).and_then(|f| f.read_exact_at(&mut magic, 0));
+    file.name.ends_with(".gguf") || (read.is_ok() && super::container::sniff(&magic))
+}
+
+/// Reads and checks the header of one file.
+pub fn read_header(file: &SourceFile) -> Result<Header> {
+    let io = |e: std::io::Error| Error::io(&file.name, &e);
+    let handle = File::open(&file.path).map_err(io)?;
+    let length = handle.metadata().map_err(io)?.len();
+    let read_at = |offset: u64, out: &mut [u8]| handle.read_exact_at(out, offset);
+    parse(&read_at, length).map_err(|e| {
+        let inner = Error::from(e);
+        Error::new(
+            inner.class,
+            inner.code,
+            format!("{}: {}", file.name, inner.message),
+        )
+    })
+}

@@ -1,0 +1,87 @@
+//! File formats: readers of what is uploaded, writers of what is handed back.
+//!
+//! Owns: the two seams and their lists. Must not know: techniques. Siblings never import each other, but for
+//! `container`, which lays bytes out for all of them.
+//! Invariant: a writer that accepts a plan can write it: everything it cannot hold is refused in `layout`.
+//!
+//! A format is one file and one line in [`READERS`] or [`WRITERS`]. They are two lists because most formats are
+//! only written: reading back a GPTQ checkpoint is not the inverse of writing one.
+
+pub mod bitsandbytes;
+pub mod compressed_tensors;
+pub mod container;
+pub mod gguf;
+pub mod gptq;
+pub mod hf_output;
+pub mod huggingface;
+pub mod pack;
+pub mod safetensors;
+
+use crate::checkpoint::{Checkpoint, SourceFile};
+use crate::error::Result;
+use crate::plan::TensorPlan;
+use crate::recipe::Refusal;
+use crate::weight::Weight;
+use container::Layout;
+use serde_json::Value;
+
+/// Opens uploaded files.
+pub trait Reader: Sync {
+    /// Name as the API shows it.
+    fn name(&self) -> &'static str;
+    /// True where the files look like this format. Reads a few bytes at most.
+    fn sniff(&self, files: &[SourceFile]) -> bool;
+    /// Parses the headers and checks them against the files.
+    fn open(&self, files: &[SourceFile]) -> Result<Checkpoint>;
+}
+
+/// What a writer lays out.
+pub struct Request<'a> {
+    /// The source.
+    pub model: &'a Checkpoint,
+    /// Every tensor with its final kind, in the order they will be produced.
+    pub tensors: &'a [TensorPlan],
+    /// The recipe's label for the mix (`Q4_K_M`), where it has one.
+    pub label: Option<&'a str>,
+    /// The format's own options.
+    pub options: &'a Value,
+    /// JSON pointer of this format in the recipe, for refusals.
+    pub pointer: &'a str,
+}
+
+/// Lays out and encodes artifacts.
+pub trait Writer: Sync {
+    /// Name as recipes spell it.
+    fn name(&self) -> &'static str;
+    /// One sentence for the catalogue.
+    fn summary(&self) -> &'static str;
+    /// Engines known to load it.
+    fn engines(&self) -> &'static [&'static str];
+    /// JSON Schema of its options.
+    fn schema(&self) -> Value;
+    /// The files, byte-exact, or why not.
+    fn layout(&self, request: &Request<'_>) -> std::result::Result<Layout, Vec<Refusal>>;
+    /// The bytes of one tensor, one vector for each of its entries in the layout, in the same order.
+    fn encode(&self, request: &Request<'_>, index: usize, weight: &Weight) -> Result<Vec<Vec<u8>>>;
+}
+
+/// Readers, most particular first.
+pub const READERS: &[&dyn Reader] = &[&gguf::Gguf, &huggingface::HuggingFace, &safetensors::Safetensors];
+
+/// Writers, alphabetical.
+pub const WRITERS: &[&dyn Writer] = &[
+    &bitsandbytes::Bitsandbytes,
+    &compressed_tensors::CompressedTensors,
+    &gguf::Gguf,
+    &gptq::Gptq,
+    &safetensors::Safetensors,
+];
+
+pub(crate) fn readers() -> &'static [&'static dyn Reader] {
+    READERS
+}
+
+/// The writer of that name.
+pub fn writer(name: &str) -> Option<&'static dyn Writer> {
+    WRITERS.iter().copied().find(|w| w.name() == name)
+}

@@ -1,0 +1,482 @@
+//! Recipe + model → what will be done to every tensor, what will come out, and what it will take.
+//!
+//! Owns: [`Plan`], the only thing a worker needs beside the model's files. Must not know: clocks, threads.
+//! Invariant: what is planned is what is written, to the byte; everything that can be refused is refused here.
+
+use crate::checkpoint::Checkpoint;
+use crate::formats::{self, Request, container::Layout};
+use crate::models::{Facts, Role};
+use crate::recipe::{FormatSpec, Recipe, Refusal, StageSpec};
+use crate::techniques;
+use crate::tensor::{DType, TensorInfo};
+use crate::weight::Kind;
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One step of one tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Index of the stage.
+    pub stage: usize,
+    /// Kind after it.
+    pub kind: Kind,
+}
+
+/// What happens to a tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TensorPlan {
+    /// Name in the checkpoint.
+    pub name: String,
+    /// Its part.
+    pub role: Role,
+    /// Block it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub layer: Option<usize>,
+    /// Shape, outermost first.
+    pub shape: Vec<usize>,
+    /// Stored type in the source.
+    pub source_dtype: DType,
+    /// Bytes in the source.
+    pub source_bytes: u64,
+    /// Steps in order; none for a tensor that passes through.
+    pub steps: Vec<Step>,
+    /// Kind at the end.
+    pub kind: Kind,
+}
+
+impl TensorPlan {
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Innermost dimension.
+    pub fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Product of the outer dimensions.
+    pub fn rows(&self) -> usize {
+        self.elements() / self.cols().max(1)
+    }
+
+    /// Name without a trailing `.weight`.
+    pub fn module(&self) -> &str {
+        self.name.strip_suffix(".weight").unwrap_or(&self.name)
+    }
+}
+
+/// A stage as it will run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StagePlan {
+    /// Technique.
+    pub technique: String,
+    /// Its options as given.
+    pub options: Value,
+    /// Label of the mix, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub label: Option<String>,
+    /// Tensors it changes.
+    pub tensors: usize,
+}
+
+/// A file that will be written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FilePlan {
+    /// Relative name.
+    pub name: String,
+    /// Exact length.
+    pub bytes: u64,
+}
+
+/// A format that will be written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FormatPlan {
+    /// Format.
+    pub format: String,
+    /// Its options as given.
+    pub options: Value,
+    /// Files, exact to the byte (`modelpress.json` comes on top).
+    pub files: Vec<FilePlan>,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Bytes of the tensors in them.
+    pub weight_bytes: u64,
+    /// `8 · weight_bytes / parameters`.
+    pub bits_per_weight: f64,
+    /// `source tensor bytes / weight_bytes`.
+    pub compression_ratio: f64,
+}
+
+/// A plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Version of this structure: 1.
+    pub version: u32,
+    /// Engine that made it.
+    pub engine_version: String,
+    /// The recipe.
+    pub recipe: Recipe,
+    /// Its hash.
+    pub recipe_hash: String,
+    /// Number of weights.
+    pub parameter_count: u64,
+    /// Bytes of the source's tensors.
+    pub source_bytes: u64,
+    /// Stages.
+    pub stages: Vec<StagePlan>,
+    /// Every tensor.
+    pub tensors: Vec<TensorPlan>,
+    /// Every format.
+    pub formats: Vec<FormatPlan>,
+    /// Upper bound of the process's resident memory while it runs.
+    pub peak_memory_bytes: u64,
+    /// Disk taken by the outputs.
+    pub disk_bytes: u64,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// What a technique sees when it plans.
+pub struct Context<'a> {
+    /// The stage.
+    pub spec: &'a StageSpec,
+    /// JSON pointer of the stage in the recipe.
+    pub pointer: String,
+    /// Tensors with their kinds so far.
+    pub tensors: &'a [TensorPlan],
+    /// Which of them the stage targets.
+    pub targeted: &'a [bool],
+    /// Layer and head counts.
+    pub facts: Facts,
+}
+
+/// Plans a recipe on a model.
+pub fn plan(recipe: &Recipe, model: &Checkpoint) -> Result<Plan, Vec<Refusal>> {
+    let mut tensors: Vec<TensorPlan> = model.tensors.iter().map(|t| untouched(model, t)).collect();
+    let mut stages = Vec::new();
+    for (index, spec) in recipe.stages.iter().enumerate() {
+        stages.push(plan_stage(index, spec, recipe, model, &mut tensors)?);
+    }
+    let mut refusals = Vec::new();
+    let mut planned = Vec::new();
+    for (index, spec) in recipe.formats.iter().enumerate() {
+        match plan_format(index, spec, &stages, &tensors, model) {
+            Ok(format) => planned.push(format),
+            Err(more) => refusals.extend(more),
+        }
+    }
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
+    let peak = peak_memory(&tensors, planned.len());
+    Ok(Plan {
+        version: 1,
+        engine_version: crate::VERSION.to_owned(),
+        recipe: recipe.clone(),
+        recipe_hash: recipe.hash(),
+        parameter_count: tensors.iter().map(|t| t.elements() as u64).sum(),
+        source_bytes: tensors.iter().map(|t| t.source_bytes).sum(),
+        peak_memory_bytes: peak,
+        disk_bytes: planned.iter().map(|f| f.bytes).sum(),
+        warnings: warnings(&tensors, model),
+        stages,
+        tensors,
+        formats: planned,
+    })
+}
+
+fn untouched(model: &Checkpoint, tensor: &TensorInfo) -> TensorPlan {
+    let place = model.place(tensor);
+    TensorPlan {
+        name: tensor.name.clone(),
+        role: place.role,
+        layer: place.layer,
+        shape: tensor.shape.clone(),
+        source_dtype: tensor.dtype,
+        source_bytes: tensor.bytes,
+        steps: Vec::new(),
+        kind: Kind::Dense { dtype: tensor.dtype },
+    }
+}
+
+fn plan_stage(
+    index: usize,
+    spec: &StageSpec,
+    recipe: &Recipe,
+    model: &Checkpoint,
+    tensors: &mut [TensorPlan],
+) -> Result<StagePlan, Vec<Refusal>> {
+    let pointer = if recipe.preset.is_some() {
+        String::new()
+    } else {
+        format!("/stages/{index}")
+    };
+    let Some(technique) = techniques::find(&spec.technique) else {
+        let detail = format!(
+            "no technique is called {:?}; techniques are {}",
+            spec.technique,
+            techniques::names().join(", ")
+        );
+        return Err(vec![Refusal::new(
+            format!("{pointer}/technique"),
+            "unknown_technique",
+            detail,
+        )]);
+    };
+    let targets = Matcher::new(&spec.targets, &format!("{pointer}/targets"))?;
+    let ignore = Matcher::new(&spec.ignore, &format!("{pointer}/ignore"))?;
+    let targeted: Vec<bool> = tensors
+        .iter()
+        .map(|t| targets.matches(t) && !ignore.matches(t))
+        .collect();
+    let context = Context {
+        spec,
+        pointer: pointer.clone(),
+        tensors,
+        targeted: &targeted,
+        facts: model.facts(),
+    };
+    let outcome = technique.plan(&context)?;
+    if outcome.kinds.is_empty() {
+        let detail = "no tensor of the model matches: see GET /v1/models/{id}/tensors for the names";
+        return Err(vec![Refusal::new(
+            format!("{pointer}/targets"),
+            "no_targets",
+            detail,
+        )]);
+    }
+    let count = outcome.kinds.len();
+    for (at, kind) in outcome.kinds {
+        tensors[at].steps.push(Step { stage: index, kind });
+        tensors[at].kind = kind;
+    }
+    Ok(StagePlan {
+        technique: spec.technique.clone(),
+        options: spec.options.clone(),
+        label: outcome.label,
+        tensors: count,
+    })
+}
+
+fn plan_format(
+    index: usize,
+    spec: &FormatSpec,
+    stages: &[StagePlan],
+    tensors: &[TensorPlan],
+    model: &Checkpoint,
+) -> Result<FormatPlan, Vec<Refusal>> {
+    let pointer = format!("/formats/{index}");
+    let layout = layout_of(spec, &pointer, stages, tensors, model)?;
+    let weight_bytes = layout.weight_bytes();
+    let parameters: u64 = tensors.iter().map(|t| t.elements() as u64).sum();
+    let source: u64 = tensors.iter().map(|t| t.source_bytes).sum();
+    Ok(FormatPlan {
+        format: spec.format.clone(),
+        options: spec.options.clone(),
+        bytes: layout.bytes(),
+        weight_bytes,
+        bits_per_weight: weight_bytes as f64 * 8.0 / parameters.max(1) as f64,
+        compression_ratio: source as f64 / weight_bytes.max(1) as f64,
+        files: layout
+            .files
+            .iter()
+            .map(|f| FilePlan {
+                name: f.name.clone(),
+                bytes: f.bytes,
+            })
+            .collect(),
+    })
+}
+
+/// The layout of one format; the same at plan time and when it is written.
+pub(crate) fn layout_of(
+    spec: &FormatSpec,
+    pointer: &str,
+    stages: &[StagePlan],
+    tensors: &[TensorPlan],
+    model: &Checkpoint,
+) -> Result<Layout, Vec<Refusal>> {
+    let Some(writer) = formats::writer(&spec.format) else {
+        let names: Vec<_> = formats::WRITERS.iter().map(|w| w.name()).collect();
+        let detail = format!(
+            "no format is called {:?}; formats are {}",
+            spec.format,
+            names.join(", ")
+        );
+        return Err(vec![Refusal::new(pointer, "unknown_format", detail)]);
+    };
+    check_options(&spec.options, &writer.schema(), &format!("{pointer}/options"))?;
+    writer.layout(&request(spec, pointer, stages, tensors, model))
+}
+
+/// What a writer is given.
+pub(crate) fn request<'a>(
+    spec: &'a FormatSpec,
+    pointer: &'a str,
+    stages: &'a [StagePlan],
+    tensors: &'a [TensorPlan],
+    model: &'a Checkpoint,
+) -> Request<'a> {
+    let label = stages.iter().rev().find_map(|s| s.label.as_deref());
+    Request {
+        model,
+        tensors,
+        label,
+        options: &spec.options,
+        pointer,
+    }
+}
+
+/// Checks options against a schema of plain properties: names, types, enums, bounds.
+pub(crate) fn check_options(options: &Value, schema: &Value, pointer: &str) -> Result<(), Vec<Refusal>> {
+    let empty = serde_json::Map::new();
+    let options = options.as_object().unwrap_or(&empty);
+    let properties = schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .unwrap_or(&empty);
+    let known: Vec<&str> = properties.keys().map(String::as_str).collect();
+    crate::recipe::unknown_fields(options, pointer, &known)?;
+    let mut refusals = Vec::new();
+    for (name, value) in options {
+        if let Some(problem) = properties.get(name).and_then(|p| mismatch(value, p)) {
+            refusals.push(Refusal::new(
+                format!("{pointer}/{name}"),
+                "invalid_option",
+                format!("{name} {problem}"),
+            ));
+        }
+    }
+    if refusals.is_empty() {
+        Ok(())
+    } else {
+        Err(refusals)
+    }
+}
+
+fn mismatch(value: &Value, property: &Value) -> Option<String> {
+    if let Some(allowed) = property.get("enum").and_then(Value::as_array) {
+        let names: Vec<String> = allowed
+            .iter()
+            .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+            .collect();
+        return (!allowed.contains(value))
+            .then(|| format!("must be one of {}; got {value}", names.join(", ")));
+    }
+    match property.get("type").and_then(Value::as_str) {
+        Some("integer") => {
+            let (min, max) = (
+                property.get("minimum").and_then(Value::as_u64),
+                property.get("maximum").and_then(Value::as_u64),
+            );
+            let number = value.as_u64();
+            let fits = number.is_some_and(|n| min.is_none_or(|m| n >= m) && max.is_none_or(|m| n <= m));
+            let bounds = format!(
+                "{} to {}",
+                min.unwrap_or(0),
+                max.map_or("any".into(), |m| m.to_string())
+            );
+            (!fits).then(|| format!("must be a whole number, {bounds}; got {value}"))
+        }
+        Some("boolean") => (!value.is_boolean()).then(|| format!("must be true or false; got {value}")),
+        Some("string") => (!value.is_string()).then(|| format!("must be a string; got {value}")),
+        _ => None,
+    }
+}
+
+/// `Linear`, module names and `re:` expressions, as llm-compressor's `targets` and `ignore`.
+struct Matcher {
+    linear: bool,
+    names: Vec<String>,
+    expressions: Vec<Regex>,
+}
+
+impl Matcher {
+    fn new(words: &[String], pointer: &str) -> Result<Self, Vec<Refusal>> {
+        let mut matcher = Self {
+            linear: false,
+            names: Vec::new(),
+            expressions: Vec::new(),
+        };
+        for (i, word) in words.iter().enumerate() {
+            if word == "Linear" {
+                matcher.linear = true;
+            } else if let Some(expression) = word.strip_prefix("re:") {
+                // Python's re.match is anchored at the start only.
+                let compiled = Regex::new(&format!("^(?:{expression})")).map_err(|e| {
+                    vec![Refusal::new(
+                        format!("{pointer}/{i}"),
+                        "invalid_regex",
+                        format!("{word:?}: {e}"),
+                    )]
+                })?;
+                matcher.expressions.push(compiled);
+            } else {
+                matcher
+                    .names
+                    .push(word.strip_suffix(".weight").unwrap_or(word).to_owned());
+            }
+        }
+        Ok(matcher)
+    }
+
+    fn matches(&self, tensor: &TensorPlan) -> bool {
+        let module = tensor.module();
+        (self.linear && tensor.role.is_linear() && tensor.role != Role::Router)
+            || self
+                .names
+                .iter()
+                .any(|n| module == n || (n == "lm_head" && tensor.role == Role::Output))
+            || self.expressions.iter().any(|e| e.is_match(module))
+    }
+}
+
+/// What the engine holds beside tensors: code, threads' buffers, headers, the tokenizer, the allocator's slack.
+const BASE_MEMORY: u64 = 192 << 20;
+
+/// One tensor being made, its encodings, and the previous one's encodings waiting to be written.
+fn peak_memory(tensors: &[TensorPlan], formats: usize) -> u64 {
+    let of = |t: &TensorPlan| {
+        let elements = t.elements() as u64;
+        let made = match t.kind {
+            Kind::Dense { dtype } => dtype.bytes(t.rows(), t.cols()).unwrap_or(0) as u64,
+            Kind::Block { ggml_type } => ggml_type.row_bytes(t.cols()).unwrap_or(0) as u64 * t.rows() as u64,
+            _ => elements + elements / 8,
+        };
+        let written = match t.kind {
+            Kind::Block { ggml_type: _ } | Kind::Dense { dtype: _ } => made,
+            _ => elements,
+        };
+        made + 2 * written.max(elements / 2) * formats as u64
+    };
+    BASE_MEMORY + tensors.iter().map(of).max().unwrap_or(0)
+}
+
+fn warnings(tensors: &[TensorPlan], model: &Checkpoint) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let fallback = tensors
+        .iter()
+        .filter(|t| matches!(t.kind, Kind::Block { ggml_type: _ }))
+        .count();
+    let odd = tensors
+        .iter()
+        .filter(|t| {
+            matches!(t.kind, Kind::Block { ggml_type } if ggml_type.block_size() == 32) && t.cols() % 256 != 0
+        })
+        .count();
+    if fallback > 0 && odd * 2 > fallback {
+        warnings.push(format!(
+            "{odd} of {fallback} matrices have rows that are no multiple of 256: k-quants fall back to types with blocks of 32"
+        ));
+    }
+    if tensors
+        .iter()
+        .any(|t| t.kind.is_compressed() && matches!(t.source_dtype, DType::Ggml(_)))
+    {
+        warnings.push("the source is already quantized: quantizing it again adds to its error".into());
+    }
+    let _ = model;
+    warnings
+}

@@ -1,0 +1,158 @@
+//! Recipes under the names users already know.
+//!
+//! Owns: the list. Must not know: models. Invariant: every preset parses as if it had been written out.
+//! A preset is one line.
+
+use crate::recipe::{FormatSpec, Recipe, StageSpec};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// One preset.
+#[derive(Clone, Debug, Serialize)]
+pub struct Preset {
+    /// Name.
+    pub name: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+    /// Technique of its stage.
+    pub technique: &'static str,
+    /// Default formats.
+    pub format: &'static str,
+    /// Options of the stage.
+    pub options: Value,
+}
+
+fn preset(
+    name: &'static str,
+    technique: &'static str,
+    format: &'static str,
+    options: Value,
+    summary: &'static str,
+) -> Preset {
+    Preset {
+        name,
+        summary,
+        technique,
+        format,
+        options,
+    }
+}
+
+/// All presets.
+pub fn all() -> Vec<Preset> {
+    let int4 = |symmetric| json!({"n_bits": 4, "symmetric": symmetric, "granularity": "group", "group_size": 128, "range": "mse"});
+    let ct = "compressed-tensors";
+    let mut list = vec![
+        preset(
+            "W4A16",
+            "rtn",
+            ct,
+            int4(true),
+            "INT4 weights, groups of 128, symmetric",
+        ),
+        preset(
+            "W4A16_ASYM",
+            "rtn",
+            ct,
+            int4(false),
+            "INT4 weights, groups of 128, with zero points",
+        ),
+        preset(
+            "W8A16",
+            "rtn",
+            ct,
+            json!({"n_bits": 8, "granularity": "channel", "range": "mse"}),
+            "INT8 weights, one scale a channel",
+        ),
+        preset(
+            "W8A8",
+            "rtn",
+            ct,
+            json!({"n_bits": 8, "granularity": "channel", "range": "mse", "activations": "dynamic_token"}),
+            "INT8 weights and activations, activations scaled per token at run time",
+        ),
+        preset(
+            "FP8_DYNAMIC",
+            "fp8",
+            ct,
+            json!({"granularity": "channel", "activations": "dynamic_token"}),
+            "FP8 E4M3 weights and activations, activations scaled per token at run time",
+        ),
+        preset(
+            "gptq-rtn",
+            "rtn",
+            "gptq",
+            int4(true),
+            "INT4 weights in the GPTQ layout, round to nearest",
+        ),
+        preset(
+            "nf4",
+            "nf4",
+            "bitsandbytes",
+            json!({"block_size": 64}),
+            "4-bit NormalFloat, blocks of 64, as bitsandbytes stores it",
+        ),
+    ];
+    let ggml = [
+        ("Q8_0", "8.5 bits a weight, next to lossless"),
+        ("Q6_K", "6.6 bits a weight"),
+        ("Q5_K_M", "5-bit k-quants, more bits where they help most"),
+        ("Q5_K_S", "5-bit k-quants throughout"),
+        ("Q5_1", "legacy 5 bits with a minimum"),
+        ("Q5_0", "legacy 5 bits"),
+        (
+            "Q4_K_M",
+            "4-bit k-quants, more bits where they help most: llama.cpp's usual choice",
+        ),
+        ("Q4_K_S", "4-bit k-quants, smaller"),
+        ("Q4_1", "legacy 4 bits with a minimum"),
+        ("Q4_0", "legacy 4 bits"),
+        ("IQ4_NL", "non-linear 4 bits, blocks of 32"),
+        ("IQ4_XS", "non-linear 4 bits, super-blocks of 256"),
+        ("Q3_K_M", "3-bit k-quants, more bits where they help most"),
+        ("Q3_K_S", "3-bit k-quants throughout"),
+        ("Q3_K_L", "3-bit k-quants, larger"),
+        ("Q2_K", "2-bit k-quants"),
+        ("F16", "half precision, for llama.cpp"),
+        ("BF16", "bfloat16, for llama.cpp"),
+    ];
+    list.extend(ggml.map(|(name, summary)| preset(name, "ggml", "gguf", json!({"type": name}), summary)));
+    list
+}
+
+/// Names of all presets.
+pub fn names() -> Vec<&'static str> {
+    all().iter().map(|p| p.name).collect()
+}
+
+/// The recipe of a preset.
+pub fn find(name: &str) -> Option<Recipe> {
+    let preset = all().into_iter().find(|p| p.name.eq_ignore_ascii_case(name))?;
+    let ignore: &[&str] = if preset.technique == "ggml" {
+        &[]
+    } else {
+        &["lm_head"]
+    };
+    let targets = if preset.technique == "ggml" {
+        "re:.*"
+    } else {
+        "Linear"
+    };
+    let stage = StageSpec {
+        technique: preset.technique.to_owned(),
+        options: preset.options,
+        targets: vec![targets.to_owned()],
+        ignore: ignore.iter().map(|s| (*s).to_owned()).collect(),
+    };
+    let format = FormatSpec {
+        format: preset.format.to_owned(),
+        options: json!({}),
+    };
+    Some(Recipe {
+        version: 1,
+        preset: Some(preset.name.to_owned()),
+        stages: vec![stage],
+        formats: vec![format],
+        seed: 0,
+    })
+}

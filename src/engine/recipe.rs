@@ -1,0 +1,371 @@
+//! What the user asks for: stages, formats, seed.
+//!
+//! Owns: the parsed recipe, its canonical form and hash, refusals with JSON pointers.
+//! Must not know: models (that is the plan's business). Invariant: unknown fields are refused, never ignored.
+
+use crate::formats::container::hex;
+use crate::presets;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+/// One reason why a recipe cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// JSON pointer into the recipe, `""` for the whole.
+    pub pointer: String,
+    /// Stable code.
+    pub code: &'static str,
+    /// Sentence naming the field and the fix.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            pointer: pointer.into(),
+            code,
+            detail: detail.into(),
+        }
+    }
+}
+
+/// A technique with its options and the tensors it is for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageSpec {
+    /// Name of the technique.
+    pub technique: String,
+    /// Its options.
+    #[serde(default)]
+    pub options: Value,
+    /// What it applies to: `Linear`, module names, or `re:` + regular expression.
+    pub targets: Vec<String>,
+    /// What it leaves alone, in the same words.
+    pub ignore: Vec<String>,
+}
+
+/// An output format with its options.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FormatSpec {
+    /// Name of the format.
+    pub format: String,
+    /// Its options.
+    #[serde(default)]
+    pub options: Value,
+}
+
+/// A recipe, presets already spelled out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// Version of the recipe language: 1.
+    pub version: u32,
+    /// The preset it came from.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub preset: Option<String>,
+    /// Stages in order.
+    pub stages: Vec<StageSpec>,
+    /// Formats to write.
+    pub formats: Vec<FormatSpec>,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+type Parsed<T> = Result<T, Vec<Refusal>>;
+
+fn refuse<T>(pointer: &str, code: &'static str, detail: impl Into<String>) -> Parsed<T> {
+    Err(vec![Refusal::new(pointer, code, detail)])
+}
+
+impl Recipe {
+    /// Parses a preset's name (`"Q4_K_M"`) or a recipe object.
+    pub fn from_value(value: &Value) -> Parsed<Self> {
+        match value {
+            Value::String(name) => Self::from_value(&json!({"preset": name})),
+            Value::Object(map) => Self::from_object(map),
+            _ => refuse("", "wrong_type", "a recipe is the name of a preset or an object"),
+        }
+    }
+
+    /// Parses YAML (JSON is YAML).
+    pub fn from_yaml(text: &str) -> Parsed<Self> {
+        match serde_norway::from_str::<Value>(text) {
+            Ok(value) => Self::from_value(&value),
+            Err(e) => refuse("", "invalid_yaml", format!("the recipe is not valid YAML: {e}")),
+        }
+    }
+
+    fn from_object(map: &Map<String, Value>) -> Parsed<Self> {
+        let known = [
+            "version", "preset", "options", "targets", "ignore", "stages", "formats", "seed",
+        ];
+        unknown_fields(map, "", &known)?;
+        let version = map.get("version").map_or(Some(1), Value::as_u64);
+        if version != Some(1) {
+            return refuse(
+                "/version",
+                "unsupported_version",
+                "this engine reads recipes of version 1",
+            );
+        }
+        let seed = map.get("seed").map_or(Some(0), Value::as_u64);
+        let Some(seed) = seed else {
+            return refuse("/seed", "wrong_type", "seed is a whole number, 0 or more");
+        };
+        let mut recipe = match (map.get("preset"), map.get("stages")) {
+            (Some(_), Some(_)) => {
+                return refuse(
+                    "/stages",
+                    "preset_and_stages",
+                    "give a preset or stages, not both",
+                );
+            }
+            (Some(preset), None) => preset_recipe(preset, map)?,
+            (None, Some(stages)) => {
+                for field in ["options", "targets", "ignore"] {
+                    if map.contains_key(field) {
+                        let detail = format!("{field} beside stages has no meaning: put it inside a stage");
+                        return refuse(&format!("/{field}"), "unknown_field", detail);
+                    }
+                }
+                Self {
+                    version: 1,
+                    preset: None,
+                    stages: stages_of(stages)?,
+                    formats: Vec::new(),
+                    seed,
+                }
+            }
+            (None, None) => {
+                return refuse(
+                    "",
+                    "missing_field",
+                    format!("give a preset ({}) or stages", presets::names().join(", ")),
+                );
+            }
+        };
+        recipe.seed = seed;
+        if let Some(formats) = map.get("formats") {
+            recipe.formats = formats_of(formats)?;
+        }
+        if recipe.formats.is_empty() {
+            return refuse(
+                "/formats",
+                "missing_field",
+                "formats must name at least one output format",
+            );
+        }
+        Ok(recipe)
+    }
+
+    /// SHA-256 of the canonical JSON (sorted keys, presets spelled out), hex.
+    pub fn hash(&self) -> String {
+        let mut plain = self.clone();
+        plain.preset = None;
+        let canonical = sorted(&serde_json::to_value(&plain).unwrap_or_default());
+        hex(&Sha256::digest(canonical.to_string().as_bytes()))
+    }
+}
+
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut pairs: Vec<_> = map.iter().map(|(k, v)| (k.clone(), sorted(v))).collect();
+            pairs.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(pairs.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        other => other.clone(),
+    }
+}
+
+/// Refuses every field of `map` that is not in `known`.
+pub fn unknown_fields(map: &Map<String, Value>, pointer: &str, known: &[&str]) -> Parsed<()> {
+    let refusals: Vec<_> = map
+        .keys()
+        .filter(|key| !known.contains(&key.as_str()))
+        .map(|key| {
+            let escaped = key.replace('~', "~0").replace('/', "~1");
+            let detail = format!("unknown field {key:?}; known are {}", known.join(", "));
+            Refusal::new(format!("{pointer}/{escaped}"), "unknown_field", detail)
+        })
+        .collect();
+    if refusals.is_empty() {
+        Ok(())
+    } else {
+        Err(refusals)
+    }
+}
+
+fn preset_recipe(preset: &Value, map: &Map<String, Value>) -> Parsed<Recipe> {
+    let Some(name) = preset.as_str() else {
+        return refuse("/preset", "wrong_type", "preset is a name");
+    };
+    let Some(mut recipe) = presets::find(name) else {
+        let detail = format!(
+            "no preset is called {name:?}; presets are {}",
+            presets::names().join(", ")
+        );
+        return refuse("/preset", "unknown_preset", detail);
+    };
+    if let Some(stage) = recipe.stages.last_mut() {
+        if let Some(options) = map.get("options") {
+            let Some(options) = options.as_object() else {
+                return refuse("/options", "wrong_type", "options is an object");
+            };
+            if let Value::Object(own) = &mut stage.options {
+                own.extend(options.clone());
+            }
+        }
+        if let Some(targets) = map.get("targets") {
+            stage.targets = strings(targets, "/targets")?;
+        }
+        if let Some(ignore) = map.get("ignore") {
+            stage.ignore = strings(ignore, "/ignore")?;
+        }
+    }
+    Ok(recipe)
+}
+
+fn stages_of(value: &Value) -> Parsed<Vec<StageSpec>> {
+    let Some(items) = value.as_array().filter(|a| !a.is_empty()) else {
+        return refuse(
+            "/stages",
+            "wrong_type",
+            "stages is a list with at least one stage",
+        );
+    };
+    let mut stages = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        let at = format!("/stages/{i}");
+        let Some(map) = item.as_object() else {
+            return refuse(&at, "wrong_type", "a stage is an object with a technique");
+        };
+        unknown_fields(map, &at, &["technique", "options", "targets", "ignore"])?;
+        let Some(technique) = map.get("technique").and_then(Value::as_str) else {
+            return refuse(
+                &format!("{at}/technique"),
+                "missing_field",
+                "a stage names its technique",
+            );
+        };
+        let options = map.get("options").cloned().unwrap_or_else(|| json!({}));
+        if !options.is_object() {
+            return refuse(&format!("{at}/options"), "wrong_type", "options is an object");
+        }
+        let list = |field: &str, default: &[&str]| match map.get(field) {
+            Some(value) => strings(value, &format!("{at}/{field}")),
+            None => Ok(default.iter().map(|s| (*s).to_owned()).collect()),
+        };
+        let targets = list("targets", &["Linear"])?;
+        let ignore = list("ignore", &["lm_head"])?;
+        stages.push(StageSpec {
+            technique: technique.to_owned(),
+            options,
+            targets,
+            ignore,
+        });
+    }
+    Ok(stages)
+}
+
+fn formats_of(value: &Value) -> Parsed<Vec<FormatSpec>> {
+    let Some(items) = value.as_array() else {
+        return refuse(
+            "/formats",
+            "wrong_type",
+            "formats is a list of names or of {format, options}",
+        );
+    };
+    let mut formats: Vec<FormatSpec> = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        let at = format!("/formats/{i}");
+        let spec = match item {
+            Value::String(name) => FormatSpec {
+                format: name.clone(),
+                options: json!({}),
+            },
+            Value::Object(map) => {
+                unknown_fields(map, &at, &["format", "options"])?;
+                let Some(name) = map.get("format").and_then(Value::as_str) else {
+                    return refuse(&format!("{at}/format"), "missing_field", "a format has a name");
+                };
+                let options = map.get("options").cloned().unwrap_or_else(|| json!({}));
+                if !options.is_object() {
+                    return refuse(&format!("{at}/options"), "wrong_type", "options is an object");
+                }
+                FormatSpec {
+                    format: name.to_owned(),
+                    options,
+                }
+            }
+            _ => return refuse(&at, "wrong_type", "a format is a name or {format, options}"),
+        };
+        if formats.iter().any(|f| f.format == spec.format) {
+            return refuse(
+                &at,
+                "duplicate_format",
+                format!("{} is asked for twice", spec.format),
+            );
+        }
+        formats.push(spec);
+    }
+    Ok(formats)
+}
+
+fn strings(value: &Value, pointer: &str) -> Parsed<Vec<String>> {
+    let list: Option<Vec<String>> = value
+        .as_array()
+        .and_then(|a| a.iter().map(|v| v.as_str().map(str::to_owned)).collect());
+    match list {
+        Some(list) => Ok(list),
+        None => refuse(
+            pointer,
+            "wrong_type",
+            "a list of names: Linear, a module, or re: and a regular expression",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(value: &Value) -> Refusal {
+        Recipe::from_value(value).unwrap_err().remove(0)
+    }
+
+    #[test]
+    fn a_preset_is_the_same_recipe_however_it_is_written() {
+        let short = Recipe::from_value(&json!("Q4_K_M")).unwrap();
+        let long = Recipe::from_yaml("version: 1\npreset: Q4_K_M\nseed: 0\n").unwrap();
+        assert_eq!(short.hash(), long.hash());
+        assert_eq!(short.formats[0].format, "gguf");
+    }
+
+    #[test]
+    fn refusals_point_at_the_field() {
+        assert_eq!(refusal(&json!("Q9_Z")).pointer, "/preset");
+        assert_eq!(refusal(&json!({"preset": "Q4_0", "sed": 1})).pointer, "/sed");
+        assert_eq!(
+            refusal(&json!({"stages": [{"tecnique": "rtn"}], "formats": ["gguf"]})).pointer,
+            "/stages/0/tecnique"
+        );
+        assert_eq!(
+            refusal(&json!({"stages": [{"technique": "rtn"}]})).pointer,
+            "/formats"
+        );
+        assert_eq!(
+            refusal(&json!({"preset": "Q4_0", "formats": ["gguf", "gguf"]})).code,
+            "duplicate_format"
+        );
+        assert_eq!(refusal(&json!(4)).code, "wrong_type");
+    }
+
+    #[test]
+    fn a_presets_options_can_be_changed_beside_it() {
+        let recipe = Recipe::from_value(&json!({"preset": "W4A16", "options": {"group_size": 64}})).unwrap();
+        assert_eq!(recipe.stages[0].options["group_size"], 64);
+        assert_eq!(recipe.stages[0].options["n_bits"], 4);
+    }
+}

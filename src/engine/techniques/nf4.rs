@@ -1,0 +1,64 @@
+//! 4-bit NormalFloat.
+//!
+//! Owns: its options. Must not know: bitsandbytes. Invariant: blocks run over the flattened tensor.
+
+use super::options::{self, Options, Planned};
+use super::{Decision, Task, Technique};
+use crate::error::{Error, Result};
+use crate::kernels::nf4;
+use crate::plan::Context;
+use crate::tensor::Rows;
+use crate::weight::{Kind, Weight};
+use serde_json::{Value, json};
+
+/// The technique.
+pub(super) struct NormalFloat4;
+
+impl Technique for NormalFloat4 {
+    fn name(&self) -> &'static str {
+        "nf4"
+    }
+
+    fn summary(&self) -> &'static str {
+        "4-bit NormalFloat: sixteen quantiles of a normal distribution times the block's absmax. Needs no data. \
+         Dettmers et al. 2023 (QLoRA)."
+    }
+
+    fn schema(&self) -> Value {
+        json!({"type": "object", "additionalProperties": false, "properties": {
+            "block_size": {"type": "integer", "enum": [64, 128, 256, 512, 1024, 2048, 4096], "default": 64,
+                "description": "Consecutive weights that share an absmax.", "examples": [64]}}})
+    }
+
+    fn plan(&self, context: &Context<'_>) -> Planned<Decision> {
+        let options = Options::checked(context, self.schema())?;
+        let block_size = options.number("block_size");
+        let kinds = options::matrices(context)?.into_iter().map(|(index, tensor)| {
+            (
+                index,
+                Kind::Nf4 {
+                    block_size,
+                    value_dtype: options::scale_dtype("auto", tensor),
+                },
+            )
+        });
+        Ok(Decision {
+            kinds: kinds.collect(),
+            label: None,
+        })
+    }
+
+    fn run(&self, task: &Task<'_>, input: &dyn Rows) -> Result<Weight> {
+        let Kind::Nf4 {
+            block_size,
+            value_dtype,
+        } = task.kind
+        else {
+            return Err(Error::internal(format!(
+                "nf4 was planned as {}",
+                task.kind.label()
+            )));
+        };
+        nf4::quantize(input, block_size, value_dtype).map(Weight::Nf4)
+    }
+}

@@ -1,0 +1,153 @@
+//! What the round-to-nearest techniques share when they plan.
+//!
+//! Owns: reading checked options, group checks, which tensors can be quantized. Must not know: kernels.
+//! Invariant: options were checked against the schema before they are read here.
+
+use crate::plan::{Context, TensorPlan, check_options};
+use crate::recipe::Refusal;
+use crate::tensor::DType;
+use crate::weight::{Activations, Granularity};
+use serde_json::Value;
+
+pub(super) type Planned<T> = Result<T, Vec<Refusal>>;
+
+/// Options of a stage with the schema's defaults.
+pub(super) struct Options<'a> {
+    given: &'a Value,
+    schema: Value,
+}
+
+impl<'a> Options<'a> {
+    pub(super) fn checked(context: &'a Context<'_>, schema: Value) -> Planned<Self> {
+        check_options(&context.spec.options, &schema, &pointer(context, ""))?;
+        Ok(Self {
+            given: &context.spec.options,
+            schema,
+        })
+    }
+
+    pub(super) fn of(given: &'a Value, schema: Value) -> Self {
+        Self { given, schema }
+    }
+
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.given
+            .get(name)
+            .or_else(|| self.schema["properties"][name].get("default"))
+    }
+
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    pub(super) fn number(&self, name: &str) -> usize {
+        self.get(name).and_then(Value::as_u64).unwrap_or_default() as usize
+    }
+
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.get(name).and_then(Value::as_bool).unwrap_or_default()
+    }
+
+    pub(super) fn granularity(&self) -> Granularity {
+        match self.text("granularity") {
+            "tensor" => Granularity::Tensor,
+            "channel" => Granularity::Channel,
+            _ => Granularity::Group(self.number("group_size")),
+        }
+    }
+
+    pub(super) fn activations(&self) -> Activations {
+        if self.text("activations") == "dynamic_token" {
+            Activations::DynamicToken
+        } else {
+            Activations::None
+        }
+    }
+}
+
+/// Pointer of an option in the recipe, whether it came from a preset's `options` or a stage's.
+pub(super) fn pointer(context: &Context<'_>, option: &str) -> String {
+    match option {
+        "" => format!("{}/options", context.pointer),
+        name => format!("{}/options/{name}", context.pointer),
+    }
+}
+
+/// Targeted tensors that are matrices of plain floats; targeting anything else by name is refused.
+pub(super) fn matrices<'a>(context: &'a Context<'_>) -> Planned<Vec<(usize, &'a TensorPlan)>> {
+    let targeted = context
+        .tensors
+        .iter()
+        .enumerate()
+        .zip(context.targeted)
+        .filter(|(_, t)| **t);
+    let (mut fit, mut refusals) = (Vec::new(), Vec::new());
+    for ((index, tensor), _) in targeted {
+        if tensor.kind.is_compressed() {
+            let detail = format!(
+                "{} is already {}: two stages quantize it",
+                tensor.name,
+                tensor.kind.label()
+            );
+            refusals.push(Refusal::new(
+                format!("{}/targets", context.pointer),
+                "already_quantized",
+                detail,
+            ));
+        } else if tensor.shape.len() == 2 && tensor.source_dtype.is_float() && tensor.elements() > 0 {
+            fit.push((index, tensor));
+        }
+    }
+    if refusals.is_empty() {
+        Ok(fit)
+    } else {
+        Err(refusals)
+    }
+}
+
+/// Refuses group sizes that do not divide the rows, naming sizes that do.
+pub(super) fn check_groups(
+    context: &Context<'_>,
+    granularity: Granularity,
+    tensors: &[(usize, &TensorPlan)],
+) -> Planned<()> {
+    let Granularity::Group(size) = granularity else {
+        return Ok(());
+    };
+    let bad: Vec<_> = tensors
+        .iter()
+        .filter(|(_, t)| size == 0 || t.cols() % size != 0)
+        .collect();
+    let Some((_, first)) = bad.first() else {
+        return Ok(());
+    };
+    let fits: Vec<String> = [256, 128, 64, 32, 16]
+        .iter()
+        .filter(|g| tensors.iter().all(|(_, t)| t.cols() % **g == 0))
+        .map(ToString::to_string)
+        .collect();
+    let fix = match fits.first() {
+        Some(_) => format!("sizes that divide every targeted tensor: {}", fits.join(", ")),
+        None => "use granularity \"channel\", or ignore these tensors".to_owned(),
+    };
+    let detail = format!(
+        "group_size {size} does not divide the {} columns of {} ({} tensors in all); {fix}",
+        first.cols(),
+        first.name,
+        bad.len()
+    );
+    Err(vec![Refusal::new(
+        pointer(context, "group_size"),
+        "group_size_does_not_divide",
+        detail,
+    )])
+}
+
+/// Type scales are stored in: the option, or the model's own float type.
+pub(super) fn scale_dtype(option: &str, tensor: &TensorPlan) -> DType {
+    match (DType::from_name(option), tensor.source_dtype) {
+        (Some(asked), _) => asked,
+        (None, own @ (DType::F16 | DType::BF16)) => own,
+        (None, _) => DType::F32,
+    }
+}

@@ -1,0 +1,96 @@
+//! Integer round-to-nearest: `q = round(x/s) + z`, `x̂ = s (q − z)`, 2 to 8 bits.
+//!
+//! Owns: its options and which tensors it fits. Must not know: packing.
+//! Invariant: scales are rounded to their stored type before codes are chosen.
+
+use super::options::{self, Options, Planned};
+use super::{Decision, Task, Technique};
+use crate::error::{Error, Result};
+use crate::kernels::affine::{self, Range};
+use crate::plan::Context;
+use crate::tensor::Rows;
+use crate::weight::{Kind, Weight};
+use serde_json::{Value, json};
+
+/// The technique.
+pub(super) struct Rtn;
+
+impl Technique for Rtn {
+    fn name(&self) -> &'static str {
+        "rtn"
+    }
+
+    fn summary(&self) -> &'static str {
+        "Integer quantization by rounding to nearest, per tensor, channel or group, with min-max or MSE-optimal \
+         ranges. Needs no data. Jacob et al. 2018; Krishnamoorthi 2018."
+    }
+
+    fn schema(&self) -> Value {
+        json!({"type": "object", "additionalProperties": false, "properties": {
+            "n_bits": {"type": "integer", "minimum": 2, "maximum": 8, "default": 4,
+                "description": "Bits of a code.", "examples": [4]},
+            "symmetric": {"type": "boolean", "default": true, "examples": [true],
+                "description": "Symmetric around zero (no zero points), or affine with a zero point for each scale."},
+            "granularity": {"type": "string", "enum": ["tensor", "channel", "group"], "default": "group",
+                "description": "Which weights share a scale.", "examples": ["group"]},
+            "group_size": {"type": "integer", "minimum": 2, "maximum": 1_048_576, "default": 128, "examples": [64],
+                "description": "Consecutive inputs that share a scale (granularity group); must divide in_features."},
+            "range": {"type": "string", "enum": ["minmax", "mse"], "default": "mse", "examples": ["mse"],
+                "description": "How the clipping range is found: the extremes, or the shrunken range of least squared error."},
+            "activations": {"type": "string", "enum": ["none", "dynamic_token"], "default": "none", "examples": ["none"],
+                "description": "Let the engine quantize the layer's inputs to 8 bits per token."},
+            "scale_dtype": {"type": "string", "enum": ["auto", "F32", "F16", "BF16"], "default": "auto", "examples": ["auto"],
+                "description": "Stored type of the scales; auto is the model's own float type."}}})
+    }
+
+    fn plan(&self, context: &Context<'_>) -> Planned<Decision> {
+        let options = Options::checked(context, self.schema())?;
+        let tensors = options::matrices(context)?;
+        let granularity = options.granularity();
+        options::check_groups(context, granularity, &tensors)?;
+        let kinds = tensors.iter().map(|(index, tensor)| {
+            let kind = Kind::Affine {
+                n_bits: options.number("n_bits") as u8,
+                symmetric: options.flag("symmetric"),
+                granularity,
+                scale_dtype: options::scale_dtype(options.text("scale_dtype"), tensor),
+                activations: options.activations(),
+            };
+            (*index, kind)
+        });
+        Ok(Decision {
+            kinds: kinds.collect(),
+            label: None,
+        })
+    }
+
+    fn run(&self, task: &Task<'_>, input: &dyn Rows) -> Result<Weight> {
+        let options = Options::of(&task.stage.options, self.schema());
+        let Kind::Affine {
+            n_bits,
+            symmetric,
+            granularity,
+            scale_dtype,
+            activations: _,
+        } = task.kind
+        else {
+            return Err(Error::internal(format!(
+                "rtn was planned as {}",
+                task.kind.label()
+            )));
+        };
+        let range = if options.text("range") == "minmax" {
+            Range::MinMax
+        } else {
+            Range::Mse
+        };
+        let spec = affine::Spec {
+            n_bits,
+            symmetric,
+            granularity,
+            scale_dtype,
+            range,
+        };
+        affine::quantize(input, &spec).map(Weight::Affine)
+    }
+}
