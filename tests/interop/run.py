@@ -21,16 +21,21 @@ from layouts import Tally
 from service import CommandLine, Service, ServiceError
 
 HERE = Path(__file__).parent
-GGUF = ["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "Q4_0", "Q3_K_M", "Q2_K", "IQ4_NL", "IQ4_XS"]
-# (label, recipe, format, full-tier check, its extra arguments). The reference model is 576 wide: groups of 64.
+GGUF = ["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "Q4_0", "Q4_1", "Q5_0", "Q5_1",
+        "Q5_K_S", "Q3_K_M", "Q3_K_S", "Q3_K_L", "Q2_K", "IQ4_NL", "IQ4_XS", "F16"]
+# (label, recipe, format, full-tier check or None, its extra arguments). The reference model is 576 wide: groups of 64.
+CT, GROUPS = "check_compressed_tensors.py", {"group_size": 64}
 CHECKPOINTS = [
-    ("W4A16", {"version": 1, "preset": "W4A16", "options": {"group_size": 64}}, "compressed-tensors", "check_compressed_tensors.py", []),
-    ("W4A16_ASYM", {"version": 1, "preset": "W4A16_ASYM", "options": {"group_size": 64}}, "compressed-tensors", "check_compressed_tensors.py", []),
-    ("W8A16", "W8A16", "compressed-tensors", "check_compressed_tensors.py", ["--margin", "0.001"]),
-    ("W8A8", "W8A8", "compressed-tensors", "check_compressed_tensors.py", ["--margin", "0.001"]),
-    ("FP8_DYNAMIC", "FP8_DYNAMIC", "compressed-tensors", "check_compressed_tensors.py", ["--margin", "0.001"]),
-    ("GPTQ", {"version": 1, "preset": "W4A16", "options": {"group_size": 64}}, "gptq", "check_gptq_awq.py", []),
-    ("AWQ", {"version": 1, "preset": "W4A16_ASYM", "options": {"group_size": 64}}, "awq", "check_gptq_awq.py", []),
+    ("W4A16", {"preset": "W4A16", "options": GROUPS}, "compressed-tensors", CT, []),
+    ("W4A16_ASYM", {"preset": "W4A16_ASYM", "options": GROUPS}, "compressed-tensors", CT, []),
+    ("W3A16", {"preset": "W4A16", "options": {"n_bits": 3, **GROUPS}}, "compressed-tensors", CT, []),
+    ("W8A16", "W8A16", "compressed-tensors", CT, ["--margin", "0.001"]),
+    ("W8A8", "W8A8", "compressed-tensors", CT, ["--margin", "0.001"]),
+    ("FP8_DYNAMIC", "FP8_DYNAMIC", "compressed-tensors", CT, ["--margin", "0.001"]),
+    ("GPTQ", {"preset": "gptq-rtn", "options": GROUPS}, "gptq", "check_gptq_awq.py", []),
+    ("GPTQ_8", {"preset": "gptq-rtn", "options": {"n_bits": 8, **GROUPS}}, "gptq", "check_gptq_awq.py", []),
+    # gptq_v2: no reader of the full tier takes it on a CPU.
+    ("GPTQ_ASYM", {"preset": "W4A16_ASYM", "options": GROUPS}, "gptq", None, []),
     ("NF4", "nf4", "bitsandbytes", "check_bnb.py", []),
 ]
 DENSE = "safetensors"
@@ -97,7 +102,7 @@ class Run:
         if not folders:
             return
         self.check(label, "check_layout.py", folders[form], "--reference", folders[DENSE], "--source", self.a.model)
-        if self.a.tier == "full":
+        if self.a.tier == "full" and script:
             self.check(label, script, folders[form], "--reference", folders[DENSE], "--source", self.a.model, "--text", self.text,
                        "--windows", self.a.windows, "--cache", self.a.cache, *extra, python=self.full)
 
