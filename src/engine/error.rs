@@ -27,7 +27,7 @@ pub enum Class {
 pub struct Error {
     /// Who can mend it.
     pub class: Class,
-    /// Stable snake_case code, part of the public API.
+    /// Stable `snake_case` code, part of the public API.
     pub code: &'static str,
     /// One sentence, lower-case, naming the thing.
     pub message: String,

@@ -177,7 +177,7 @@ fn compress(
         drop(send);
         let written = writing
             .join()
-            .map_err(|_| Error::internal("the writer thread panicked"));
+            .map_err(|_panic| Error::internal("the writer thread panicked"));
         // The writer's own error (a full disk) says more than "it went away".
         let written = written??;
         Ok((made?, written))

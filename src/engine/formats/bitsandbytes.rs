@@ -1,7 +1,7 @@
 //! bitsandbytes NF4 in safetensors.
 //!
-//! Owns: its tensor names and quant_state JSON. Must not know: how codes were chosen.
-//! Invariant: the even element is in the HIGH nibble; quant_state is spelled as Python's json.dumps spells it.
+//! Owns: its tensor names and `quant_state` JSON. Must not know: how codes were chosen.
+//! Invariant: the even element is in the HIGH nibble; `quant_state` is spelled as Python's json.dumps spells it.
 
 use super::container::Layout;
 use super::hf_output::{self, Part};

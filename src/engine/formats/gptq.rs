@@ -1,4 +1,4 @@
-//! The GPTQ layout (AutoGPTQ, GPTQModel): packed down the inputs, loaded by vLLM, transformers and ExLlama.
+//! The GPTQ layout (`AutoGPTQ`, GPTQModel): packed down the inputs, loaded by vLLM, transformers and `ExLlama`.
 //!
 //! Owns: its tensors and both copies of its configuration. Must not know: how codes were chosen.
 //! Invariant: `checkpoint_format` v1 (zeros stored minus one) is used only for symmetric weights, where no zero

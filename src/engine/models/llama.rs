@@ -1,4 +1,4 @@
-//! The llama family by Hugging Face names: LLaMA 1–3, Mistral, SmolLM2, Qwen2/2.5/3, TinyLlama.
+//! The llama family by Hugging Face names: LLaMA 1–3, Mistral, SmolLM2, Qwen2/2.5/3, `TinyLlama`.
 //!
 //! Owns: its tensor names. Must not know: configurations beyond `model_type`.
 //! Invariant: a bias or norm is never called a projection.

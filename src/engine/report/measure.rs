@@ -161,7 +161,8 @@ pub fn entropy(histogram: &[u64]) -> f64 {
             let p = *n as f64 / total;
             -p * p.log2()
         })
-        .sum()
+        .sum::<f64>()
+        .max(0.0)
 }
 
 #[cfg(test)]

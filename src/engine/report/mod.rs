@@ -57,7 +57,7 @@ pub struct FormatReport {
     pub bytes: u64,
     /// Bytes of the tensors.
     pub weight_bytes: u64,
-    /// |M| / |M_c| over tensor bytes.
+    /// |M| / |`M_c`| over tensor bytes.
     pub compression_ratio: f64,
     /// `8 · weight_bytes / parameters`.
     pub bits_per_weight: f64,

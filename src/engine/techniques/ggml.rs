@@ -198,11 +198,7 @@ impl Mix {
         }
         let (layer, layers) = (tensor.layer.unwrap_or(0), self.facts.layers);
         let more = more_bits(layer, layers);
-        let groups = if self.facts.kv_heads == 0 {
-            1
-        } else {
-            self.facts.heads / self.facts.kv_heads
-        };
+        let groups = self.facts.heads.checked_div(self.facts.kv_heads).unwrap_or(1);
         let eight = self.facts.experts == 8;
         let chosen = match (tensor.role, self.name) {
             (Role::AttnV | Role::AttnK, _) if eight && self.base != G::Q8_0 => G::Q8_0,

@@ -1,4 +1,4 @@
-//! 4-bit NormalFloat.
+//! 4-bit `NormalFloat`.
 //!
 //! Owns: its options. Must not know: bitsandbytes. Invariant: blocks run over the flattened tensor.
 

@@ -13,7 +13,7 @@ pub struct TensorInfo {
     pub name: String,
     /// Element type.
     pub dtype: DType,
-    /// Shape, outermost first (PyTorch order): a linear weight is `[out_features, in_features]`.
+    /// Shape, outermost first (`PyTorch` order): a linear weight is `[out_features, in_features]`.
     pub shape: Vec<usize>,
     /// Index of the file in [`crate::Checkpoint::files`].
     pub file: usize,

@@ -73,7 +73,9 @@ impl Rows for Affine {
             }
         }
         if self.scale_dtype != DType::F32 {
-            out.iter_mut().for_each(|v| *v = round_to(self.scale_dtype, *v));
+            for value in out.iter_mut() {
+                *value = round_to(self.scale_dtype, *value);
+            }
         }
         Ok(())
     }

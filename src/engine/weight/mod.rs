@@ -97,7 +97,7 @@ pub enum Kind {
         /// Quantization of the layer's inputs.
         activations: Activations,
     },
-    /// 4-bit NormalFloat codes times the block's absmax.
+    /// 4-bit `NormalFloat` codes times the block's absmax.
     Nf4 {
         /// Elements (of the flattened tensor) that share an absmax.
         block_size: usize,
@@ -156,7 +156,7 @@ pub enum Weight {
     Block(Block),
     /// 8-bit floats and scales.
     Float8(Float8),
-    /// NormalFloat codes and absmax.
+    /// `NormalFloat` codes and absmax.
     Nf4(Nf4),
 }
 

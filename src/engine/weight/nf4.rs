@@ -1,4 +1,4 @@
-//! 4-bit NormalFloat weights (QLoRA, Dettmers et al. 2023).
+//! 4-bit `NormalFloat` weights (`QLoRA`, Dettmers et al. 2023).
 //!
 //! Owns: codes and absmax of one tensor, flattened. Must not know: bitsandbytes' file layout.
 //! Invariant: `value = round_to(value_dtype, NF4_TABLE[code] · absmax)`.
@@ -6,7 +6,7 @@
 use crate::error::Result;
 use crate::tensor::{DType, Rows, round_to};
 
-/// The sixteen NormalFloat values: quantiles of a standard normal scaled to [−1, 1], with an exact zero.
+/// The sixteen `NormalFloat` values: quantiles of a standard normal scaled to [−1, 1], with an exact zero.
 pub const NF4_TABLE: [f32; 16] = [
     -1.0,
     -0.6961928009986877,

@@ -1,7 +1,7 @@
 //! GGUF as an uploaded model.
 //!
 //! Owns: from a parsed header to a checkpoint. Must not know: metadata's meaning.
-//! Invariant: shapes are turned round to PyTorch order, once, here.
+//! Invariant: shapes are turned round to `PyTorch` order, once, here.
 
 use super::Gguf;
 use super::container::{Header, parse};
