@@ -117,8 +117,8 @@ impl Blobs for LocalBlobs {
     }
 
     fn settled(&self) -> BlobReply<'_, Vec<String>> {
-        let (folder, grace) = (self.layout.blobs(), self.grace);
-        blocking(move || Ok(shelf::aged(&folder, 2, grace)?)).boxed()
+        let (layout, grace) = (self.layout.clone(), self.grace);
+        blocking(move || Ok(shelf::settled(&layout, grace)?)).boxed()
     }
 
     fn probe(&self) -> BlobReply<'_, ()> {

@@ -9,6 +9,7 @@ mod layout;
 pub mod local;
 mod partial;
 mod shelf;
+pub mod sweep;
 mod uploads;
 
 pub use local::LocalBlobs;

@@ -161,30 +161,33 @@ fn fingerprint(path: &Path) -> Result<(u64, u128), BlobError> {
 /// Removes a blob, or the note that stands for it, unless it was published within `grace`.
 pub(super) fn discard(layout: &Layout, digest: &str, grace: Duration) -> Result<(), BlobError> {
     for path in [layout.reference(digest), layout.blob(digest)] {
-        if fs::metadata(&path).is_ok_and(|meta| is_old(&meta, grace)) {
+        if path.is_file() && is_older(&path, grace) {
             remove(&path)?;
         }
     }
     Ok(())
 }
 
-/// Names `depth` levels down whose file or folder was last modified longer than `age` ago.
-pub(super) fn aged(folder: &Path, depth: usize, age: Duration) -> io::Result<Vec<String>> {
+/// Digests of blobs published longer than `grace` ago.
+pub(super) fn settled(layout: &Layout, grace: Duration) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if depth > 1 {
-            found.extend(aged(&entry.path(), depth - 1, age)?);
-        } else if entry.metadata().is_ok_and(|meta| is_old(&meta, age))
-            && let Some(stem) = entry.path().file_stem().and_then(|stem| stem.to_str())
-        {
-            found.push(stem.to_owned());
+    for folder in fs::read_dir(layout.blobs())? {
+        for entry in fs::read_dir(folder?.path())? {
+            let path = entry?.path();
+            if is_older(&path, grace)
+                && let Some(digest) = path.file_stem().and_then(|stem| stem.to_str())
+            {
+                found.push(digest.to_owned());
+            }
         }
     }
     Ok(found)
 }
 
-fn is_old(meta: &fs::Metadata, age: Duration) -> bool {
-    meta.modified()
-        .is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed > age))
+/// Whether something was last modified longer than `age` ago; what is not there counts as old.
+pub(super) fn is_older(path: &Path, age: Duration) -> bool {
+    match fs::metadata(path).and_then(|meta| meta.modified()) {
+        Ok(at) => at.elapsed().is_ok_and(|elapsed| elapsed > age),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }

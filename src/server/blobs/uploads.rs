@@ -4,6 +4,7 @@
 //! Must not know: HTTP dialects of resumable uploads.
 //! Invariant: one writer an upload: a newer call ends the older one before it reads the offset.
 
+use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -129,9 +130,20 @@ impl Uploads for LocalBlobs {
         .boxed()
     }
 
-    fn stale(&self, age: Duration) -> BlobReply<'_, Vec<String>> {
-        let folder = self.layout.uploads();
-        blocking(move || Ok(shelf::aged(&folder, 1, age)?)).boxed()
+    fn remove_stale(&self, age: Duration) -> BlobReply<'_, usize> {
+        let layout = self.layout.clone();
+        blocking(move || {
+            let mut removed = 0;
+            for entry in fs::read_dir(layout.uploads())? {
+                let folder = entry?.path();
+                if shelf::is_older(&folder.join("data"), age) && shelf::is_older(&folder, age) {
+                    remove(&folder)?;
+                    removed += 1;
+                }
+            }
+            Ok(removed)
+        })
+        .boxed()
     }
 }
 

@@ -274,8 +274,8 @@ pub trait Uploads: Send + Sync + std::fmt::Debug {
     fn finish(&self, id: UploadId, expected: Option<Hash>) -> BlobReply<'_, Stored>;
     /// Deletes it.
     fn abandon(&self, id: UploadId) -> BlobReply<'_, ()>;
-    /// Uploads not touched for longer than `age`, by name.
-    fn stale(&self, age: Duration) -> BlobReply<'_, Vec<String>>;
+    /// Removes whatever has received nothing for longer than `age`; says how many.
+    fn remove_stale(&self, age: Duration) -> BlobReply<'_, usize>;
 }
 
 /// Time, as an argument.

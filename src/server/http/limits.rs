@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
@@ -35,4 +36,20 @@ pub async fn ordinary(State(bounds): State<Ordinary>, mut request: Request, next
             Problem::new(problem::REQUEST_TIMEOUT, format!("no answer within {seconds} s")).into_response()
         }
     }
+}
+
+/// The layer of routes that move files: their own idle limits instead of a total one.
+pub async fn streaming(State(bounds): State<Ordinary>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(MaxBody(bounds.body_bytes));
+    next.run(request).await
+}
+
+/// Answers about things that change are not kept by caches unless the handler says otherwise.
+pub async fn no_cache_by_default(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response
+        .headers_mut()
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
 }

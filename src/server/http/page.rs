@@ -4,6 +4,8 @@
 //! Must not know: what is listed.
 //! Invariant: a cursor opens only with the list and filters it was sealed for.
 
+use std::str::FromStr;
+
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -34,6 +36,22 @@ pub struct PageOut<T> {
     pub has_more: bool,
     /// Pass it as `after` to get the next page; null on the last one.
     pub next_cursor: Option<String>,
+}
+
+impl<T> PageOut<T> {
+    /// The page of `rows`, of which one more than `limit` was asked for; `seal` makes the cursor after a row.
+    pub fn of<R>(rows: &[R], limit: u32, render: impl Fn(&R) -> T, seal: impl FnOnce(&R) -> String) -> Self {
+        let limit = limit as usize;
+        let has_more = rows.len() > limit;
+        let shown = &rows[..rows.len().min(limit)];
+        let next_cursor = shown.last().filter(|_| has_more).map(seal);
+        Self {
+            object: "list",
+            data: shown.iter().map(render).collect(),
+            has_more,
+            next_cursor,
+        }
+    }
 }
 
 /// Seals and opens cursors with this installation's key.
@@ -85,6 +103,19 @@ impl Cursors {
             return Err(Problem::new(problem::CURSOR_MISMATCH, detail));
         }
         String::from_utf8(sort_key.to_vec()).map_err(|_e| invalid())
+    }
+
+    /// The typed sort key inside a cursor, if there is a cursor.
+    pub fn open_id<T: FromStr>(&self, filter: &str, cursor: Option<&str>) -> Result<Option<T>, Problem> {
+        let Some(cursor) = cursor else { return Ok(None) };
+        let text = self.open(filter, cursor)?;
+        let unreadable = |_e| {
+            Problem::new(
+                problem::CURSOR_INVALID,
+                "the cursor is from another version; start again",
+            )
+        };
+        text.parse().map(Some).map_err(unreadable)
     }
 
     fn tag(&self, payload: &[u8]) -> [u8; TAG_BYTES] {

@@ -21,7 +21,7 @@ const JOB_SECONDS: &[f64] = &[
 ];
 const STATES: [&str; 5] = ["queued", "running", "succeeded", "failed", "cancelled"];
 const OUTCOMES: [&str; 5] = ["succeeded", "failed", "cancelled", "released", "lost"];
-const LOOPS: [&str; 4] = ["claim", "heartbeat", "prune", "reap"];
+const LOOPS: [&str; 5] = ["claim", "heartbeat", "prune", "reap", "sweep"];
 
 /// The process's metrics; cloning the `Arc` around it is the way to share.
 #[derive(Debug)]

@@ -1,0 +1,145 @@
+//! `modelpress compress`: the server's job without the server.
+//!
+//! Owns: the output folder, signals, the files beside the artifacts.
+//! Must not know: techniques, formats.
+//! Invariant: the output folder appears complete or not at all.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use modelpress_engine::{Class, Error, Observer as _, Outcome, execute, report};
+
+use super::progress::Progress;
+use super::{BAD_MODEL, FAILED, Failure, INTERRUPTED, REFUSED, USAGE, complain, recipe, say, summary};
+
+/// What to compress, and into what.
+#[derive(Debug, clap::Args)]
+pub(super) struct CompressArgs {
+    /// A checkpoint folder or a single model file
+    model: PathBuf,
+    /// A preset's name (`Q4_K_M`, W4A16, …), a .yaml or .json file, or JSON
+    #[arg(long, short, value_name = "RECIPE")]
+    recipe: String,
+    /// Output format; may be given several times [default: the recipe's own]
+    #[arg(long = "format", short, value_name = "FORMAT")]
+    formats: Vec<String>,
+    /// Folder for the artifacts, report.json and report.html; must be new or empty
+    #[arg(long, short, value_name = "DIR")]
+    out: PathBuf,
+    /// Compute threads [default: all cores]
+    #[arg(long, short, value_name = "N")]
+    threads: Option<usize>,
+    /// Print the report as JSON on stdout and nothing else
+    #[arg(long)]
+    report_only_json: bool,
+}
+
+pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
+    if let Some(threads) = args.threads {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global();
+        pool.map_err(|error| Failure::new(USAGE, format!("--threads: {error}")))?;
+    }
+    let (model, plan) = recipe::open_and_plan(&args.model, &args.recipe, &args.formats)?;
+    let staging = Staging::beside(&args.out)?;
+    let progress = Progress::new(args.report_only_json, stop_on_signal()?);
+    let outcome = execute(&plan, &model, &staging.folder, &progress);
+    progress.finish();
+    let outcome = outcome.map_err(|error| failed(&error))?;
+    write_reports(&staging.folder, &outcome)?;
+    staging.publish(&args.out)?;
+    if args.report_only_json {
+        say(serde_json::to_string(&outcome.report).map_err(|error| Failure::new(FAILED, error))?);
+    } else {
+        say(summary::table(
+            &model.summary(),
+            &outcome,
+            progress.usage(),
+            &args.out,
+        ));
+    }
+    Ok(())
+}
+
+fn write_reports(folder: &Path, outcome: &Outcome) -> Result<(), Failure> {
+    let json = serde_json::to_vec_pretty(&outcome.report).map_err(|error| Failure::new(FAILED, error))?;
+    fs::write(folder.join("report.json"), json)?;
+    Ok(fs::write(
+        folder.join("report.html"),
+        report::html(&outcome.report),
+    )?)
+}
+
+fn failed(error: &Error) -> Failure {
+    let code = match error.class {
+        Class::BadInput => BAD_MODEL,
+        Class::Unsupported => REFUSED,
+        Class::Cancelled => INTERRUPTED,
+        Class::Numeric | Class::Resources | Class::Internal => FAILED,
+    };
+    Failure::new(code, format!("{} ({})", error.message, error.code))
+}
+
+/// A folder beside the output folder that is removed unless it becomes it.
+struct Staging {
+    folder: PathBuf,
+}
+
+impl Staging {
+    fn beside(out: &Path) -> Result<Self, Failure> {
+        let occupied = out.is_file() || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
+        if occupied {
+            let message = format!("{} is there already; choose a new or empty folder", out.display());
+            return Err(Failure::new(USAGE, message));
+        }
+        let name = out.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = name.ok_or_else(|| Failure::new(USAGE, "--out must name a folder"))?;
+        let parent = out.parent().unwrap_or(Path::new(""));
+        let folder = parent.join(format!(".{name}.partial-{}", std::process::id()));
+        fs::create_dir_all(&folder)
+            .map_err(|error| Failure::new(FAILED, format!("{}: {error}", folder.display())))?;
+        Ok(Self { folder })
+    }
+
+    fn publish(&self, out: &Path) -> Result<(), Failure> {
+        if out.is_dir() {
+            fs::remove_dir(out)?;
+        }
+        let failed = |error| Failure::new(FAILED, format!("{}: {error}", out.display()));
+        fs::rename(&self.folder, out).map_err(failed)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if self.folder.exists()
+            && let Err(error) = fs::remove_dir_all(&self.folder)
+        {
+            complain(&format!("{} is left behind: {error}", self.folder.display()));
+        }
+    }
+}
+
+/// The first signal asks the engine to stop, the second ends the process.
+fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                crate::app::signal().await;
+                complain("stopping; once more to end at once");
+                flag.store(true, Ordering::Relaxed);
+                crate::app::signal().await;
+                std::process::exit(i32::from(INTERRUPTED));
+            });
+        })?;
+    Ok(stop)
+}

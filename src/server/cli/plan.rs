@@ -1,0 +1,25 @@
+//! `modelpress plan`.
+
+use std::path::PathBuf;
+
+use super::{FAILED, Failure, recipe, say};
+
+/// What to plan.
+#[derive(Debug, clap::Args)]
+pub(super) struct PlanArgs {
+    /// A checkpoint folder or a single model file
+    model: PathBuf,
+    /// A preset's name (`Q4_K_M`, W4A16, …), a .yaml or .json file, or JSON
+    #[arg(long, short, value_name = "RECIPE")]
+    recipe: String,
+    /// Output format; may be given several times [default: the recipe's own]
+    #[arg(long = "format", short, value_name = "FORMAT")]
+    formats: Vec<String>,
+}
+
+pub(super) fn run(args: &PlanArgs) -> Result<(), Failure> {
+    let (_, plan) = recipe::open_and_plan(&args.model, &args.recipe, &args.formats)?;
+    let text = serde_json::to_string_pretty(&plan).map_err(|error| Failure::new(FAILED, error))?;
+    say(text);
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! The table at the end of a local run.
+//!
+//! Owns: wording and units.
+//! Must not know: where the numbers come from.
+//! Invariant: exact bytes stand beside rounded ones.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use modelpress_engine::{ModelSummary, Outcome, Usage};
+
+/// Before and after, a line an artifact.
+pub(super) fn table(model: &ModelSummary, outcome: &Outcome, usage: Usage, out: &Path) -> String {
+    let mut text = String::new();
+    let architecture = model.architecture.as_deref().unwrap_or("unknown architecture");
+    let mut line = |name: &str, value: String| {
+        let _infallible = writeln!(text, "{name:<12} {value}");
+    };
+    line(
+        "model",
+        format!("{architecture}, {} weights", grouped(model.parameter_count)),
+    );
+    line("before", size(model.bytes));
+    for artifact in &outcome.artifacts {
+        let bytes: u64 = artifact.files.iter().map(|file| file.bytes).sum();
+        let ratio = model.bytes as f64 / bytes.max(1) as f64;
+        let bits = bytes as f64 * 8.0 / model.parameter_count.max(1) as f64;
+        line(
+            &artifact.format,
+            format!("{}, {ratio:.2}× smaller, {bits:.3} bits per weight", size(bytes)),
+        );
+    }
+    line(
+        "time",
+        format!(
+            "{:.1} s wall, {:.1} s CPU",
+            usage.elapsed_seconds, usage.cpu_seconds
+        ),
+    );
+    line("peak memory", size(usage.peak_rss_bytes));
+    line("written to", out.display().to_string());
+    text.trim_end().to_owned()
+}
+
+fn size(bytes: u64) -> String {
+    const UNITS: [(&str, f64); 4] = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)];
+    let (unit, factor) = UNITS
+        .into_iter()
+        .find(|(_, factor)| bytes as f64 >= *factor)
+        .unwrap_or(("B", 1.0));
+    format!("{:.1} {unit} ({} bytes)", bytes as f64 / factor, grouped(bytes))
+}
+
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let first = digits.len() % 3;
+    let groups = digits.as_bytes()[first..].chunks(3).map(String::from_utf8_lossy);
+    let head = (first > 0).then(|| digits[..first].into());
+    head.into_iter().chain(groups).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{grouped, size};
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(grouped(7), "7");
+        assert_eq!(grouped(134_515_008), "134,515,008");
+        assert_eq!(size(1_500_000), "1.5 MB (1,500,000 bytes)");
+        assert_eq!(size(0), "0.0 B (0 bytes)");
+    }
+}

@@ -1,0 +1,128 @@
+//! Asking the engine from a request: on a blocking thread, with blobs as its files.
+//!
+//! Owns: the hop to a blocking thread, opening a stored model, planning.
+//! Must not know: routes, rows.
+//! Invariant: the async threads never read a model's bytes.
+
+use std::collections::BTreeMap;
+
+use modelpress_engine::{Checkpoint, Plan, Recipe, SourceFile, inspect, plan};
+use serde_json::{Value, json};
+
+use super::problem::Problem;
+use super::refuse::{refused_recipe, rejected_model};
+use crate::domain::FileRef;
+use crate::domain::model::TensorRow;
+use crate::domain::ports::Blobs;
+
+/// What an inspection finds.
+#[derive(Debug)]
+pub struct Inspected {
+    /// The engine's summary as JSON.
+    pub summary: Value,
+    /// Every tensor, in file order.
+    pub tensors: Vec<TensorRow>,
+}
+
+/// Inspects a set of files.
+pub async fn inspect_files(blobs: &dyn Blobs, files: &[FileRef]) -> Result<Inspected, Problem> {
+    let sources = sources(blobs, files).await?;
+    blocking(move || {
+        let checkpoint = inspect(&sources).map_err(|error| rejected_model(&error))?;
+        let summary = serde_json::to_value(checkpoint.summary()).map_err(Problem::internal)?;
+        Ok(Inspected {
+            summary,
+            tensors: tensor_rows(&checkpoint),
+        })
+    })
+    .await
+}
+
+/// Plans a recipe on a model's files.
+pub async fn plan_recipe(blobs: &dyn Blobs, files: &[FileRef], recipe: Value) -> Result<Plan, Problem> {
+    let sources = sources(blobs, files).await?;
+    blocking(move || {
+        let recipe = Recipe::from_value(&recipe).map_err(|refusals| refused_recipe(&refusals))?;
+        let checkpoint = inspect(&sources).map_err(|error| rejected_model(&error))?;
+        plan(&recipe, &checkpoint).map_err(|refusals| refused_recipe(&refusals))
+    })
+    .await
+}
+
+/// The recipe with the request's `formats` laid into it.
+pub fn with_formats(recipe: Value, formats: Option<Vec<String>>) -> Result<Value, Problem> {
+    let Some(formats) = formats else { return Ok(recipe) };
+    match recipe {
+        Value::String(preset) => Ok(json!({"version": 1, "preset": preset, "formats": formats})),
+        Value::Object(mut fields) => {
+            if fields.contains_key("formats") {
+                let detail = "formats are given twice: here and inside the recipe";
+                return Err(Problem::field("/formats", "duplicate_field", detail));
+            }
+            fields.insert("formats".to_owned(), json!(formats));
+            Ok(Value::Object(fields))
+        }
+        other => Ok(other),
+    }
+}
+
+async fn sources(blobs: &dyn Blobs, files: &[FileRef]) -> Result<Vec<SourceFile>, Problem> {
+    let mut sources = Vec::with_capacity(files.len());
+    for file in files {
+        let path = blobs.path(&file.digest).await.map_err(|error| {
+            let problem = Problem::from(error);
+            // The row says it is there: that the bytes are not is our fault.
+            if problem.code() == super::problem::NOT_FOUND.code {
+                Problem::internal(format!("blob {} of file {} is missing", file.digest, file.name))
+            } else {
+                problem
+            }
+        })?;
+        sources.push(SourceFile {
+            name: file.name.clone(),
+            path,
+        });
+    }
+    Ok(sources)
+}
+
+fn tensor_rows(checkpoint: &Checkpoint) -> Vec<TensorRow> {
+    let rows = checkpoint.tensor_summaries().into_iter().map(|tensor| TensorRow {
+        name: tensor.name,
+        dtype: tensor.dtype,
+        shape: tensor.shape.into_iter().map(|n| n as u64).collect(),
+        bytes: tensor.bytes,
+    });
+    rows.collect()
+}
+
+/// Runs engine work where it may block. A panic there is one request's failure.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(Problem::internal)?
+}
+
+/// Checks the user's own pairs: at most 16, short.
+pub fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Problem> {
+    const PAIRS: usize = 16;
+    const KEY: usize = 64;
+    const VALUE: usize = 512;
+    if metadata.len() > PAIRS {
+        return Err(Problem::field(
+            "/metadata",
+            "too_many",
+            format!("at most {PAIRS} pairs are kept"),
+        ));
+    }
+    for (key, value) in metadata {
+        if key.is_empty() || key.len() > KEY || value.len() > VALUE {
+            let pointer = format!("/metadata/{}", key.replace('~', "~0").replace('/', "~1"));
+            let detail = format!("keys have 1 to {KEY} bytes, values at most {VALUE}");
+            return Err(Problem::field(pointer, "too_long", detail));
+        }
+    }
+    Ok(())
+}

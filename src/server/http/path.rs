@@ -1,0 +1,54 @@
+//! Path parameters.
+//!
+//! Owns: identifiers and file names in URLs.
+//! Must not know: what they lead to.
+//! Invariant: an identifier that cannot exist is a 404, like one that does not.
+
+use std::str::FromStr;
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+
+use super::problem::{self, Problem, shorten};
+
+/// The `{id}` of a route.
+#[derive(Debug, Clone, Copy)]
+pub struct Id<T>(pub T);
+
+impl<T: FromStr, S: Send + Sync> FromRequestParts<S> for Id<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = parameter(parts, state, "id").await?;
+        match text.parse() {
+            Ok(id) => Ok(Self(id)),
+            Err(_wrong) => {
+                let detail = format!("{} is not an identifier of this kind", shorten(&text));
+                Err(Problem::new(problem::NOT_FOUND, detail))
+            }
+        }
+    }
+}
+
+/// The `{path}` of a route: a relative file name, slashes included, percent-decoded.
+#[derive(Debug, Clone)]
+pub struct FileName(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for FileName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        parameter(parts, state, "path").await.map(Self)
+    }
+}
+
+async fn parameter<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String, Problem> {
+    let parameters = RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|error| Problem::new(problem::BAD_REQUEST, error.body_text()))?;
+    let value = parameters
+        .iter()
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.to_owned());
+    value.ok_or_else(|| Problem::internal(format!("the route has no {{{name}}}")))
+}

@@ -1,0 +1,114 @@
+//! From the errors of other rooms to problems: one conversion each.
+//!
+//! Owns: which kind of problem an error is.
+//! Must not know: handlers.
+//! Invariant: an error of ours never shows its text to the client.
+
+use modelpress_engine::{Class, Error as EngineError, Refusal};
+
+use super::problem::{self, Problem};
+use crate::domain::model::NameError;
+use crate::domain::ports::{BlobError, StoreError};
+
+/// A store error about an object the client named.
+pub fn about<'a>(what: &'a str, id: &'a impl std::fmt::Display) -> impl FnOnce(StoreError) -> Problem + 'a {
+    move |error| match error {
+        StoreError::NotFound => Problem::not_found(what, &id.to_string()),
+        StoreError::InUse => Problem::new(problem::IN_USE, format!("{what} {id} is used by a job")),
+        other => other.into(),
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => Self::new(problem::NOT_FOUND, "the object is not there"),
+            StoreError::Conflict(detail) => Self::new(problem::CONFLICT, detail),
+            StoreError::InUse => Self::new(problem::IN_USE, "the object is used by a job"),
+            StoreError::KeyMismatch => {
+                let detail =
+                    "this Idempotency-Key was used with another request; make a new key for a new request";
+                Self::new(problem::IDEMPOTENCY_MISMATCH, detail)
+            }
+            StoreError::Full => Self::new(problem::OVERLOADED, "too many jobs are waiting; try again later"),
+            StoreError::Unavailable(cause) => {
+                Self::new(problem::UNAVAILABLE, "the database cannot be reached; try again").because(cause)
+            }
+            StoreError::Internal(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<BlobError> for Problem {
+    fn from(error: BlobError) -> Self {
+        let text = error.to_string();
+        match error {
+            BlobError::NotFound => Self::new(problem::NOT_FOUND, "the bytes are not there"),
+            BlobError::OffsetMismatch { actual } => {
+                Self::new(problem::OFFSET_MISMATCH, text).with_offset(actual)
+            }
+            BlobError::Superseded => Self::new(problem::UPLOAD_SUPERSEDED, text),
+            BlobError::TooLarge { max_bytes } => Self::new(
+                problem::TOO_LARGE,
+                format!("the file is larger than {max_bytes} bytes"),
+            ),
+            BlobError::Full(cause) => {
+                Self::new(problem::DISK_FULL, "the server has no disk space for this").because(cause)
+            }
+            BlobError::Idle(_) => Self::new(problem::IDLE_TIMEOUT, text),
+            BlobError::Truncated(cause) => {
+                Self::new(problem::BODY_TRUNCATED, "the body ended before it was complete").because(cause)
+            }
+            BlobError::DigestMismatch { .. } => Self::new(problem::DIGEST_MISMATCH, text),
+            BlobError::SourceChanged(path) => {
+                let detail = "a registered file changed on disk; register the model again";
+                Self::new(problem::CONFLICT, detail)
+                    .with_code("source_changed")
+                    .because(path.display())
+            }
+            BlobError::Io(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<NameError> for Problem {
+    fn from(error: NameError) -> Self {
+        let kind = match error {
+            NameError::Invalid(_) => problem::FILE_NAME_INVALID,
+            NameError::Pickle(_) => problem::PICKLE_REFUSED,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+/// The engine cannot read the files of a model.
+pub fn rejected_model(error: &EngineError) -> Problem {
+    match error.class {
+        Class::BadInput | Class::Unsupported | Class::Numeric => {
+            Problem::new(problem::MODEL_REJECTED, error.message.clone())
+                .with_code(error.code)
+                .with_error("/files", error.code, error.message.clone())
+        }
+        Class::Resources if error.code == "disk_full" => {
+            Problem::new(problem::DISK_FULL, "the server has no disk space for this").because(error)
+        }
+        Class::Resources | Class::Cancelled | Class::Internal => Problem::internal(error),
+    }
+}
+
+/// The recipe cannot work; pointers are into the recipe, so they get its place in the request before them.
+pub fn refused_recipe(refusals: &[Refusal]) -> Problem {
+    let detail = match refusals {
+        [one] => one.detail.clone(),
+        [first, rest @ ..] => format!("{} (and {} more)", first.detail, rest.len()),
+        [] => "the recipe was refused".to_owned(),
+    };
+    let problem = Problem::new(problem::RECIPE_REFUSED, detail);
+    refusals.iter().fold(problem, |problem, refusal| {
+        problem.with_error(
+            format!("/recipe{}", refusal.pointer),
+            &refusal.code,
+            refusal.detail.clone(),
+        )
+    })
+}

@@ -1,0 +1,127 @@
+//! `POST /v1/jobs`.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::JobOut;
+use crate::domain::ports::Enqueued;
+use crate::domain::{JobId, NewJob};
+use crate::http::engine::{check_metadata, with_formats};
+use crate::http::headers::idempotency_key;
+use crate::http::input::Input;
+use crate::http::problem::Problem;
+use crate::http::routes::plans;
+use crate::http::state::AppState;
+
+const PRIORITIES: std::ops::RangeInclusive<i16> = -100..=100;
+
+/// What to do.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"model": "mdl_0193d0a67c1e7bd08d532f5a9f1d1c11", "recipe": "Q4_K_M", "formats": ["gguf"]}))]
+pub struct JobIn {
+    /// A model that is ready.
+    pub model: String,
+    /// The name of a preset (`GET /v1/presets`) or a recipe object.
+    #[schema(value_type = Object)]
+    pub recipe: Value,
+    /// Output formats (`GET /v1/formats`); the preset's own unless given.
+    pub formats: Option<Vec<String>>,
+    /// Up to 16 pairs of your own.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+    /// −100 to 100; higher goes first.
+    #[serde(default)]
+    #[schema(minimum = -100, maximum = 100, default = 0)]
+    pub priority: i16,
+}
+
+/// Create a job
+///
+/// The recipe is planned first: one that cannot work is refused here, never after the job started. With an
+/// `Idempotency-Key` a repeated request answers the job that the first one made (kept 24 hours).
+#[utoipa::path(
+    post, path = "/v1/jobs", tag = "jobs", operation_id = "createJob",
+    params(("Idempotency-Key" = Option<String>, Header, description = "A key of your own, quoted or bare")),
+    request_body = JobIn,
+    responses((status = 202, description = "The job waits", body = JobOut,
+               headers(("Location" = String, description = "Where the job is"),
+                       ("Idempotent-Replayed" = Option<String>, description = "`true` if an earlier request made it")))),
+    extensions(("x-problem-codes" = json!(["json_invalid", "header_invalid", "body_truncated", "too_large",
+        "unsupported_media_type", "fields_invalid", "recipe_refused", "not_ready", "conflict", "idempotency_running",
+        "idempotency_mismatch", "overloaded", "request_timeout"])))
+)]
+pub async fn create_job(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    input: Input<JobIn>,
+) -> Result<Response, Problem> {
+    let key = idempotency_key(&headers)?;
+    let job = new_job(&state, key, traceparent(&headers), input).await?;
+    let (job, replayed) = match state.store.enqueue(&job, state.limits.queued_jobs).await? {
+        Enqueued::New(job) => (job, false),
+        Enqueued::Replayed(job) => (job, true),
+    };
+    state.wake.notify_waiters();
+    let location = format!("/v1/jobs/{}", job.id);
+    let body = Json(JobOut::new(&job, state.clock.now()));
+    let mut response = (StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response();
+    if replayed {
+        let name = HeaderName::from_static("idempotent-replayed");
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+async fn new_job(
+    state: &AppState,
+    key: Option<String>,
+    traceparent: Option<String>,
+    input: Input<JobIn>,
+) -> Result<NewJob, Problem> {
+    let Input {
+        value: asked,
+        fingerprint,
+    } = input;
+    check_metadata(&asked.metadata)?;
+    if !PRIORITIES.contains(&asked.priority) {
+        return Err(Problem::field(
+            "/priority",
+            "out_of_range",
+            "priority is -100 to 100",
+        ));
+    }
+    let recipe = with_formats(asked.recipe, asked.formats)?;
+    let (model, plan) = plans::plan(state, &asked.model, recipe.clone()).await?;
+    Ok(NewJob {
+        id: JobId::from_uuid(uuid::Uuid::now_v7()),
+        model: model.id,
+        recipe,
+        need_memory_bytes: 0,
+        plan: serde_json::to_value(&plan).map_err(Problem::internal)?,
+        metadata: asked.metadata,
+        priority: asked.priority,
+        traceparent,
+        idempotency: key.map(|key| (key, fingerprint)),
+        created_at: state.clock.now(),
+    })
+}
+
+/// The W3C trace context, if it has the right form.
+fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+    let hex = text
+        .bytes()
+        .all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    (lengths == [2, 32, 16, 2] && hex).then(|| text.to_owned())
+}

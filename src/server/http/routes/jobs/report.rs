@@ -1,0 +1,83 @@
+//! `GET /v1/jobs/{id}/report`: what changed and what it cost.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{Html, IntoResponse as _, Response};
+use modelpress_engine::{Report, report};
+use serde_json::Value;
+
+use crate::domain::{JobId, JobState};
+use crate::http::headers::accepted;
+use crate::http::path::Id;
+use crate::http::problem::{self, Problem};
+use crate::http::refuse::about;
+use crate::http::state::AppState;
+
+const JSON: &str = "application/json";
+const HTML: &str = "text/html";
+/// The report holds its style and its drawings; it loads and runs nothing.
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
+
+/// Get a job's report
+///
+/// Sizes, ratio, bits per weight, entropy, error per tensor, time and peak memory per stage. JSON, or a
+/// self-contained page with `Accept: text/html`.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}/report", tag = "jobs", operation_id = "getJobReport",
+    params(("id" = String, Path, description = "The job", example = "job_0193d0a67c1e7bd08d532f5a9f1d1c11")),
+    responses((status = 200, description = "The report", content((Object = "application/json"), (String = "text/html")))),
+    extensions(("x-problem-codes" = json!(["not_found", "not_acceptable", "not_ready", "request_timeout"])))
+)]
+pub async fn get_report(
+    State(state): State<AppState>,
+    Id(id): Id<JobId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let wanted = accepted(&headers, &[JSON, HTML])?;
+    let found = find(&state, id).await?;
+    let mut response = if wanted == HTML {
+        page(found)?
+    } else {
+        Json(found).into_response()
+    };
+    response
+        .headers_mut()
+        .insert(header::VARY, HeaderValue::from_static("accept"));
+    Ok(response)
+}
+
+/// Get a job's report as a page
+///
+/// The same as the report with `Accept: text/html`, for a link or a browser.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}/report.html", tag = "jobs", operation_id = "getJobReportHtml",
+    params(("id" = String, Path, description = "The job", example = "job_0193d0a67c1e7bd08d532f5a9f1d1c11")),
+    responses((status = 200, description = "The page", body = String, content_type = "text/html")),
+    extensions(("x-problem-codes" = json!(["not_found", "not_ready", "request_timeout"])))
+)]
+pub async fn get_report_html(State(state): State<AppState>, Id(id): Id<JobId>) -> Result<Response, Problem> {
+    page(find(&state, id).await?)
+}
+
+async fn find(state: &AppState, id: JobId) -> Result<Value, Problem> {
+    let job = state.store.job(id).await.map_err(about("job", &id))?;
+    if job.state != JobState::Succeeded {
+        let detail = format!(
+            "job {id} is {}; a report is there when it has succeeded",
+            job.state.as_str()
+        );
+        return Err(Problem::new(problem::NOT_READY, detail));
+    }
+    state.store.report(id).await.map_err(about("report", &id))
+}
+
+fn page(report: Value) -> Result<Response, Problem> {
+    let report: Report = serde_json::from_value(report).map_err(Problem::internal)?;
+    let mut response = Html(report::html(&report)).into_response();
+    response
+        .headers_mut()
+        .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    Ok(response)
+}

@@ -1,0 +1,64 @@
+//! The table of routes: every path, with the layer that bounds it.
+//!
+//! Owns: the list.
+//! Must not know: what a handler does.
+//! Invariant: a route of the API is in the OpenAPI document because both come from this table.
+
+pub mod artifacts;
+pub mod catalog;
+pub mod health;
+pub mod jobs;
+pub mod models;
+pub mod pages;
+pub mod plans;
+pub mod uploads;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::state::AppState;
+
+/// Routes that answer soon: small bodies, a total time limit.
+pub fn ordinary() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(models::list::list_models))
+        .routes(routes!(models::get::get_model, models::delete::delete_model))
+        .routes(routes!(models::tensors::list_tensors))
+        .routes(routes!(uploads::create::create_upload))
+        .routes(routes!(uploads::get::get_upload))
+        .routes(routes!(plans::create_plan))
+        .routes(routes!(jobs::create::create_job, jobs::list::list_jobs))
+        .routes(routes!(jobs::get::get_job))
+        .routes(routes!(jobs::cancel::cancel_job))
+        .routes(routes!(jobs::report::get_report))
+        .routes(routes!(jobs::report::get_report_html))
+        .routes(routes!(artifacts::get::get_artifact))
+        .routes(routes!(catalog::list_formats))
+        .routes(routes!(catalog::list_presets))
+        .routes(routes!(catalog::list_techniques))
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .routes(routes!(health::openapi))
+}
+
+/// Routes whose time depends on the size of what moves, or that stay open: idle limits instead of a total one.
+pub fn streaming() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(models::create::create_model))
+        .routes(routes!(models::files::put_model_file))
+        .routes(routes!(models::commit::commit_model))
+        .routes(routes!(
+            uploads::head::head_upload,
+            uploads::append::append_upload,
+            uploads::delete::delete_upload
+        ))
+        .routes(routes!(jobs::events::list_events))
+        .routes(routes!(artifacts::files::get_artifact_file))
+        .routes(routes!(artifacts::archive::get_artifact_archive))
+}
+
+/// Everything that is API.
+pub fn table() -> OpenApiRouter<AppState> {
+    ordinary().merge(streaming())
+}

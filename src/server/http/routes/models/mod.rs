@@ -1,0 +1,218 @@
+//! `/v1/models`: what is said about a model, and the steps several verbs share.
+//!
+//! Owns: the model's wire form; adding checked files; inspecting and committing.
+//! Must not know: how bytes or rows are kept.
+//! Invariant: a model becomes ready only through [`commit`], after the engine has opened it.
+
+pub mod commit;
+pub mod create;
+pub mod delete;
+pub mod files;
+pub mod get;
+pub mod list;
+pub mod multipart;
+pub mod source_path;
+pub mod tensors;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::domain::model::set_digest;
+use crate::domain::ports::{Commit, StoreError};
+use crate::domain::{FileRef, Model, ModelId, ModelState};
+use crate::http::engine::inspect_files;
+use crate::http::problem::{self, Problem};
+use crate::http::refuse::about;
+use crate::http::state::AppState;
+
+/// A file of a model or artifact.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FileOut {
+    /// Relative path with `/`.
+    #[schema(example = "model.safetensors")]
+    pub name: String,
+    /// Size.
+    #[schema(example = 269_060_552)]
+    pub bytes: u64,
+    /// SHA-256.
+    #[schema(example = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
+    pub digest: String,
+}
+
+impl From<&FileRef> for FileOut {
+    fn from(file: &FileRef) -> Self {
+        Self {
+            name: file.name.clone(),
+            bytes: file.bytes,
+            digest: format!("sha256:{}", file.digest),
+        }
+    }
+}
+
+/// A model.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelOut {
+    /// Identifier.
+    #[schema(example = "mdl_0193d0a67c1e7bd08d532f5a9f1d1c11")]
+    pub id: String,
+    /// Always `model`.
+    #[schema(example = "model")]
+    pub object: &'static str,
+    /// `draft` takes files; `ready` is inspected and never changes.
+    #[schema(example = "ready")]
+    pub status: &'static str,
+    /// What you call it.
+    #[schema(example = "SmolLM2-135M")]
+    pub name: Option<String>,
+    /// Your own pairs.
+    pub metadata: BTreeMap<String, String>,
+    /// `huggingface`, `gguf` or `safetensors`; null for a draft.
+    #[schema(example = "huggingface")]
+    pub format: Option<String>,
+    /// Architecture as the model names it.
+    #[schema(example = "LlamaForCausalLM")]
+    pub architecture: Option<String>,
+    /// Number of weights; null for a draft.
+    #[schema(example = 134_515_008)]
+    pub parameter_count: Option<u64>,
+    /// Number of tensors; null for a draft.
+    #[schema(example = 272)]
+    pub tensor_count: Option<u64>,
+    /// Weights by stored type.
+    #[schema(example = json!({"BF16": 134_515_008}))]
+    pub dtypes: BTreeMap<String, u64>,
+    /// Size of all files.
+    #[schema(example = 271_375_304)]
+    pub bytes: u64,
+    /// SHA-256 over file digests and names; null for a draft.
+    #[schema(example = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
+    pub digest: Option<String>,
+    /// Its files.
+    pub files: Vec<FileOut>,
+    /// When it was created.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When it became ready.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub committed_at: Option<OffsetDateTime>,
+}
+
+impl From<&Model> for ModelOut {
+    fn from(model: &Model) -> Self {
+        let found = |key: &str| model.summary.as_ref().and_then(|summary| summary.get(key));
+        let text = |key: &str| found(key).and_then(Value::as_str).map(str::to_owned);
+        let dtypes = found("dtypes").and_then(Value::as_object).into_iter().flatten();
+        Self {
+            id: model.id.to_string(),
+            object: "model",
+            status: model.state.as_str(),
+            name: model.name.clone(),
+            metadata: model.metadata.clone(),
+            format: text("format"),
+            architecture: text("architecture"),
+            parameter_count: found("parameter_count").and_then(Value::as_u64),
+            tensor_count: found("tensor_count").and_then(Value::as_u64),
+            dtypes: dtypes
+                .filter_map(|(name, count)| Some((name.clone(), count.as_u64()?)))
+                .collect(),
+            bytes: model.files.iter().map(|file| file.bytes).sum(),
+            digest: model.digest.as_ref().map(|digest| format!("sha256:{digest}")),
+            files: model.files.iter().map(FileOut::from).collect(),
+            created_at: model.created_at,
+            committed_at: model.committed_at,
+        }
+    }
+}
+
+/// A draft with these files, not recorded yet.
+fn draft(
+    state: &AppState,
+    name: Option<String>,
+    metadata: BTreeMap<String, String>,
+    files: Vec<FileRef>,
+) -> Model {
+    Model {
+        id: ModelId::from_uuid(uuid::Uuid::now_v7()),
+        name,
+        metadata,
+        state: ModelState::Draft,
+        files,
+        digest: None,
+        summary: None,
+        created_at: state.clock.now(),
+        committed_at: None,
+    }
+}
+
+/// Inspects files and, if the engine can open them, records a model that is ready.
+async fn create_ready(state: &AppState, model: Model) -> Result<Model, Problem> {
+    let commit = inspected(state, &model.files).await?;
+    state.store.insert_model(&model).await?;
+    Ok(state.store.commit_model(model.id, &commit).await?)
+}
+
+/// Inspects a draft's files and makes it ready.
+async fn commit(state: &AppState, model: &Model) -> Result<Model, Problem> {
+    let commit = inspected(state, &model.files).await?;
+    state
+        .store
+        .commit_model(model.id, &commit)
+        .await
+        .map_err(about("model", &model.id))
+}
+
+async fn inspected(state: &AppState, files: &[FileRef]) -> Result<Commit, Problem> {
+    let found = inspect_files(state.blobs.as_ref(), files).await?;
+    Ok(Commit {
+        files: files.to_vec(),
+        digest: set_digest(files),
+        summary: found.summary,
+        tensors: found.tensors,
+        at: state.clock.now(),
+    })
+}
+
+/// A file may be added to a set: its name is fine, not taken, and there is room.
+fn check_new_file(state: &AppState, taken: &[FileRef], name: &str) -> Result<(), Problem> {
+    crate::domain::model::check_file_name(name)?;
+    if taken.iter().any(|file| file.name == name) {
+        let detail = format!("the file name {} is there twice", problem::shorten(name));
+        return Err(Problem::new(problem::FILE_NAME_INVALID, detail).with_code("file_name_duplicate"));
+    }
+    check_room(state, taken.len())
+}
+
+fn check_room(state: &AppState, files: usize) -> Result<(), Problem> {
+    if files >= state.limits.model_files {
+        let detail = format!("a model has at most {} files", state.limits.model_files);
+        return Err(Problem::new(problem::TOO_LARGE, detail).with_code("too_many_files"));
+    }
+    Ok(())
+}
+
+fn check_name(name: Option<&str>) -> Result<(), Problem> {
+    match name {
+        Some(name) if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) => {
+            Err(Problem::field(
+                "/name",
+                "invalid_value",
+                "a name has 1 to 200 bytes and no control characters",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes blobs that no row refers to any more.
+pub(super) async fn release(state: &AppState, digests: Vec<String>) -> Result<(), StoreError> {
+    for digest in state.store.unreferenced(&digests).await? {
+        if let Err(error) = state.blobs.discard(&digest).await {
+            tracing::warn!(%digest, %error, "blob not removed; the sweep will try again");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! All files of a model in one `multipart/form-data` body.
+//!
+//! Owns: the form's fields; undoing what arrived when a later part fails.
+//! Must not know: how the model is answered.
+//! Invariant: a form that is refused leaves no blob that it brought.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use axum::extract::multipart::{Field, Multipart, MultipartError};
+use axum::extract::{FromRequest as _, Request};
+use axum::http::StatusCode;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::mpsc;
+
+use super::{check_name, check_new_file, create_ready, draft};
+use crate::domain::ports::{BlobError, Body};
+use crate::domain::{FileRef, Model};
+use crate::http::engine::check_metadata;
+use crate::http::input;
+use crate::http::problem::{self, Problem, shorten};
+use crate::http::state::AppState;
+use crate::http::undo::Undo;
+
+const MAX_TEXT_BYTES: usize = 16 << 10;
+
+#[derive(Default)]
+struct Form {
+    name: Option<String>,
+    metadata: BTreeMap<String, String>,
+    files: Vec<FileRef>,
+}
+
+/// Reads the form, stores its files, inspects them and records the model.
+pub(super) async fn create(state: &AppState, request: Request) -> Result<Model, Problem> {
+    let form = Multipart::from_request(request, state)
+        .await
+        .map_err(|error| Problem::new(problem::BAD_REQUEST, error.body_text()))?;
+    let mut undo = Undo::new(state.blobs.clone());
+    match fill_and_create(state, form, &mut undo).await {
+        Ok(model) => {
+            undo.keep();
+            Ok(model)
+        }
+        Err(problem) => {
+            undo.take_back().await;
+            Err(problem)
+        }
+    }
+}
+
+async fn fill_and_create(state: &AppState, form: Multipart, undo: &mut Undo) -> Result<Model, Problem> {
+    let form = fill(state, form, undo).await?;
+    create_ready(state, draft(state, form.name, form.metadata, form.files)).await
+}
+
+async fn fill(state: &AppState, mut form: Multipart, undo: &mut Undo) -> Result<Form, Problem> {
+    let mut read = Form::default();
+    while let Some(field) = next(state, &mut form).await? {
+        match (
+            field.name().unwrap_or_default(),
+            field.file_name().map(str::to_owned),
+        ) {
+            (_, Some(file_name)) => file(state, field, file_name, &mut read, undo).await?,
+            ("name", None) => {
+                let name = text(state, field).await?;
+                check_name(Some(&name))?;
+                read.name = Some(name);
+            }
+            ("metadata", None) => {
+                read.metadata = input::parse(text(state, field).await?.as_bytes())?;
+                check_metadata(&read.metadata)?;
+            }
+            (other, None) => {
+                let detail = format!(
+                    "the form has file parts, `name` and `metadata`, not {:?}",
+                    shorten(other)
+                );
+                return Err(Problem::field(
+                    format!("/{}", shorten(other)),
+                    "unknown_field",
+                    detail,
+                ));
+            }
+        }
+    }
+    if read.files.is_empty() {
+        return Err(Problem::field(
+            "/file",
+            "missing_files",
+            "the form holds no file part",
+        ));
+    }
+    Ok(read)
+}
+
+async fn file(
+    state: &AppState,
+    field: Field<'_>,
+    name: String,
+    read: &mut Form,
+    undo: &mut Undo,
+) -> Result<(), Problem> {
+    check_new_file(state, &read.files, &name)?;
+    let (pump, body) = bridge(field);
+    let (sent, stored) = tokio::join!(pump, state.blobs.put(body, state.bounds(u64::MAX, None), None));
+    let stored = match (sent, stored) {
+        (Err(problem), Err(BlobError::Truncated(_))) => return Err(problem),
+        (_, stored) => stored?,
+    };
+    state.metrics.uploads_received_bytes.inc_by(stored.bytes);
+    read.files.push(FileRef {
+        name,
+        digest: stored.digest.clone(),
+        bytes: stored.bytes,
+    });
+    undo.add(stored);
+    Ok(())
+}
+
+/// A field lives no longer than its form, a body must: chunks go through a channel that holds a few.
+/// The end is said explicitly, so that a dropped sender is never taken for a complete file.
+fn bridge(mut field: Field<'_>) -> (impl Future<Output = Result<(), Problem>>, Body) {
+    let (sender, receiver) = mpsc::channel::<Option<io::Result<Bytes>>>(4);
+    let pump = async move {
+        loop {
+            let (item, end) = match field.chunk().await {
+                Ok(Some(chunk)) => (Some(Ok(chunk)), None),
+                Ok(None) => (None, Some(Ok(()))),
+                Err(error) => (
+                    Some(Err(io::Error::other(error.body_text()))),
+                    Some(Err(broken(&error))),
+                ),
+            };
+            if sender.send(item).await.is_err() {
+                // The store stopped reading; it knows why.
+                return Ok(());
+            }
+            if let Some(end) = end {
+                return end;
+            }
+        }
+    };
+    let body = stream::unfold(Some(receiver), |receiver| async move {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Some(Ok(chunk))) => Some((Ok(chunk), Some(receiver))),
+            Some(Some(Err(error))) => Some((Err(error), None)),
+            Some(None) => None,
+            None => Some((Err(io::Error::from(io::ErrorKind::UnexpectedEof)), None)),
+        }
+    });
+    (pump, body.boxed())
+}
+
+async fn next<'a>(state: &AppState, form: &'a mut Multipart) -> Result<Option<Field<'a>>, Problem> {
+    match tokio::time::timeout(state.limits.idle, form.next_field()).await {
+        Ok(field) => field.map_err(|error| broken(&error)),
+        Err(_elapsed) => Err(Problem::new(problem::IDLE_TIMEOUT, "the form fell silent")),
+    }
+}
+
+async fn text(state: &AppState, mut field: Field<'_>) -> Result<String, Problem> {
+    let mut raw = Vec::new();
+    loop {
+        let chunk = tokio::time::timeout(state.limits.idle, field.chunk());
+        let slow = |_e| Problem::new(problem::IDLE_TIMEOUT, "the form fell silent");
+        let Some(chunk) = chunk.await.map_err(slow)?.map_err(|error| broken(&error))? else {
+            break;
+        };
+        if raw.len() + chunk.len() > MAX_TEXT_BYTES {
+            return Err(Problem::new(
+                problem::TOO_LARGE,
+                format!("a text part has at most {MAX_TEXT_BYTES} bytes"),
+            ));
+        }
+        raw.extend_from_slice(&chunk);
+    }
+    String::from_utf8(raw).map_err(|_e| Problem::new(problem::BAD_REQUEST, "a text part is not UTF-8"))
+}
+
+fn broken(error: &MultipartError) -> Problem {
+    if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        return Problem::new(problem::TOO_LARGE, error.body_text());
+    }
+    Problem::new(problem::BODY_TRUNCATED, error.body_text())
+}

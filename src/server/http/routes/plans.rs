@@ -1,0 +1,101 @@
+//! `POST /v1/plans`: what a recipe would do, without doing it.
+//!
+//! Owns: the request that plans and jobs share.
+//! Must not know: how planning works.
+//! Invariant: a plan has no effect; a job with the same body gets the same plan.
+
+use axum::Json;
+use axum::extract::State;
+use modelpress_engine::Plan;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::domain::{Model, ModelId, ModelState};
+use crate::http::engine::{plan_recipe, with_formats};
+use crate::http::input::Input;
+use crate::http::problem::{self, Problem, shorten};
+use crate::http::refuse::about;
+use crate::http::state::AppState;
+
+/// What to plan.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"model": "mdl_0193d0a67c1e7bd08d532f5a9f1d1c11", "recipe": "Q4_K_M", "formats": ["gguf"]}))]
+pub struct PlanIn {
+    /// A model that is ready.
+    pub model: String,
+    /// The name of a preset (`GET /v1/presets`) or a recipe object.
+    #[schema(value_type = Object)]
+    pub recipe: Value,
+    /// Output formats (`GET /v1/formats`); the preset's own unless given.
+    pub formats: Option<Vec<String>>,
+}
+
+/// A plan.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PlanOut {
+    /// Always `plan`.
+    #[schema(example = "plan")]
+    pub object: &'static str,
+    /// The model.
+    #[schema(example = "mdl_0193d0a67c1e7bd08d532f5a9f1d1c11")]
+    pub model: String,
+    /// Stages, per-tensor targets, predicted bytes and bits per weight, peak memory.
+    #[schema(value_type = Object)]
+    pub plan: Plan,
+}
+
+/// Plan a recipe
+///
+/// Stages, the target type of every tensor, predicted bytes and bits per weight, peak memory. A recipe that
+/// cannot work is refused here with every reason and a JSON pointer to each; the same happens in `POST /v1/jobs`.
+#[utoipa::path(
+    post, path = "/v1/plans", tag = "plans", operation_id = "createPlan",
+    request_body = PlanIn,
+    responses((status = 200, description = "The plan", body = PlanOut)),
+    extensions(("x-problem-codes" = json!(["json_invalid", "body_truncated", "too_large", "unsupported_media_type",
+        "fields_invalid", "recipe_refused", "not_ready", "conflict", "request_timeout"])))
+)]
+pub async fn create_plan(
+    State(state): State<AppState>,
+    input: Input<PlanIn>,
+) -> Result<Json<PlanOut>, Problem> {
+    let PlanIn {
+        model,
+        recipe,
+        formats,
+    } = input.value;
+    let (model, plan) = plan(&state, &model, with_formats(recipe, formats)?).await?;
+    Ok(Json(PlanOut {
+        object: "plan",
+        model: model.id.to_string(),
+        plan,
+    }))
+}
+
+/// Finds the model and plans the recipe on it.
+pub(super) async fn plan(state: &AppState, model: &str, recipe: Value) -> Result<(Model, Plan), Problem> {
+    let unknown = |id: &str| {
+        Problem::field(
+            "/model",
+            "unknown_model",
+            format!("no model has the id {}", shorten(id)),
+        )
+    };
+    let id: ModelId = model.parse().map_err(|_e| unknown(model))?;
+    let found = state.store.model(id).await.map_err(about("model", &id));
+    let model = found.map_err(|p| {
+        if p.code() == problem::NOT_FOUND.code {
+            unknown(model)
+        } else {
+            p
+        }
+    })?;
+    if model.state == ModelState::Draft {
+        let detail = format!("model {id} is a draft; commit it first");
+        return Err(Problem::new(problem::NOT_READY, detail).with_code("model_draft"));
+    }
+    let plan = plan_recipe(state.blobs.as_ref(), &model.files, recipe).await?;
+    Ok((model, plan))
+}

@@ -1,0 +1,79 @@
+//! What handlers hold in hand.
+//!
+//! Owns: the list.
+//! Must not know: concrete stores; `app` chooses them.
+//! Invariant: cloning is cheap and everything is shared.
+
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::page::Cursors;
+use super::routes::health::Readiness;
+use crate::config::Limits;
+use crate::domain::ports::{Blobs, Bounds, Clock, Store, Uploads};
+use crate::telemetry::Metrics;
+
+/// The things handlers use.
+#[derive(Debug)]
+pub struct Parts {
+    /// Rows.
+    pub store: Arc<dyn Store>,
+    /// Bytes by digest.
+    pub blobs: Arc<dyn Blobs>,
+    /// Bytes on their way in.
+    pub uploads: Arc<dyn Uploads>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Numbers about this process.
+    pub metrics: Arc<Metrics>,
+    /// Bounds on requests.
+    pub limits: Limits,
+    /// Folders that `source_path` may name.
+    pub allowed_model_paths: Vec<PathBuf>,
+    /// Page cursors.
+    pub cursors: Cursors,
+    /// Event streams that may still open.
+    pub streams: Arc<Semaphore>,
+    /// Wakes waiting workers and event streams of this process.
+    pub wake: Arc<Notify>,
+    /// Ends when the server is going away.
+    pub drain: CancellationToken,
+    /// The last look at the dependencies.
+    pub readiness: Readiness,
+    /// Whether `/metrics` is on a listener of its own.
+    pub metrics_elsewhere: bool,
+}
+
+/// Shared [`Parts`].
+#[derive(Debug, Clone)]
+pub struct AppState(Arc<Parts>);
+
+impl AppState {
+    /// Shares the parts.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Bounds of an upload that may reach `max_bytes`.
+    pub fn bounds(&self, max_bytes: u64, announced: Option<u64>) -> Bounds {
+        let limits = &self.limits;
+        Bounds {
+            max_bytes: max_bytes.min(limits.file_bytes),
+            idle: limits.idle,
+            reserve_bytes: limits.reserve_bytes,
+            announced,
+        }
+    }
+}
+
+impl Deref for AppState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

@@ -1,0 +1,25 @@
+//! The HTTP API as its clients see it: one file a resource.
+
+#[path = "support/mod.rs"]
+mod support;
+
+#[path = "api/artifacts.rs"]
+mod artifacts;
+#[path = "api/errors.rs"]
+mod errors;
+#[path = "api/events.rs"]
+mod events;
+#[path = "api/health.rs"]
+mod health;
+#[path = "api/jobs.rs"]
+mod jobs;
+#[path = "api/models.rs"]
+mod models;
+#[path = "api/multipart.rs"]
+mod multipart;
+#[path = "api/pages.rs"]
+mod pages;
+#[path = "api/source_path.rs"]
+mod source_path;
+#[path = "api/uploads.rs"]
+mod uploads;

@@ -1,0 +1,197 @@
+//! Problems: every error has the same form, and none shows internals.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use modelpress_server::config::{ByteSize, Settings};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::support::app::{TestApp, problem, text};
+
+#[tokio::test]
+async fn paths_and_methods_that_are_not_there() {
+    let app = TestApp::start().await;
+    for path in ["/nowhere", "/v1", "/v1/models/x/y/z", "/v2/jobs"] {
+        assert_eq!(
+            problem(app.get(path).await, 404, "not_found").await["instance"],
+            path
+        );
+    }
+    for (method, path) in [
+        (Method::DELETE, "/v1/jobs"),
+        (Method::PATCH, "/livez"),
+        (Method::PUT, "/v1/models"),
+    ] {
+        let response = app.request(method, path).send().await.expect("answers");
+        assert!(response.headers().contains_key("allow"), "{path}");
+        problem(response, 405, "method_not_allowed").await;
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_cannot_be_read() {
+    let app = TestApp::start_with(Settings {
+        max_body_bytes: Some(ByteSize(500)),
+        ..Settings::default()
+    })
+    .await;
+    for path in ["/v1/models", "/v1/plans", "/v1/jobs", "/v1/uploads"] {
+        let send = |kind: &str, body: String| {
+            app.request(Method::POST, path)
+                .header("content-type", kind)
+                .body(body)
+                .send()
+        };
+        problem(
+            send("text/plain", "{}".into()).await.expect("answers"),
+            415,
+            "unsupported_media_type",
+        )
+        .await;
+        problem(
+            send("application/json", "{".into()).await.expect("answers"),
+            400,
+            "json_invalid",
+        )
+        .await;
+        problem(
+            send("application/json", String::new()).await.expect("answers"),
+            400,
+            "json_invalid",
+        )
+        .await;
+        problem(
+            send("application/json", "[]".into()).await.expect("answers"),
+            422,
+            "fields_invalid",
+        )
+        .await;
+        problem(
+            send("application/json", format!("{{\"x\":\"{}\"}}", "x".repeat(600)))
+                .await
+                .expect("answers"),
+            413,
+            "too_large",
+        )
+        .await;
+        let deep = format!("{}{}", "[".repeat(240), "]".repeat(240));
+        let refused = send("application/json; charset=utf-8", deep)
+            .await
+            .expect("answers");
+        assert!(refused.status().is_client_error());
+        let unknown = problem(app.post(path, &json!({"bogus": 1})).await, 422, "fields_invalid").await;
+        assert_eq!(
+            unknown["errors"][0],
+            json!({"pointer": "/bogus", "code": "unknown_field", "detail": unknown["errors"][0]["detail"]})
+        );
+    }
+}
+
+#[tokio::test]
+async fn request_ids_are_taken_or_made() {
+    let app = TestApp::start().await;
+    let given = app
+        .request(Method::GET, "/livez")
+        .header("x-request-id", "abc-123")
+        .send()
+        .await
+        .expect("answers");
+    assert_eq!(given.headers()["x-request-id"], "abc-123");
+    for bad in ["has space", &"x".repeat(200), "semi;colon"] {
+        let made = app
+            .request(Method::GET, "/livez")
+            .header("x-request-id", bad)
+            .send()
+            .await
+            .expect("answers");
+        assert_ne!(made.headers()["x-request-id"], bad);
+    }
+    let response = app.get("/livez").await;
+    assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+    assert_eq!(response.headers()["cache-control"], "no-store");
+}
+
+#[tokio::test]
+async fn a_failing_database_shows_nothing_of_itself() {
+    let app = TestApp::start().await;
+    let model = app.model().await;
+    app.memory.broken.store(true, Ordering::SeqCst);
+    for path in [
+        "/v1/models".to_owned(),
+        format!("/v1/models/{}", text(&model["id"])),
+        "/v1/jobs".to_owned(),
+        "/metrics".to_owned(),
+    ] {
+        let response = app.get(&path).await;
+        assert!(response.headers().contains_key("retry-after"));
+        let shown = problem(response, 503, "unavailable").await;
+        assert!(!shown.to_string().contains("secret host name"), "{shown}");
+    }
+    let created = app.post("/v1/models", &json!({})).await;
+    problem(created, 503, "unavailable").await;
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_cut_off() {
+    let app = TestApp::start_with(Settings {
+        header_timeout_seconds: Some(1),
+        ..Settings::default()
+    })
+    .await;
+    let mut socket = tokio::net::TcpStream::connect(app.address)
+        .await
+        .expect("connects");
+    socket
+        .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        .await
+        .expect("sent");
+    let mut answer = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(15), socket.read_to_end(&mut answer)).await;
+    assert!(ended.is_ok(), "the server closes the connection");
+}
+
+#[tokio::test]
+async fn an_upload_that_falls_silent_is_ended() {
+    let app = TestApp::start_with(Settings {
+        idle_timeout_seconds: Some(1),
+        ..Settings::default()
+    })
+    .await;
+    let id = app.draft().await;
+    let silent = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let response = app
+        .put(
+            &format!("/v1/models/{id}/files/a.json"),
+            reqwest::Body::wrap_stream(silent),
+        )
+        .await;
+    problem(response, 408, "idle_timeout").await;
+    app.stop_and_expect_empty().await;
+}
+
+#[tokio::test]
+async fn a_json_body_that_falls_silent_is_ended() {
+    let app = TestApp::start_with(Settings {
+        request_timeout_seconds: Some(1),
+        ..Settings::default()
+    })
+    .await;
+    for path in ["/v1/models", "/v1/jobs"] {
+        let silent = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+        let request = app
+            .request(Method::POST, path)
+            .header("content-type", "application/json");
+        let response = request
+            .body(reqwest::Body::wrap_stream(silent))
+            .send()
+            .await
+            .expect("answers");
+        assert!(matches!(
+            response.status(),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE
+        ));
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+    }
+}

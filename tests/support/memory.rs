@@ -1,0 +1,330 @@
+//! A store in memory: the plainest possible reading of the `Store` port, with a switch that makes it fail.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use futures_util::FutureExt as _;
+use modelpress_server::domain::job::{Failure, Progress};
+use modelpress_server::domain::ports::{
+    Clock as _, Commit, Counts, Enqueued, JobFilter, Reply, Store, StoreError, SystemClock,
+};
+use modelpress_server::domain::{
+    Artifact, ArtifactId, Event, FileRef, Job, JobId, JobState, Model, ModelId, ModelState, NewJob,
+    TensorRow, Upload, UploadId,
+};
+use serde_json::{Value, json};
+
+/// Everything, in maps.
+#[derive(Debug, Default)]
+pub struct Tables {
+    pub models: BTreeMap<ModelId, (Model, Vec<TensorRow>)>,
+    pub uploads: BTreeMap<UploadId, Upload>,
+    pub jobs: BTreeMap<JobId, Job>,
+    pub events: BTreeMap<JobId, Vec<Event>>,
+    pub keys: BTreeMap<String, ([u8; 32], JobId)>,
+    pub reports: BTreeMap<JobId, Value>,
+    pub artifacts: BTreeMap<ArtifactId, Artifact>,
+}
+
+/// The store.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    pub tables: Mutex<Tables>,
+    pub broken: AtomicBool,
+}
+
+type Done<T> = Result<T, StoreError>;
+
+impl MemoryStore {
+    fn run<'a, T: Send + 'a>(&self, work: impl FnOnce(&mut Tables) -> Done<T>) -> Reply<'a, T> {
+        let result = if self.broken.load(Ordering::SeqCst) {
+            Err(StoreError::Unavailable("secret host name".into()))
+        } else {
+            work(&mut self.lock())
+        };
+        std::future::ready(result).boxed()
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().expect("not poisoned")
+    }
+
+    /// What a worker would do: the next state of a job, with its event.
+    pub fn advance(&self, id: JobId, state: JobState) {
+        let mut tables = self.lock();
+        advance(&mut tables, id, state);
+    }
+}
+
+fn advance(tables: &mut Tables, id: JobId, state: JobState) {
+    let now = SystemClock.now();
+    let job = tables.jobs.get_mut(&id).expect("known job");
+    job.state = state;
+    match state {
+        JobState::Running => {
+            job.started_at = Some(now);
+            job.attempt += 1;
+            job.progress = Progress {
+                stage: Some("quantize".into()),
+                stages: 1,
+                bytes_done: 1,
+                bytes_total: 4,
+                bytes_per_second: 1.0,
+                ..Progress::default()
+            };
+        }
+        JobState::Failed => {
+            job.failure = Some(Failure {
+                code: "worker_lost".into(),
+                message: "gone".into(),
+            })
+        }
+        _ => {}
+    }
+    if state.is_terminal() {
+        job.finished_at = Some(now);
+    }
+    let events = tables.events.entry(id).or_default();
+    events.push(Event {
+        seq: events.len() as u64 + 1,
+        at: now,
+        kind: "state".into(),
+        level: "info".into(),
+        message: format!("job is {}", state.as_str()),
+        data: json!({"status": state.as_str()}),
+    });
+}
+
+fn known<T: Clone>(found: Option<&T>) -> Done<T> {
+    found.cloned().ok_or(StoreError::NotFound)
+}
+
+impl Store for MemoryStore {
+    fn ready(&self) -> Reply<'_, ()> {
+        self.run(|_| Ok(()))
+    }
+
+    fn counts(&self) -> Reply<'_, Counts> {
+        self.run(|t| {
+            let jobs = JobState::ALL.map(|s| (s, t.jobs.values().filter(|j| j.state == s).count() as u64));
+            let queued = t.jobs.values().filter(|j| j.state == JobState::Queued);
+            Ok(Counts {
+                jobs: jobs.to_vec(),
+                oldest_queued_at: queued.map(|j| j.created_at).min(),
+            })
+        })
+    }
+
+    fn insert_model<'a>(&'a self, model: &'a Model) -> Reply<'a, ()> {
+        self.run(|t| {
+            t.models.insert(model.id, (model.clone(), Vec::new()));
+            Ok(())
+        })
+    }
+
+    fn model(&self, id: ModelId) -> Reply<'_, Model> {
+        self.run(|t| Ok(known(t.models.get(&id))?.0))
+    }
+
+    fn list_models(&self, after: Option<ModelId>, limit: u32) -> Reply<'_, Vec<Model>> {
+        self.run(|t| {
+            let rows = t
+                .models
+                .values()
+                .rev()
+                .map(|(m, _)| m)
+                .filter(|m| after.is_none_or(|a| m.id < a));
+            Ok(rows.take(limit as usize).cloned().collect())
+        })
+    }
+
+    fn put_model_file<'a>(&'a self, id: ModelId, file: &'a FileRef) -> Reply<'a, Option<FileRef>> {
+        self.run(|t| {
+            let (model, _) = t.models.get_mut(&id).ok_or(StoreError::NotFound)?;
+            if model.state == ModelState::Ready {
+                return Err(StoreError::Conflict("the model is ready".into()));
+            }
+            let at = model.files.iter().position(|f| f.name == file.name);
+            let old = at.map(|at| model.files.remove(at));
+            model.files.push(file.clone());
+            model.files.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(old)
+        })
+    }
+
+    fn commit_model<'a>(&'a self, id: ModelId, commit: &'a Commit) -> Reply<'a, Model> {
+        self.run(|t| {
+            let (model, tensors) = t.models.get_mut(&id).ok_or(StoreError::NotFound)?;
+            if model.files != commit.files {
+                return Err(StoreError::Conflict("the files have changed".into()));
+            }
+            model.state = ModelState::Ready;
+            model.digest = Some(commit.digest.clone());
+            model.summary = Some(commit.summary.clone());
+            model.committed_at = Some(commit.at);
+            tensors.clone_from(&commit.tensors);
+            Ok(model.clone())
+        })
+    }
+
+    fn list_tensors(&self, id: ModelId, offset: u64, limit: u32) -> Reply<'_, Vec<TensorRow>> {
+        self.run(|t| {
+            let (_, tensors) = known(t.models.get(&id))?;
+            Ok(tensors
+                .into_iter()
+                .skip(offset as usize)
+                .take(limit as usize)
+                .collect())
+        })
+    }
+
+    fn delete_model(&self, id: ModelId) -> Reply<'_, Vec<FileRef>> {
+        self.run(|t| {
+            if t.jobs
+                .values()
+                .any(|job| job.model == id && !job.state.is_terminal())
+            {
+                return Err(StoreError::InUse);
+            }
+            Ok(t.models.remove(&id).ok_or(StoreError::NotFound)?.0.files)
+        })
+    }
+
+    fn insert_upload<'a>(&'a self, upload: &'a Upload) -> Reply<'a, ()> {
+        self.run(|t| {
+            t.uploads.insert(upload.id, upload.clone());
+            Ok(())
+        })
+    }
+
+    fn upload(&self, id: UploadId) -> Reply<'_, Upload> {
+        self.run(|t| known(t.uploads.get(&id)))
+    }
+
+    fn complete_upload<'a>(&'a self, id: UploadId, digest: &'a str, bytes: u64) -> Reply<'a, ()> {
+        self.run(|t| {
+            t.uploads.get_mut(&id).ok_or(StoreError::NotFound)?.complete = Some((digest.into(), bytes));
+            Ok(())
+        })
+    }
+
+    fn delete_upload(&self, id: UploadId) -> Reply<'_, ()> {
+        self.run(|t| {
+            t.uploads.remove(&id);
+            Ok(())
+        })
+    }
+
+    fn expired_uploads(&self, now: time::OffsetDateTime, limit: u32) -> Reply<'_, Vec<UploadId>> {
+        self.run(|t| {
+            let old = t.uploads.values().filter(|u| u.expires_at < now);
+            Ok(old.take(limit as usize).map(|u| u.id).collect())
+        })
+    }
+
+    fn enqueue<'a>(&'a self, job: &'a NewJob, most_queued: u64) -> Reply<'a, Enqueued> {
+        self.run(|t| {
+            if let Some((key, print)) = &job.idempotency {
+                match t.keys.get(key) {
+                    Some((seen, id)) if seen == print => return Ok(Enqueued::Replayed(t.jobs[id].clone())),
+                    Some(_) => return Err(StoreError::KeyMismatch),
+                    None => {}
+                }
+                t.keys.insert(key.clone(), (*print, job.id));
+            }
+            if t.jobs.values().filter(|j| j.state == JobState::Queued).count() as u64 >= most_queued {
+                return Err(StoreError::Full);
+            }
+            let row = Job {
+                id: job.id,
+                model: job.model,
+                recipe: job.recipe.clone(),
+                state: JobState::Queued,
+                priority: job.priority,
+                metadata: job.metadata.clone(),
+                attempt: 0,
+                max_attempts: 3,
+                progress: Progress::default(),
+                failure: None,
+                artifacts: Vec::new(),
+                created_at: job.created_at,
+                started_at: None,
+                finished_at: None,
+                cancel_requested_at: None,
+            };
+            t.jobs.insert(job.id, row.clone());
+            advance(t, job.id, JobState::Queued);
+            Ok(Enqueued::New(row))
+        })
+    }
+
+    fn job(&self, id: JobId) -> Reply<'_, Job> {
+        self.run(|t| known(t.jobs.get(&id)))
+    }
+
+    fn list_jobs<'a>(&'a self, filter: &'a JobFilter) -> Reply<'a, Vec<Job>> {
+        self.run(|t| {
+            let rows = t.jobs.values().rev().filter(|j| {
+                filter.state.is_none_or(|s| j.state == s)
+                    && filter.model.is_none_or(|m| j.model == m)
+                    && filter.after.is_none_or(|a| j.id < a)
+            });
+            Ok(rows.take(filter.limit as usize).cloned().collect())
+        })
+    }
+
+    fn list_events(&self, id: JobId, after: u64, limit: u32) -> Reply<'_, Vec<Event>> {
+        self.run(|t| {
+            let rows = t.events.get(&id).into_iter().flatten().filter(|e| e.seq > after);
+            Ok(rows.take(limit as usize).cloned().collect())
+        })
+    }
+
+    fn cancel_job<'a>(&'a self, id: JobId, _reason: &'a str) -> Reply<'a, Job> {
+        self.run(|t| {
+            let job = known(t.jobs.get(&id))?;
+            match job.state {
+                JobState::Queued => advance(t, id, JobState::Cancelled),
+                JobState::Running => {
+                    t.jobs.get_mut(&id).expect("known").cancel_requested_at = Some(SystemClock.now());
+                }
+                JobState::Cancelled => {}
+                JobState::Succeeded | JobState::Failed => {
+                    return Err(StoreError::Conflict("the job is over".into()));
+                }
+            }
+            known(t.jobs.get(&id))
+        })
+    }
+
+    fn report(&self, id: JobId) -> Reply<'_, Value> {
+        self.run(|t| known(t.reports.get(&id)))
+    }
+
+    fn artifact(&self, id: ArtifactId) -> Reply<'_, Artifact> {
+        self.run(|t| known(t.artifacts.get(&id)))
+    }
+
+    fn unreferenced<'a>(&'a self, digests: &'a [String]) -> Reply<'a, Vec<String>> {
+        self.run(|t| {
+            let files = t
+                .models
+                .values()
+                .flat_map(|(m, _)| &m.files)
+                .chain(t.artifacts.values().flat_map(|a| &a.files));
+            let mut used: Vec<&str> = files.map(|f| f.digest.as_str()).collect();
+            used.extend(
+                t.uploads
+                    .values()
+                    .filter_map(|u| u.complete.as_ref())
+                    .map(|(d, _)| d.as_str()),
+            );
+            Ok(digests
+                .iter()
+                .filter(|d| !used.contains(&d.as_str()))
+                .cloned()
+                .collect())
+        })
+    }
+}
