@@ -1,5 +1,10 @@
 //! The HTTP API as its clients see it: one file a resource.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a test stops at the first surprise, in helpers too"
+)]
+
 #[path = "support/mod.rs"]
 mod support;
 

@@ -31,7 +31,10 @@ async fn a_draft_takes_files_and_becomes_ready() {
     assert_eq!(file["bytes"], small().len());
     assert_eq!(
         text(&file["digest"]),
-        format!("sha256:{}", hex(&Sha256::digest(small())))
+        format!(
+            "sha256:{}",
+            modelpress_server::domain::model::hex(&Sha256::digest(small()))
+        )
     );
 
     let ready = app
@@ -380,8 +383,4 @@ async fn sharded_models_and_side_files_are_one_set() {
     .await;
     assert_eq!(ready["tensor_count"], 2);
     assert_eq!(ready["files"].as_array().map(Vec::len), Some(3));
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

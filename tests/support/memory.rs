@@ -78,7 +78,7 @@ fn advance(tables: &mut Tables, id: JobId, state: JobState) {
             job.failure = Some(Failure {
                 code: "worker_lost".into(),
                 message: "gone".into(),
-            })
+            });
         }
         _ => {}
     }

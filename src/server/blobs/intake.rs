@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::partial::Partial;
 use crate::domain::ports::Bounds;
 
-/// Bytes handed to the disk at once: large enough that the hand-over costs nothing.
-const BATCH_BYTES: usize = 4 << 20;
+/// Bytes handed to the disk at once: enough that the hand-over costs nothing, few enough to stay in the cache.
+const BATCH_BYTES: usize = 1 << 20;
 /// Chunks in a batch, so that a client of tiny chunks cannot pin many buffers.
 const BATCH_CHUNKS: usize = 1024;
-/// Written bytes after which writeback is started, so that the last fsync has little left to do.
-const FLUSH_BYTES: u64 = 64 << 20;
+/// Written bytes after which free space is looked at and, in a resumable upload, the durable offset moves on.
+const FLUSH_BYTES: u64 = 256 << 20;
 
 /// Why an intake ended before its body did.
 #[derive(Debug)]
@@ -173,7 +173,7 @@ impl Writer {
             mark.check_space(reserve)?;
             match keep {
                 Keep::Resumable => mark.write(),
-                Keep::Transient => mark.sync(),
+                Keep::Transient => Ok(()),
             }
         }));
         Ok(())

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -31,7 +32,12 @@ pub(super) struct Partial {
     file: File,
     hasher: Sha256,
     offset: u64,
+    /// Writeback was started up to here.
+    started: u64,
 }
+
+/// Written bytes after which writeback is started, so that the last fsync has little left to do.
+const WRITEBACK_BYTES: u64 = 16 << 20;
 
 impl Partial {
     /// A new, empty upload.
@@ -48,6 +54,7 @@ impl Partial {
             file,
             hasher: Sha256::new(),
             offset: 0,
+            started: 0,
         };
         partial.mark()?.write()?;
         sync_folder(&layout.uploads())?;
@@ -68,6 +75,7 @@ impl Partial {
             file,
             hasher: Sha256::new(),
             offset: 0,
+            started: 0,
         })
     }
 
@@ -91,6 +99,7 @@ impl Partial {
             file,
             hasher,
             offset: note.offset,
+            started: note.offset,
         })
     }
 
@@ -106,7 +115,23 @@ impl Partial {
             self.hasher.update(chunk);
             self.offset += chunk.len() as u64;
         }
+        self.start_writeback();
         Ok(())
+    }
+
+    /// Lets the kernel begin to write what is still only in memory, without waiting for it. (This advice is how
+    /// Linux says it: pages that are dirty are queued for the disk, and being dirty they also stay cached.)
+    fn start_writeback(&mut self) {
+        use rustix::fs::{Advice, fadvise};
+        let Some(length) = NonZeroU64::new(self.offset - self.started) else {
+            return;
+        };
+        if length.get() >= WRITEBACK_BYTES {
+            if let Err(error) = fadvise(&self.file, self.started, Some(length), Advice::DontNeed) {
+                tracing::debug!(%error, "writeback not started early");
+            }
+            self.started = self.offset;
+        }
     }
 
     /// The present position, to be made durable while writing goes on.
@@ -159,11 +184,6 @@ impl Mark {
     /// Refuses to go on when the disk is down to its reserve.
     pub(super) fn check_space(&self, reserve_bytes: u64) -> io::Result<()> {
         check_space(&self.layout, reserve_bytes)
-    }
-
-    /// Makes the data durable, without a note.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
     }
 
     /// Data first, then the note that speaks of it.

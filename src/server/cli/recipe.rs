@@ -70,7 +70,7 @@ fn with_formats(recipe: Value, formats: &[String]) -> Value {
         return recipe;
     }
     match recipe {
-        Value::String(preset) => json!({"version": 1, "preset": preset, "formats": formats}),
+        Value::String(preset) => json!({"preset": preset, "formats": formats}),
         Value::Object(mut fields) => {
             fields.insert("formats".to_owned(), json!(formats));
             Value::Object(fields)

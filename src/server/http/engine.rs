@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use modelpress_engine::{Checkpoint, Plan, Recipe, SourceFile, inspect, plan};
+use modelpress_engine::{Checkpoint, Plan, Recipe, Refusal, SourceFile, inspect, plan};
 use serde_json::{Value, json};
 
 use super::problem::Problem;
-use super::refuse::{refused_recipe, rejected_model};
+use super::refuse::{RecipePlace, refused_recipe, rejected_model};
 use crate::domain::FileRef;
 use crate::domain::model::TensorRow;
 use crate::domain::ports::Blobs;
@@ -38,32 +38,47 @@ pub async fn inspect_files(blobs: &dyn Blobs, files: &[FileRef]) -> Result<Inspe
     .await
 }
 
-/// Plans a recipe on a model's files.
-pub async fn plan_recipe(blobs: &dyn Blobs, files: &[FileRef], recipe: Value) -> Result<Plan, Problem> {
-    let sources = sources(blobs, files).await?;
-    blocking(move || {
-        let recipe = Recipe::from_value(&recipe).map_err(|refusals| refused_recipe(&refusals))?;
-        let checkpoint = inspect(&sources).map_err(|error| rejected_model(&error))?;
-        plan(&recipe, &checkpoint).map_err(|refusals| refused_recipe(&refusals))
-    })
-    .await
+/// A recipe as a request spells it.
+#[derive(Debug)]
+pub struct AskedRecipe {
+    /// The recipe, with the formats laid into it.
+    pub value: Value,
+    place: RecipePlace,
 }
 
-/// The recipe with the request's `formats` laid into it.
-pub fn with_formats(recipe: Value, formats: Option<Vec<String>>) -> Result<Value, Problem> {
-    let Some(formats) = formats else { return Ok(recipe) };
-    match recipe {
-        Value::String(preset) => Ok(json!({"version": 1, "preset": preset, "formats": formats})),
-        Value::Object(mut fields) => {
-            if fields.contains_key("formats") {
+impl AskedRecipe {
+    /// Lays `formats`, which a request may give beside the recipe, into it.
+    pub fn new(recipe: Value, formats: Option<Vec<String>>) -> Result<Self, Problem> {
+        let place = RecipePlace {
+            is_name: recipe.is_string(),
+            formats_beside: formats.is_some(),
+        };
+        let value = match (recipe, formats) {
+            (Value::String(preset), Some(formats)) => json!({"preset": preset, "formats": formats}),
+            (Value::Object(fields), Some(_)) if fields.contains_key("formats") => {
                 let detail = "formats are given twice: here and inside the recipe";
                 return Err(Problem::field("/formats", "duplicate_field", detail));
             }
-            fields.insert("formats".to_owned(), json!(formats));
-            Ok(Value::Object(fields))
-        }
-        other => Ok(other),
+            (Value::Object(mut fields), Some(formats)) => {
+                fields.insert("formats".to_owned(), json!(formats));
+                Value::Object(fields)
+            }
+            (other, _) => other,
+        };
+        Ok(Self { value, place })
     }
+}
+
+/// Plans a recipe on a model's files.
+pub async fn plan_recipe(blobs: &dyn Blobs, files: &[FileRef], asked: AskedRecipe) -> Result<Plan, Problem> {
+    let sources = sources(blobs, files).await?;
+    blocking(move || {
+        let refused = |refusals: Vec<Refusal>| refused_recipe(&refusals, asked.place);
+        let recipe = Recipe::from_value(&asked.value).map_err(refused)?;
+        let checkpoint = inspect(&sources).map_err(|error| rejected_model(&error))?;
+        plan(&recipe, &checkpoint).map_err(refused)
+    })
+    .await
 }
 
 async fn sources(blobs: &dyn Blobs, files: &[FileRef]) -> Result<Vec<SourceFile>, Problem> {

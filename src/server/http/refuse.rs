@@ -96,8 +96,8 @@ pub fn rejected_model(error: &EngineError) -> Problem {
     }
 }
 
-/// The recipe cannot work; pointers are into the recipe, so they get its place in the request before them.
-pub fn refused_recipe(refusals: &[Refusal]) -> Problem {
+/// The recipe cannot work. The engine points into the recipe; `place` says where that is in the request.
+pub fn refused_recipe(refusals: &[Refusal], place: RecipePlace) -> Problem {
     let detail = match refusals {
         [one] => one.detail.clone(),
         [first, rest @ ..] => format!("{} (and {} more)", first.detail, rest.len()),
@@ -106,9 +106,30 @@ pub fn refused_recipe(refusals: &[Refusal]) -> Problem {
     let problem = Problem::new(problem::RECIPE_REFUSED, detail);
     refusals.iter().fold(problem, |problem, refusal| {
         problem.with_error(
-            format!("/recipe{}", refusal.pointer),
-            &refusal.code,
+            place.pointer(&refusal.pointer),
+            refusal.code,
             refusal.detail.clone(),
         )
     })
+}
+
+/// How a request spells its recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecipePlace {
+    /// The recipe is the name of a preset.
+    pub is_name: bool,
+    /// The formats stand beside the recipe, not in it.
+    pub formats_beside: bool,
+}
+
+impl RecipePlace {
+    fn pointer(self, in_recipe: &str) -> String {
+        if self.formats_beside && in_recipe.starts_with("/formats") {
+            in_recipe.to_owned()
+        } else if self.is_name {
+            "/recipe".to_owned()
+        } else {
+            format!("/recipe{in_recipe}")
+        }
+    }
 }

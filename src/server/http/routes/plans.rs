@@ -12,7 +12,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::domain::{Model, ModelId, ModelState};
-use crate::http::engine::{plan_recipe, with_formats};
+use crate::http::engine::{AskedRecipe, plan_recipe};
 use crate::http::input::Input;
 use crate::http::problem::{self, Problem, shorten};
 use crate::http::refuse::about;
@@ -66,7 +66,7 @@ pub async fn create_plan(
         recipe,
         formats,
     } = input.value;
-    let (model, plan) = plan(&state, &model, with_formats(recipe, formats)?).await?;
+    let (model, plan) = plan(&state, &model, AskedRecipe::new(recipe, formats)?).await?;
     Ok(Json(PlanOut {
         object: "plan",
         model: model.id.to_string(),
@@ -75,7 +75,11 @@ pub async fn create_plan(
 }
 
 /// Finds the model and plans the recipe on it.
-pub(super) async fn plan(state: &AppState, model: &str, recipe: Value) -> Result<(Model, Plan), Problem> {
+pub(super) async fn plan(
+    state: &AppState,
+    model: &str,
+    recipe: AskedRecipe,
+) -> Result<(Model, Plan), Problem> {
     let unknown = |id: &str| {
         Problem::field(
             "/model",

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::JobOut;
 use crate::domain::ports::Enqueued;
 use crate::domain::{JobId, NewJob};
-use crate::http::engine::{check_metadata, with_formats};
+use crate::http::engine::{AskedRecipe, check_metadata};
 use crate::http::headers::idempotency_key;
 use crate::http::input::Input;
 use crate::http::problem::Problem;
@@ -41,6 +41,9 @@ pub struct JobIn {
     #[serde(default)]
     #[schema(minimum = -100, maximum = 100, default = 0)]
     pub priority: i16,
+    /// Answer 200 with the job that is already waiting or running for the same model bytes and recipe, if any.
+    #[serde(default)]
+    pub deduplicate: bool,
 }
 
 /// Create a job
@@ -51,7 +54,8 @@ pub struct JobIn {
     post, path = "/v1/jobs", tag = "jobs", operation_id = "createJob",
     params(("Idempotency-Key" = Option<String>, Header, description = "A key of your own, quoted or bare")),
     request_body = JobIn,
-    responses((status = 202, description = "The job waits", body = JobOut,
+    responses((status = 200, description = "The same work is waiting or running already (`deduplicate`)", body = JobOut),
+              (status = 202, description = "The job waits", body = JobOut,
                headers(("Location" = String, description = "Where the job is"),
                        ("Idempotent-Replayed" = Option<String>, description = "`true` if an earlier request made it")))),
     extensions(("x-problem-codes" = json!(["json_invalid", "header_invalid", "body_truncated", "too_large",
@@ -65,14 +69,15 @@ pub async fn create_job(
 ) -> Result<Response, Problem> {
     let key = idempotency_key(&headers)?;
     let job = new_job(&state, key, traceparent(&headers), input).await?;
-    let (job, replayed) = match state.store.enqueue(&job, state.limits.queued_jobs).await? {
-        Enqueued::New(job) => (job, false),
-        Enqueued::Replayed(job) => (job, true),
+    let (status, replayed, job) = match state.store.enqueue(&job, state.limits.queued_jobs).await? {
+        Enqueued::New(job) => (StatusCode::ACCEPTED, false, job),
+        Enqueued::Replayed(job) => (StatusCode::ACCEPTED, true, job),
+        Enqueued::Duplicate(job) => (StatusCode::OK, false, job),
     };
     state.wake.notify_waiters();
     let location = format!("/v1/jobs/{}", job.id);
     let body = Json(JobOut::new(&job, state.clock.now()));
-    let mut response = (StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response();
+    let mut response = (status, [(header::LOCATION, location)], body).into_response();
     if replayed {
         let name = HeaderName::from_static("idempotent-replayed");
         response
@@ -100,16 +105,23 @@ async fn new_job(
             "priority is -100 to 100",
         ));
     }
-    let recipe = with_formats(asked.recipe, asked.formats)?;
-    let (model, plan) = plans::plan(state, &asked.model, recipe.clone()).await?;
+    let recipe = AskedRecipe::new(asked.recipe, asked.formats)?;
+    let spelled = recipe.value.clone();
+    let (model, plan) = plans::plan(state, &asked.model, recipe).await?;
+    let same_work = model
+        .digest
+        .as_ref()
+        .map(|digest| format!("{digest}:{}", plan.recipe_hash));
     Ok(NewJob {
         id: JobId::from_uuid(uuid::Uuid::now_v7()),
         model: model.id,
-        recipe,
-        need_memory_bytes: 0,
+        recipe: spelled,
+        need_memory_bytes: plan.peak_memory_bytes,
+        techniques: plan.stages.iter().map(|stage| stage.technique.clone()).collect(),
         plan: serde_json::to_value(&plan).map_err(Problem::internal)?,
         metadata: asked.metadata,
         priority: asked.priority,
+        dedupe_key: same_work.filter(|_| asked.deduplicate),
         traceparent,
         idempotency: key.map(|key| (key, fingerprint)),
         created_at: state.clock.now(),
