@@ -1,5 +1,5 @@
 // The API reference, drawn from /openapi.json: operations by tag, schemas, examples, curl, problem codes.
-import { copyButton, element, problemText, prose } from "./page.js";
+import { copyButton, element, inline, problemText, prose } from "./page.js";
 
 const VERBS = ["get", "head", "post", "put", "patch", "delete"];
 const base = new URL(".", document.baseURI).href.replace(/\/$/, "");
@@ -71,7 +71,7 @@ function curl(verb, path, operation) {
   const parts = ["curl"];
   if (verb === "head") parts.push("-I");
   else if (!["get", "post"].includes(verb) || (verb === "post" && !operation.requestBody)) parts.push(`-X ${verb.toUpperCase()}`);
-  parts.push(`'${base}${filled}'`);
+  const address = parts.push(`'${base}${filled}'`) - 1;
   for (const parameter of operation.parameters ?? []) {
     if (parameter.in === "header" && parameter.required) parts.push(`-H '${parameter.name}: ${parameter.example ?? parameter.schema?.example ?? "…"}'`);
   }
@@ -84,7 +84,7 @@ function curl(verb, path, operation) {
   } else if (content) {
     parts.push(`-H 'Content-Type: ${content[0]}'`, "--data-binary @FILE");
   }
-  return parts.join(parts.length > 3 ? " \\\n  " : " ");
+  return [parts.slice(0, address + 1).join(" "), ...parts.slice(address + 1)].join(" \\\n  ");
 }
 
 function parameters(operation) {
@@ -117,7 +117,7 @@ function responses(operation) {
     const inner = media ? fields(media.schema) : null;
     const headers = Object.keys(response.headers ?? {});
     return element("details", { class: "schema" },
-      element("summary", {}, element("span", { class: `status ${status < 400 ? "good" : "bad"}` }, status), " ", response.description ?? ""),
+      element("summary", {}, element("span", { class: `status ${status < 400 ? "good" : "bad"}` }, status), " ", inline(response.description)),
       type ? element("p", {}, element("code", {}, type), media.schema ? ` ${typeName(media.schema)}` : "") : null,
       headers.length ? element("p", { class: "small" }, "Headers: ", headers.join(", ")) : null,
       inner && status < 400 ? inner : null,

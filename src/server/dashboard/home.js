@@ -24,11 +24,11 @@ function row(job) {
     : job.error?.code ?? "";
   const created = element("time", { datetime: job.created_at, title: job.created_at }, ago(job.created_at));
   return element("tr", {},
-    element("td", {}, element("a", { href: `v1/jobs/${job.id}` }, job.id)),
     element("td", {}, job.status),
     element("td", {}, progress),
     element("td", {}, created),
-    element("td", {}, report));
+    element("td", {}, report),
+    element("td", {}, element("a", { href: `v1/jobs/${job.id}`, title: job.id }, `…${job.id.slice(-8)}`)));
 }
 
 function ago(text) {

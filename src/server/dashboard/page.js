@@ -6,7 +6,7 @@ export function element(name, attributes = {}, ...children) {
   for (const [key, value] of Object.entries(attributes)) {
     if (value !== undefined && value !== false) node.setAttribute(key, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== undefined && child !== null));
+  node.append(...children.flat(Infinity).filter((child) => child !== undefined && child !== null));
   return node;
 }
 
@@ -30,9 +30,13 @@ export function problemText(problem) {
   return `${problem.detail ?? problem.title ?? "unknown error"} (${problem.code ?? "?"}, request ${problem.request_id ?? "?"})`;
 }
 
-/** Text with `code` spans and paragraphs. */
+/** Text with `code` spans. */
+export function inline(text) {
+  return (text ?? "").split(/(`[^`]+`)/).map((part) =>
+    part.startsWith("`") && part.endsWith("`") ? element("code", {}, part.slice(1, -1)) : part);
+}
+
+/** Paragraphs of text with `code` spans. */
 export function prose(text) {
-  return (text ?? "").split(/\n\s*\n/).filter(Boolean).map((paragraph) =>
-    element("p", {}, paragraph.split(/(`[^`]+`)/).map((part) =>
-      part.startsWith("`") && part.endsWith("`") ? element("code", {}, part.slice(1, -1)) : part)));
+  return (text ?? "").split(/\n\s*\n/).filter(Boolean).map((paragraph) => element("p", {}, inline(paragraph)));
 }
