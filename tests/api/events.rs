@@ -13,8 +13,11 @@ use crate::support::app::{TestApp, json_of, problem, text};
 async fn job(app: &TestApp) -> (JobId, String) {
     let model = app.model().await;
     let job = json_of(
-        app.post("/v1/jobs", &json!({"model": model["id"], "recipe": "Q8_0"}))
-            .await,
+        app.post(
+            "/v1/jobs",
+            &json!({"model": model["id"], "recipe": "W8A16", "formats": ["safetensors"]}),
+        )
+        .await,
         StatusCode::ACCEPTED,
     )
     .await;

@@ -12,7 +12,7 @@ fn id_of(job: &Value) -> JobId {
 }
 
 async fn job(app: &TestApp, model: &Value, more: Value) -> Value {
-    let mut body = json!({"model": model["id"], "recipe": "Q8_0", "formats": ["gguf"]});
+    let mut body = json!({"model": model["id"], "recipe": "W8A16", "formats": ["safetensors"]});
     body.as_object_mut()
         .expect("object")
         .extend(more.as_object().cloned().unwrap_or_default());
@@ -23,7 +23,7 @@ async fn job(app: &TestApp, model: &Value, more: Value) -> Value {
 async fn a_plan_has_no_effect_and_a_job_waits() {
     let app = TestApp::start().await;
     let model = app.model().await;
-    let body = json!({"model": model["id"], "recipe": "Q8_0", "formats": ["gguf"]});
+    let body = json!({"model": model["id"], "recipe": "W8A16", "formats": ["safetensors"]});
     let plan = json_of(app.post("/v1/plans", &body).await, StatusCode::OK).await;
     assert_eq!(
         (plan["object"].as_str(), plan["model"] == model["id"]),
@@ -73,7 +73,11 @@ async fn a_recipe_that_cannot_work_is_refused_here() {
             "{refused}"
         );
         let unknown = problem(
-            app.post(path, &json!({"model": "mdl_x", "recipe": "Q8_0"})).await,
+            app.post(
+                path,
+                &json!({"model": "mdl_x", "recipe": "W8A16", "formats": ["safetensors"]}),
+            )
+            .await,
             422,
             "fields_invalid",
         )
@@ -81,7 +85,11 @@ async fn a_recipe_that_cannot_work_is_refused_here() {
         assert_eq!(unknown["errors"][0]["pointer"], "/model");
         let draft = app.draft().await;
         problem(
-            app.post(path, &json!({"model": draft, "recipe": "Q8_0"})).await,
+            app.post(
+                path,
+                &json!({"model": draft, "recipe": "W8A16", "formats": ["safetensors"]}),
+            )
+            .await,
             409,
             "model_draft",
         )
@@ -97,7 +105,7 @@ async fn a_recipe_that_cannot_work_is_refused_here() {
 async fn a_repeated_request_with_a_key_answers_the_same_job() {
     let app = TestApp::start().await;
     let model = app.model().await;
-    let body = json!({"model": model["id"], "recipe": "Q8_0", "formats": ["gguf"]});
+    let body = json!({"model": model["id"], "recipe": "W8A16", "formats": ["safetensors"]});
     let send = |key: &'static str, body: &Value| {
         app.request(Method::POST, "/v1/jobs")
             .header("idempotency-key", key)
@@ -267,7 +275,10 @@ async fn a_full_queue_turns_jobs_away() {
     let model = app.model().await;
     job(&app, &model, json!({})).await;
     let response = app
-        .post("/v1/jobs", &json!({"model": model["id"], "recipe": "Q8_0"}))
+        .post(
+            "/v1/jobs",
+            &json!({"model": model["id"], "recipe": "W8A16", "formats": ["safetensors"]}),
+        )
         .await;
     assert!(response.headers().contains_key("retry-after"));
     problem(response, 503, "overloaded").await;
@@ -288,7 +299,7 @@ async fn wrong_fields_are_named() {
         (json!({"metadata": many}), "/metadata"),
         (json!({"formats": "gguf"}), "/formats"),
     ] {
-        let mut body = json!({"model": model["id"], "recipe": "Q8_0"});
+        let mut body = json!({"model": model["id"], "recipe": "W8A16", "formats": ["safetensors"]});
         body.as_object_mut()
             .expect("object")
             .extend(more.as_object().cloned().expect("object"));
@@ -296,7 +307,7 @@ async fn wrong_fields_are_named() {
         assert_eq!(refused["errors"][0]["pointer"], pointer, "{refused}");
     }
     let refused = problem(
-        app.post("/v1/jobs", &json!({"recipe": "Q8_0"})).await,
+        app.post("/v1/jobs", &json!({"recipe": "W8A16"})).await,
         422,
         "fields_invalid",
     )

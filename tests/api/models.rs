@@ -339,8 +339,11 @@ async fn deleting_takes_the_files_but_not_shared_ones() {
     problem(delete(first).await.expect("answers"), 404, "not_found").await;
     assert_eq!(app.stored_files().len(), 1);
     let job = json_of(
-        app.post("/v1/jobs", &json!({"model": second, "recipe": "Q8_0"}))
-            .await,
+        app.post(
+            "/v1/jobs",
+            &json!({"model": second, "recipe": "W8A16", "formats": ["safetensors"]}),
+        )
+        .await,
         StatusCode::ACCEPTED,
     )
     .await;

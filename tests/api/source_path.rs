@@ -54,7 +54,7 @@ async fn a_folder_is_registered_where_it_lies() {
     let plan = app
         .post(
             "/v1/plans",
-            &json!({"model": text(&made["id"]), "recipe": "Q8_0"}),
+            &json!({"model": text(&made["id"]), "recipe": "W8A16", "formats": ["safetensors"]}),
         )
         .await;
     problem(plan, 409, "source_changed").await;

@@ -43,7 +43,11 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
             .build_global();
         pool.map_err(|error| Failure::new(USAGE, format!("--threads: {error}")))?;
     }
-    let (model, plan) = recipe::open_and_plan(&args.model, &args.recipe, &args.formats)?;
+    let asked = recipe::Asked {
+        recipe: &args.recipe,
+        formats: &args.formats,
+    };
+    let (model, plan) = recipe::open_and_plan(&args.model, asked)?;
     let staging = Staging::beside(&args.out)?;
     let progress = Progress::new(args.report_only_json, stop_on_signal()?);
     let outcome = execute(&plan, &model, &staging.folder, &progress);

@@ -18,7 +18,11 @@ pub(super) struct PlanArgs {
 }
 
 pub(super) fn run(args: &PlanArgs) -> Result<(), Failure> {
-    let (_, plan) = recipe::open_and_plan(&args.model, &args.recipe, &args.formats)?;
+    let asked = recipe::Asked {
+        recipe: &args.recipe,
+        formats: &args.formats,
+    };
+    let (_, plan) = recipe::open_and_plan(&args.model, asked)?;
     let text = serde_json::to_string_pretty(&plan).map_err(|error| Failure::new(FAILED, error))?;
     say(text);
     Ok(())

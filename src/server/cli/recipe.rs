@@ -11,58 +11,58 @@ use serde_json::{Value, json};
 
 use super::{BAD_MODEL, Failure, REFUSED, USAGE};
 
+/// A recipe as it stands on the command line.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// `--recipe`.
+    pub(super) recipe: &'a str,
+    /// `--format`, each.
+    pub(super) formats: &'a [String],
+}
+
 /// Opens the model and plans the recipe on it.
-pub(super) fn open_and_plan(
-    model: &Path,
-    recipe: &str,
-    formats: &[String],
-) -> Result<(Checkpoint, Plan), Failure> {
-    let recipe = read(recipe, formats)?;
+pub(super) fn open_and_plan(model: &Path, asked: Asked<'_>) -> Result<(Checkpoint, Plan), Failure> {
+    let recipe = read(asked)?;
     let unreadable = |error: Error| {
-        Failure::new(
-            BAD_MODEL,
-            format!(
-                "{} cannot be read: {} ({})",
-                model.display(),
-                error.message,
-                error.code
-            ),
-        )
+        let message = format!(
+            "{} cannot be read: {} ({})",
+            model.display(),
+            error.message,
+            error.code
+        );
+        Failure::new(BAD_MODEL, message)
     };
     let files = SourceFile::from_path(model).map_err(unreadable)?;
     let checkpoint = inspect(&files).map_err(unreadable)?;
-    let plan = plan(&recipe, &checkpoint).map_err(|refusals| refused(&refusals))?;
+    let plan = plan(&recipe, &checkpoint).map_err(|refusals| asked.refused(&refusals))?;
     Ok((checkpoint, plan))
 }
 
-fn read(text: &str, formats: &[String]) -> Result<Recipe, Failure> {
-    let lower = text.to_ascii_lowercase();
-    if [".yaml", ".yml", ".json"]
-        .iter()
-        .any(|extension| lower.ends_with(extension))
-    {
-        return from_file(Path::new(text), formats);
+fn read(asked: Asked<'_>) -> Result<Recipe, Failure> {
+    if asked.is_file() {
+        return from_file(asked);
     }
-    let recipe = if text.trim_start().starts_with('{') {
-        serde_json::from_str(text)
+    let recipe = if asked.is_object() {
+        serde_json::from_str(asked.recipe)
             .map_err(|error| Failure::new(USAGE, format!("--recipe is not valid JSON: {error}")))?
     } else {
-        Value::String(text.to_owned())
+        Value::String(asked.recipe.to_owned())
     };
-    Recipe::from_value(&with_formats(recipe, formats)).map_err(|refusals| refused(&refusals))
+    let recipe = with_formats(recipe, asked.formats);
+    Recipe::from_value(&recipe).map_err(|refusals| asked.refused(&refusals))
 }
 
 /// JSON is YAML too.
-fn from_file(path: &Path, formats: &[String]) -> Result<Recipe, Failure> {
-    if !formats.is_empty() {
+fn from_file(asked: Asked<'_>) -> Result<Recipe, Failure> {
+    if !asked.formats.is_empty() {
         return Err(Failure::new(
             USAGE,
             "a recipe file names its own formats; leave --format out",
         ));
     }
-    let content = std::fs::read_to_string(path)
-        .map_err(|error| Failure::new(USAGE, format!("{}: {error}", path.display())))?;
-    Recipe::from_yaml(&content).map_err(|refusals| refused(&refusals))
+    let content = std::fs::read_to_string(asked.recipe)
+        .map_err(|error| Failure::new(USAGE, format!("{}: {error}", asked.recipe)))?;
+    Recipe::from_yaml(&content).map_err(|refusals| asked.refused(&refusals))
 }
 
 fn with_formats(recipe: Value, formats: &[String]) -> Value {
@@ -79,16 +79,47 @@ fn with_formats(recipe: Value, formats: &[String]) -> Value {
     }
 }
 
-fn refused(refusals: &[Refusal]) -> Failure {
-    use std::fmt::Write as _;
-    let mut text = "the recipe is refused:".to_owned();
-    for refusal in refusals {
-        let place = if refusal.pointer.is_empty() {
-            "/"
-        } else {
-            &refusal.pointer
-        };
-        let _infallible = write!(text, "\n  {place}: {} ({})", refusal.detail, refusal.code);
+impl Asked<'_> {
+    fn is_file(&self) -> bool {
+        let extension = Path::new(self.recipe)
+            .extension()
+            .map(std::ffi::OsStr::to_ascii_lowercase);
+        extension.is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known))
     }
-    Failure::new(REFUSED, text)
+
+    fn is_object(&self) -> bool {
+        self.recipe.trim_start().starts_with('{')
+    }
+
+    /// What stands where: the flag, or the place in the recipe.
+    fn place(&self, pointer: &str) -> String {
+        if !self.formats.is_empty() && pointer.starts_with("/formats") {
+            let index = pointer
+                .split('/')
+                .nth(2)
+                .and_then(|index| index.parse::<usize>().ok());
+            let format = index.and_then(|index| self.formats.get(index));
+            format.map_or("--format".to_owned(), |format| format!("--format {format}"))
+        } else if self.is_file() {
+            format!(
+                "{} at {}",
+                self.recipe,
+                if pointer.is_empty() { "/" } else { pointer }
+            )
+        } else if self.is_object() {
+            format!("--recipe at {}", if pointer.is_empty() { "/" } else { pointer })
+        } else {
+            format!("--recipe {}", self.recipe)
+        }
+    }
+
+    fn refused(&self, refusals: &[Refusal]) -> Failure {
+        use std::fmt::Write as _;
+        let mut text = "the recipe is refused:".to_owned();
+        for refusal in refusals {
+            let place = self.place(&refusal.pointer);
+            let _infallible = write!(text, "\n  {place}: {} ({})", refusal.detail, refusal.code);
+        }
+        Failure::new(REFUSED, text)
+    }
 }

@@ -14,21 +14,20 @@ pub(super) fn table(model: &ModelSummary, outcome: &Outcome, usage: Usage, out: 
     let mut text = String::new();
     let architecture = model.architecture.as_deref().unwrap_or("unknown architecture");
     let mut line = |name: &str, value: String| {
-        let _infallible = writeln!(text, "{name:<12} {value}");
+        let _infallible = writeln!(text, "{name:<18} {value}");
     };
     line(
         "model",
         format!("{architecture}, {} weights", grouped(model.parameter_count)),
     );
     line("before", size(model.bytes));
-    for artifact in &outcome.artifacts {
-        let bytes: u64 = artifact.files.iter().map(|file| file.bytes).sum();
-        let ratio = model.bytes as f64 / bytes.max(1) as f64;
-        let bits = bytes as f64 * 8.0 / model.parameter_count.max(1) as f64;
-        line(
-            &artifact.format,
-            format!("{}, {ratio:.2}× smaller, {bits:.3} bits per weight", size(bytes)),
+    for format in &outcome.report.formats {
+        let (ratio, bits) = (format.compression_ratio, format.bits_per_weight);
+        let value = format!(
+            "{}, ratio {ratio:.2}, {bits:.3} bits per weight",
+            size(format.bytes)
         );
+        line(&format.format, value);
     }
     line(
         "time",
