@@ -16,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::blobs::{LocalBlobs, sweep};
-use crate::config::Config;
+use crate::config::{Config, Database};
 use crate::domain::ports::{Store, StoreError, SystemClock};
-use crate::http;
 use crate::http::listen::{self, Door};
 use crate::http::page::Cursors;
 use crate::http::state::{AppState, Parts};
+use crate::store::Rows;
 use crate::telemetry::Metrics;
+use crate::{http, store};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +55,7 @@ impl App {
     /// Opens everything and binds the addresses; requests wait in the socket until [`App::run`].
     pub async fn start(config: Config) -> Result<Self, AppError> {
         let store = open_store(&config).await?;
-        Self::start_with(config, store).await
+        Self::start_with(config, Arc::new(store)).await
     }
 
     /// The same over a store that is open already.
@@ -91,8 +92,7 @@ impl App {
         .await;
     }
 
-    /// Serves until `stop`, then drains: not ready, no new requests, running ones finish, workers give their jobs
-    /// back, loops end.
+    /// Serves until `stop`, then drains: not ready, no new requests, running ones finish, loops end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self {
             state,
@@ -103,7 +103,6 @@ impl App {
         let tasks = TaskTracker::new();
         let loops = CancellationToken::new();
         tasks.spawn(sweep::run(sweeper(&state), loops.clone()));
-        let workers = workers(&state, &config);
         let door = Door {
             connections: config.limits.connections,
             header: config.limits.header,
@@ -123,7 +122,6 @@ impl App {
             stop.await;
             tracing::info!(grace_seconds = config.drain.as_secs(), "draining");
             state.drain.cancel();
-            workers.release(config.drain).await;
         };
         tokio::join!(server, drain);
         loops.cancel();
@@ -131,6 +129,16 @@ impl App {
         tasks.wait().await;
         tracing::info!("stopped");
     }
+}
+
+/// Opens the database and brings its schema up to date.
+pub async fn open_store(config: &Config) -> Result<Rows, AppError> {
+    let clock = Arc::new(SystemClock);
+    let rows = match &config.database {
+        Database::Sqlite(path) => store::sqlite::open(path, clock).await,
+        Database::Postgres(url) => store::postgres::open(url, clock).await,
+    };
+    Ok(rows?)
 }
 
 fn state(config: &Config, store: Arc<dyn Store>) -> Result<AppState, AppError> {
@@ -212,24 +220,4 @@ pub async fn signal() {
             std::future::pending::<()>().await;
         }
     }
-}
-
-// LOCAL: until the store and worker rooms are there.
-async fn open_store(_config: &Config) -> Result<Arc<dyn Store>, AppError> {
-    Err(StoreError::Internal("no store yet".to_owned()).into())
-}
-/// Workers only.
-pub async fn run_workers(_config: Config) -> Result<(), AppError> {
-    Ok(())
-}
-/// Migrate.
-pub async fn migrate(_config: &Config) -> Result<(), AppError> {
-    Ok(())
-}
-struct W;
-impl W {
-    async fn release(self, _grace: std::time::Duration) {}
-}
-fn workers(_state: &AppState, _config: &Config) -> W {
-    W
 }

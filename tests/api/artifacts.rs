@@ -46,7 +46,7 @@ async fn get(app: &TestApp, path: &str, headers: &[(&str, &str)]) -> Response {
 
 #[tokio::test]
 async fn a_file_comes_whole_with_everything_a_cache_needs() {
-    let app = TestApp::start().await;
+    let app = TestApp::scripted().await;
     let (id, digest) = artifact(&app).await;
     let shown = json_of(app.get(&format!("/v1/artifacts/{id}")).await, StatusCode::OK).await;
     assert_eq!(
@@ -110,7 +110,7 @@ async fn a_file_comes_whole_with_everything_a_cache_needs() {
 
 #[tokio::test]
 async fn ranges_resume_a_download() {
-    let app = TestApp::start().await;
+    let app = TestApp::scripted().await;
     let (id, digest) = artifact(&app).await;
     let path = format!("/v1/artifacts/{id}/files/model.gguf");
     let (bytes, total) = (small(), small().len());
@@ -154,7 +154,7 @@ async fn ranges_resume_a_download() {
 
 #[tokio::test]
 async fn what_the_client_has_is_not_sent_again() {
-    let app = TestApp::start().await;
+    let app = TestApp::scripted().await;
     let (id, digest) = artifact(&app).await;
     let etag = format!("\"sha256:{digest}\"");
     let path = format!("/v1/artifacts/{id}/files/model.gguf");
@@ -177,7 +177,7 @@ async fn what_the_client_has_is_not_sent_again() {
 
 #[tokio::test]
 async fn the_archive_is_a_tar_of_the_announced_size() {
-    let app = TestApp::start().await;
+    let app = TestApp::scripted().await;
     let (id, _) = artifact(&app).await;
     let response = app.get(&format!("/v1/artifacts/{id}/archive")).await;
     assert_eq!(response.headers()["content-type"], "application/x-tar");

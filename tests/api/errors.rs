@@ -115,7 +115,7 @@ async fn request_ids_are_taken_or_made() {
 
 #[tokio::test]
 async fn a_failing_database_shows_nothing_of_itself() {
-    let app = TestApp::start().await;
+    let app = TestApp::scripted().await;
     let model = app.model().await;
     app.memory.broken.store(true, Ordering::SeqCst);
     for path in [

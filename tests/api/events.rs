@@ -53,7 +53,7 @@ fn ids(stream: &str) -> Vec<&str> {
 
 #[tokio::test]
 async fn history_is_a_list_without_gaps() {
-    let app = TestApp::start().await;
+    let app = TestApp::scripted().await;
     let (id, path) = job(&app).await;
     app.memory.advance(id, JobState::Running);
     app.memory.advance(id, JobState::Succeeded);
@@ -76,7 +76,7 @@ async fn history_is_a_list_without_gaps() {
 
 #[tokio::test]
 async fn a_stream_replays_follows_and_ends() {
-    let app = TestApp::start().await;
+    let app = TestApp::scripted().await;
     let (id, path) = job(&app).await;
     let response = follow(&app, &path, None).await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");

@@ -9,7 +9,7 @@ use crate::support::app::{TestApp, json_of, problem};
 
 #[tokio::test]
 async fn alive_and_ready_are_two_things() {
-    let app = TestApp::start().await;
+    let app = TestApp::scripted().await;
     assert_eq!(
         json_of(app.get("/livez").await, StatusCode::OK).await["status"],
         "ok"
@@ -22,7 +22,7 @@ async fn alive_and_ready_are_two_things() {
 
 #[tokio::test]
 async fn readiness_is_looked_up_once_a_second() {
-    let app = TestApp::start().await;
+    let app = TestApp::scripted().await;
     assert_eq!(app.get("/readyz").await.status(), StatusCode::OK);
     app.memory.broken.store(true, Ordering::SeqCst);
     assert_eq!(

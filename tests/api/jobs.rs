@@ -21,7 +21,7 @@ async fn job(app: &TestApp, model: &Value, more: Value) -> Value {
 
 #[tokio::test]
 async fn a_plan_has_no_effect_and_a_job_waits() {
-    let app = TestApp::start().await;
+    let app = TestApp::scripted().await;
     let model = app.model().await;
     let body = json!({"model": model["id"], "recipe": "W8A16", "formats": ["safetensors"]});
     let plan = json_of(app.post("/v1/plans", &body).await, StatusCode::OK).await;
@@ -152,7 +152,7 @@ async fn a_repeated_request_with_a_key_answers_the_same_job() {
 
 #[tokio::test]
 async fn jobs_are_filtered_and_paged() {
-    let app = TestApp::start().await;
+    let app = TestApp::scripted().await;
     let (one, two) = (app.model().await, app.model().await);
     let a = job(&app, &one, json!({})).await;
     let b = job(&app, &two, json!({})).await;
@@ -207,7 +207,7 @@ async fn jobs_are_filtered_and_paged() {
 
 #[tokio::test]
 async fn cancelling_ends_a_waiting_job_and_asks_a_running_one() {
-    let app = TestApp::start().await;
+    let app = TestApp::scripted().await;
     let model = app.model().await;
     let cancel = async |job: &Value| {
         app.post(&format!("/v1/jobs/{}/cancel", text(&job["id"])), &json!({}))
@@ -242,7 +242,7 @@ async fn cancelling_ends_a_waiting_job_and_asks_a_running_one() {
 
 #[tokio::test]
 async fn a_failed_job_says_why_and_has_no_report() {
-    let app = TestApp::start().await;
+    let app = TestApp::scripted().await;
     let made = job(
         &app,
         &app.model().await,

@@ -26,24 +26,35 @@ pub struct TestApp {
 }
 
 impl TestApp {
-    /// A server over a store in memory, without workers: for tests of the HTTP face.
+    /// The server as it is: an SQLite file in the folder. No workers, so that a job stays where a test puts it.
     pub async fn start() -> Self {
         Self::start_with(Settings::default()).await
     }
 
+    /// The same with other settings.
     pub async fn start_with(settings: Settings) -> Self {
         let dir = TempDir::new().expect("temp dir");
-        let defaults = Settings {
-            data_dir: Some(dir.path().join("data")),
-            listen: Some("127.0.0.1:0".into()),
-            workers: Some(0),
-            drain_seconds: Some(5),
-            ..Settings::default()
-        };
-        let config = Config::load(None, settings.or(defaults)).expect("valid config");
+        let app = App::start(config(&dir, settings)).await.expect("starts");
+        Self::run(dir, app, Arc::default())
+    }
+
+    /// A server over a store in memory, whose rows a test can set and which it can make fail.
+    pub async fn scripted() -> Self {
+        Self::scripted_with(Settings::default()).await
+    }
+
+    /// The same with other settings.
+    pub async fn scripted_with(settings: Settings) -> Self {
+        let dir = TempDir::new().expect("temp dir");
         let memory = Arc::new(MemoryStore::default());
         let store: Arc<dyn Store> = memory.clone();
-        let app = App::start_with(config, store).await.expect("starts");
+        let app = App::start_with(config(&dir, settings), store)
+            .await
+            .expect("starts");
+        Self::run(dir, app, memory)
+    }
+
+    fn run(dir: TempDir, app: App, memory: Arc<MemoryStore>) -> Self {
         let address = app.address().expect("bound");
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(app.run(async {
@@ -145,6 +156,17 @@ impl TestApp {
     pub fn begin_stop(&mut self) {
         drop(self.stop.take());
     }
+}
+
+fn config(dir: &TempDir, settings: Settings) -> Config {
+    let defaults = Settings {
+        data_dir: Some(dir.path().join("data")),
+        listen: Some("127.0.0.1:0".into()),
+        workers: Some(0),
+        drain_seconds: Some(5),
+        ..Settings::default()
+    };
+    Config::load(None, settings.or(defaults)).expect("valid config")
 }
 
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
