@@ -7,5 +7,7 @@ pub mod config;
 pub mod dashboard;
 pub mod domain;
 pub mod http;
+pub mod queue;
 pub mod store;
 pub mod telemetry;
+pub mod worker;

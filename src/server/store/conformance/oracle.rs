@@ -103,10 +103,6 @@ async fn both(bed: &Bed, slot: &mut Slot, job: JobId, step: Step) {
         (slot.state, slot.attempt, slot.cancel_requested),
         "after {step:?}"
     );
-    // An hour in the machine is an hour in the row: neither is over.
-    if slot.run_after > 0 || slot.lease_until.is_some_and(|until| until > 0) {
-        slot.run_after = slot.run_after.min(HOUR_MS);
-    }
 }
 
 pub(super) async fn any_sequence_agrees_with_the_pure_machine(bed: Bed) {

@@ -1,0 +1,244 @@
+//! One attempt at one job: keep the lease, run the engine, publish, end it.
+//!
+//! Owns: the order of these steps and what each failure comes to.
+//! Must not know: how jobs are chosen; SQL.
+//! Invariant: exactly one fenced ending, or none when the lease is lost; the scratch folder goes either way.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
+
+use super::engine::{Fault, FaultKind, Made, Work, source};
+use super::pool::Kit;
+use super::probe::Point;
+use super::publish::{Obstacle, Press};
+use super::scratch::{self, Scratch};
+use super::watch::Watch;
+use crate::domain::Failure;
+use crate::domain::queue::{Claim, End, Ending, Lease, Publication, Queue, QueueError};
+use crate::queue::keep::{Kept as _, Stop, keep};
+use crate::queue::retry::{self, Hope};
+use crate::queue::supervise::text;
+
+/// How often progress and lines reach the queue.
+const SHOW: Duration = Duration::from_millis(500);
+/// Pause between two tries to write an ending.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What one worker works with.
+#[derive(Debug)]
+pub(super) struct Bench<'a> {
+    pub(super) kit: &'a Kit,
+    pub(super) scratch: &'a Scratch,
+    pub(super) threads: &'a Arc<rayon::ThreadPool>,
+}
+
+/// Tells the engine to stop when the attempt itself is dropped or panics.
+struct Leash(Arc<Watch>);
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        self.0.stop(Stop::Lost);
+    }
+}
+
+impl Bench<'_> {
+    /// Runs the attempt to its end; answers what became of it, in the metric's words.
+    pub(super) async fn attempt(&self, claim: &Claim, watch: Arc<Watch>) -> &'static str {
+        let kit = self.kit;
+        let lease = claim.lease;
+        let _leash = Leash(watch.clone());
+        let keeper = keep(
+            kit.queue.clone(),
+            lease,
+            kit.settings.ttl,
+            kit.wake.clone(),
+            watch.clone(),
+        );
+        let _keeper = AbortOnDropHandle::new(tokio::spawn(keeper.in_current_span()));
+        let show = show(kit.queue.clone(), lease, watch.clone());
+        let show = AbortOnDropHandle::new(tokio::spawn(show.in_current_span()));
+        kit.probe.reach(Point::Claimed);
+        let end = self.work(claim, &watch).await;
+        watch.end();
+        show.abort();
+        let word = match end {
+            None => "lost",
+            Some(end) => self.finish(lease, &watch, end).await,
+        };
+        self.clean(lease).await;
+        kit.probe.reach(Point::Finished);
+        word
+    }
+
+    /// From the claim to how it ended; `None` if the lease was lost.
+    async fn work(&self, claim: &Claim, watch: &Arc<Watch>) -> Option<End> {
+        let outcome = match self.make(claim, watch).await {
+            Ok(made) => self.publish(claim, &made, watch).await,
+            Err(fault) => Err(Obstacle::Fault(fault)),
+        };
+        match (outcome, watch.stopped()) {
+            (Err(Obstacle::Lost), _) | (_, Some(Stop::Lost)) => None,
+            (Ok(publication), _) => Some(End::Succeeded(publication)),
+            (Err(Obstacle::Fault(_)), Some(Stop::Cancel)) => Some(End::Cancelled),
+            (Err(Obstacle::Fault(_)), Some(Stop::Drain)) => Some(End::Released),
+            (Err(Obstacle::Fault(fault)), None) => Some(ended(fault, claim.attempt, (self.kit.chance)())),
+        }
+    }
+
+    /// Runs the engine in this worker's thread pool, on a thread that the runtime need not wait for.
+    async fn make(&self, claim: &Claim, watch: &Arc<Watch>) -> Result<Made, Fault> {
+        let work = self.prepare(claim).await?;
+        let (engine, watch, pool) = (self.kit.engine.clone(), watch.clone(), self.threads.clone());
+        let (send, receive) = oneshot::channel();
+        let span = tracing::Span::current();
+        let run = move || {
+            let _entered = span.enter();
+            let made = catch_unwind(AssertUnwindSafe(|| pool.install(|| engine.run(&work, &watch))));
+            let _nobody_waits_any_more =
+                send.send(made.unwrap_or_else(|panic| Err(crashed(text(panic.as_ref())))));
+        };
+        std::thread::Builder::new()
+            .name("attempt".to_owned())
+            .spawn(run)
+            .map_err(|error| crashed(&format!("no thread: {error}")))?;
+        let made = receive
+            .await
+            .unwrap_or_else(|_closed| Err(crashed("its thread vanished")))?;
+        self.kit.probe.reach(Point::Made);
+        Ok(made)
+    }
+
+    async fn prepare(&self, claim: &Claim) -> Result<Work, Fault> {
+        let mut files = Vec::with_capacity(claim.files.len());
+        for file in &claim.files {
+            let path = self.kit.blobs.path(&file.digest).await?;
+            files.push(source(&file.name, &path));
+        }
+        Ok(Work {
+            plan: claim.plan.clone(),
+            files,
+            out: self.scratch.attempt(claim.lease).map_err(|error| Fault {
+                code: "io".to_owned(),
+                message: format!("scratch space: {error}"),
+                kind: FaultKind::Failed(Hope::Passing),
+            })?,
+        })
+    }
+
+    async fn publish(&self, claim: &Claim, made: &Made, watch: &Watch) -> Result<Publication, Obstacle> {
+        if matches!(watch.stopped(), Some(Stop::Cancel | Stop::Lost)) {
+            // The engine was quicker than the wish; the wish counts, since nothing is published yet.
+            return Err(Obstacle::Fault(stopped()));
+        }
+        let press = Press {
+            queue: self.kit.queue.as_ref(),
+            blobs: self.kit.blobs.as_ref(),
+            clock: self.kit.clock.as_ref(),
+            probe: self.kit.probe.as_ref(),
+        };
+        let publication = press.store(claim, made).await?;
+        self.kit.metrics.saved_bytes.inc_by(made.saved_bytes);
+        self.kit.probe.reach(Point::Stored);
+        Ok(publication)
+    }
+
+    /// Writes the ending, as long as the lease holds: work of hours is not thrown away for a moment's outage.
+    async fn finish(&self, lease: Lease, watch: &Watch, end: End) -> &'static str {
+        let word = word(&end);
+        let ending = Ending {
+            end,
+            events: watch.take_lines(),
+            progress: watch.progress(),
+            peak_memory_bytes: watch.spent().peak_rss_bytes,
+        };
+        loop {
+            match self.kit.queue.finish(lease, &ending).await {
+                Ok(state) => {
+                    tracing::info!(job = %lease.job, state = state.as_str(), "attempt {word}, job is {}", state.as_str());
+                    return word;
+                }
+                Err(QueueError::Lost) => return "lost",
+                Err(QueueError::Store(error)) => {
+                    tracing::warn!(job = %lease.job, %error, "ending not written yet");
+                }
+            }
+            if watch.stopped() == Some(Stop::Lost) {
+                return "lost";
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn clean(&self, lease: Lease) {
+        let folder = self.scratch.folder_of(lease);
+        let removed = tokio::task::spawn_blocking(move || scratch::remove(&folder)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(job = %lease.job, %error, "scratch space not removed; the next start will");
+        }
+    }
+}
+
+/// Shows progress and writes lines, now and then, until it is dropped.
+async fn show(queue: Arc<dyn Queue>, lease: Lease, watch: Arc<Watch>) {
+    loop {
+        tokio::time::sleep(SHOW).await;
+        queue.tick(lease, &watch.progress());
+        let lines = watch.take_lines();
+        if lines.is_empty() {
+            continue;
+        }
+        match queue.record(lease, &lines).await {
+            Ok(()) => {}
+            Err(QueueError::Lost) => return watch.stop(Stop::Lost),
+            Err(QueueError::Store(error)) => {
+                tracing::debug!(job = %lease.job, %error, "lines of the history not written yet");
+                watch.put_back(lines);
+            }
+        }
+    }
+}
+
+fn ended(fault: Fault, attempt: u32, chance: f64) -> End {
+    let hope = match fault.kind {
+        FaultKind::Failed(hope) => hope,
+        // Nobody asked it to stop.
+        FaultKind::Stopped => Hope::Crash,
+    };
+    let failure = Failure {
+        code: fault.code,
+        message: fault.message,
+    };
+    retry::after(failure, hope, attempt, chance)
+}
+
+fn word(end: &End) -> &'static str {
+    match end {
+        End::Succeeded(_) => "succeeded",
+        End::Failed(_) => "failed",
+        End::Retry(..) => "retried",
+        End::Cancelled => "cancelled",
+        End::Released => "released",
+    }
+}
+
+fn crashed(panic: &str) -> Fault {
+    tracing::error!(panic, "the engine panicked");
+    Fault {
+        code: "internal".to_owned(),
+        message: "the engine crashed; the server's log has the details".to_owned(),
+        kind: FaultKind::Failed(Hope::Crash),
+    }
+}
+
+fn stopped() -> Fault {
+    Fault {
+        code: "cancelled".to_owned(),
+        message: "stopped on request".to_owned(),
+        kind: FaultKind::Stopped,
+    }
+}

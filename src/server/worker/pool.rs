@@ -1,0 +1,312 @@
+//! The workers of this process and the loops that go with them.
+//!
+//! Owns: starting them in order, claiming, giving everything back at the end.
+//! Must not know: what an attempt does.
+//! Invariant: never more attempts at once than workers; after `release` no job of this process is running.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rayon::ThreadPool;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::attempt::Bench;
+use super::engine::Engine;
+use super::probe::Probe;
+use super::scratch::Scratch;
+use super::watch::Watch;
+use crate::domain::queue::{Claim, Node, Queue, Retention};
+use crate::domain::{Blobs, Clock};
+use crate::queue::keep::{Kept as _, Stop};
+use crate::queue::prune::Pruner;
+use crate::queue::reap::{Neighbours, Reaper};
+use crate::queue::supervise::supervise;
+use crate::queue::ticked;
+use crate::queue::wake::Ear;
+use crate::telemetry::Metrics;
+
+/// How the workers work.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Attempts at once; 0 leaves the work to other processes.
+    pub workers: usize,
+    /// Compute threads of an attempt.
+    pub threads: usize,
+    /// Memory that a plan may ask for.
+    pub memory_bytes: u64,
+    /// How long a lease holds.
+    pub ttl: Duration,
+    /// Folder for scratch space.
+    pub scratch: PathBuf,
+    /// Who else works on these jobs.
+    pub neighbours: Neighbours,
+    /// What is forgotten when.
+    pub retention: Retention,
+}
+
+/// What the workers use.
+#[derive(Debug, Clone)]
+pub struct Kit {
+    /// Jobs.
+    pub queue: Arc<dyn Queue>,
+    /// Bytes.
+    pub blobs: Arc<dyn Blobs>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Numbers about this process.
+    pub metrics: Arc<Metrics>,
+    /// Executes plans.
+    pub engine: Arc<dyn Engine>,
+    /// Notified when there may be work, or news for it.
+    pub wake: Arc<Notify>,
+    /// Told of each point of an attempt.
+    pub probe: Arc<dyn Probe>,
+    /// A random number in [0, 1), for jitter.
+    pub chance: fn() -> f64,
+    /// How the workers work.
+    pub settings: Settings,
+}
+
+/// Why the workers did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// Scratch space cannot be used.
+    #[error("scratch folder {0}: {1}")]
+    Scratch(PathBuf, io::Error),
+    /// Compute threads cannot be started.
+    #[error("compute threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+/// Workers at work.
+#[derive(Debug)]
+pub struct Pool {
+    workers: TaskTracker,
+    loops: TaskTracker,
+    /// Ends claiming.
+    closing: CancellationToken,
+    /// Ends the loops, which go on while attempts do.
+    ending: CancellationToken,
+    running: Arc<Running>,
+}
+
+/// The attempts under way, to stop them.
+#[derive(Debug, Default)]
+struct Running(Mutex<(bool, Vec<Arc<Watch>>)>);
+
+impl Running {
+    /// Adds an attempt; one that begins too late is stopped at once.
+    fn add(&self, watch: &Arc<Watch>) {
+        let mut inner = self.lock();
+        inner.1.push(watch.clone());
+        if inner.0 {
+            watch.stop(Stop::Drain);
+        }
+    }
+
+    fn remove(&self, watch: &Arc<Watch>) {
+        self.lock().1.retain(|other| !Arc::ptr_eq(other, watch));
+    }
+
+    fn drain(&self) {
+        let mut inner = self.lock();
+        inner.0 = true;
+        for watch in &inner.1 {
+            watch.stop(Stop::Drain);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (bool, Vec<Arc<Watch>>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool {
+    /// Starts the workers and loops. Alone on its store, it first takes back what a former process left running.
+    pub fn start(kit: Kit) -> Result<Self, PoolError> {
+        let settings = kit.settings.clone();
+        let scratch = Scratch::open(&settings.scratch)
+            .map_err(|error| PoolError::Scratch(settings.scratch.clone(), error))?;
+        let threads = (0..settings.workers).map(|number| compute_threads(number, settings.threads));
+        let crew = Crew {
+            kit,
+            scratch,
+            process: Uuid::now_v7().simple().to_string(),
+            closing: CancellationToken::new(),
+            running: Arc::default(),
+        };
+        let pool = Self {
+            workers: TaskTracker::new(),
+            loops: TaskTracker::new(),
+            closing: crew.closing.clone(),
+            ending: CancellationToken::new(),
+            running: crew.running.clone(),
+        };
+        let threads = threads.collect::<Result<Vec<_>, _>>()?;
+        pool.spawn_loops(&crew.kit);
+        let workers = pool.workers.clone();
+        pool.workers.spawn(crew.begin(threads, workers));
+        Ok(pool)
+    }
+
+    /// Stops claiming, gives attempts the grace to end by themselves, then stops them and gives their jobs back.
+    pub async fn release(self, grace: Duration) {
+        self.closing.cancel();
+        self.workers.close();
+        if tokio::time::timeout(grace, self.workers.wait()).await.is_err() {
+            self.running.drain();
+            self.workers.wait().await;
+        }
+        self.ending.cancel();
+        self.loops.close();
+        self.loops.wait().await;
+    }
+
+    fn spawn_loops(&self, kit: &Kit) {
+        let reaper = reaper(kit);
+        let pruner = Pruner {
+            queue: kit.queue.clone(),
+            metrics: kit.metrics.clone(),
+            clock: kit.clock.clone(),
+            retention: kit.settings.retention,
+        };
+        let (stop, end) = (self.ending.clone(), self.ending.clone());
+        self.loops
+            .spawn(async move { supervise("reap", || reaper.run(&stop)).await });
+        self.loops
+            .spawn(async move { supervise("prune", || pruner.run(&end)).await });
+    }
+}
+
+fn reaper(kit: &Kit) -> Reaper {
+    Reaper {
+        queue: kit.queue.clone(),
+        wake: kit.wake.clone(),
+        metrics: kit.metrics.clone(),
+        clock: kit.clock.clone(),
+        ttl: kit.settings.ttl,
+    }
+}
+
+fn compute_threads(worker: usize, threads: usize) -> Result<Arc<ThreadPool>, PoolError> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(move |n| format!("compute-{worker}-{n}"))
+        .build()?;
+    Ok(Arc::new(pool))
+}
+
+/// What the workers of one process share.
+#[derive(Debug)]
+struct Crew {
+    kit: Kit,
+    scratch: Scratch,
+    process: String,
+    closing: CancellationToken,
+    running: Arc<Running>,
+}
+
+impl Crew {
+    async fn begin(self, threads: Vec<Arc<ThreadPool>>, tasks: TaskTracker) {
+        if self.kit.settings.neighbours == Neighbours::None {
+            reaper(&self.kit).recover(&self.closing).await;
+        }
+        let crew = Arc::new(self);
+        for (number, threads) in threads.into_iter().enumerate() {
+            let crew = crew.clone();
+            tasks.spawn(async move { supervise("claim", || crew.work(number, &threads)).await });
+        }
+    }
+
+    /// One worker: claims and attempts, until the pool closes.
+    async fn work(&self, number: usize, threads: &Arc<ThreadPool>) {
+        let settings = &self.kit.settings;
+        let node = Node {
+            worker: format!("{}-{number}", self.process),
+            ttl: settings.ttl,
+            memory_bytes: settings.memory_bytes,
+            techniques: self.kit.engine.techniques(),
+        };
+        while !self.closing.is_cancelled() {
+            let ear = Ear::listen(&self.kit.wake);
+            match self.claim(&node).await {
+                Some(claim) => self.attempt(&claim, threads).await,
+                None => ear.wait(&self.closing).await,
+            }
+        }
+    }
+
+    async fn claim(&self, node: &Node) -> Option<Claim> {
+        let metrics = &self.kit.metrics;
+        let begun = Instant::now();
+        let claimed = self.kit.queue.claim(node).await;
+        metrics.claim_duration.observe(begun.elapsed().as_secs_f64());
+        match claimed {
+            Ok(claim) => {
+                ticked(metrics, self.kit.clock.as_ref(), "claim");
+                claim
+            }
+            Err(error) => {
+                tracing::warn!(%error, "nothing can be claimed now");
+                None
+            }
+        }
+    }
+
+    async fn attempt(&self, claim: &Claim, threads: &Arc<ThreadPool>) {
+        let kit = &self.kit;
+        if claim.attempt == 1 {
+            let waited = kit.clock.now() - claim.created_at;
+            kit.metrics.job_wait.observe(waited.as_seconds_f64().max(0.0));
+        }
+        kit.metrics
+            .memory_estimate_bytes
+            .set(claim.need_memory_bytes.cast_signed());
+        let watch = Arc::new(Watch::new(
+            kit.settings.ttl,
+            kit.metrics.clone(),
+            kit.clock.clone(),
+            kit.probe.clone(),
+        ));
+        let _listed = Listed::new(&self.running, &watch);
+        let bench = Bench {
+            kit,
+            scratch: &self.scratch,
+            threads,
+        };
+        let lease = claim.lease;
+        let span = tracing::info_span!("attempt", job = %lease.job, attempt = claim.attempt, fence = lease.fence,
+            cause = claim.traceparent.as_deref());
+        let word = bench.attempt(claim, watch.clone()).instrument(span).await;
+        kit.metrics.attempts.with_label_values(&[word]).inc();
+        if word == "lost" {
+            kit.metrics.leases_lost.inc();
+        }
+        kit.metrics
+            .memory_peak_bytes
+            .set(watch.spent().peak_rss_bytes.cast_signed());
+        kit.wake.notify_waiters();
+    }
+}
+
+/// An attempt in the list of those under way, as long as this lives.
+struct Listed<'a>(&'a Running, &'a Arc<Watch>);
+
+impl<'a> Listed<'a> {
+    fn new(running: &'a Running, watch: &'a Arc<Watch>) -> Self {
+        running.add(watch);
+        Self(running, watch)
+    }
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.0.remove(self.1);
+    }
+}

@@ -1,0 +1,113 @@
+//! Scratch space: a folder a process, a folder an attempt.
+//!
+//! Owns: making them, removing them, telling the living from the dead.
+//! Must not know: what is in them.
+//! Invariant: only folders of dead processes and of ended attempts are removed. A process holds a lock in its
+//! folder as long as it lives, because several may share one disk.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::domain::queue::Lease;
+
+const LOCK: &str = "lock";
+
+/// The folder of this process.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Scratch {
+    /// Removes what dead processes left and makes a folder for this one.
+    pub(super) fn open(root: &Path) -> io::Result<Self> {
+        fs::create_dir_all(root)?;
+        for entry in fs::read_dir(root)? {
+            let path = entry?.path();
+            if is_dead(&path) {
+                remove(&path)?;
+                tracing::info!(path = %path.display(), "removed the scratch space of a former process");
+            }
+        }
+        let folder = root.join(uuid::Uuid::now_v7().simple().to_string());
+        // Made complete beside its place: a folder without a held lock would look dead to a neighbour.
+        let making = folder.with_extension("new");
+        fs::create_dir_all(&making)?;
+        let lock = File::create(making.join(LOCK))?;
+        lock.try_lock()?;
+        fs::rename(&making, &folder)?;
+        Ok(Self { folder, _lock: lock })
+    }
+
+    /// The folder of an attempt.
+    pub(super) fn folder_of(&self, lease: Lease) -> PathBuf {
+        self.folder.join(format!("{}-{}", lease.job, lease.fence))
+    }
+
+    /// A fresh folder for an attempt.
+    pub(super) fn attempt(&self, lease: Lease) -> io::Result<PathBuf> {
+        let folder = self.folder_of(lease);
+        remove(&folder)?;
+        fs::create_dir(&folder)?;
+        Ok(folder)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.folder) {
+            tracing::warn!(path = %self.folder.display(), %error, "scratch space not removed; the next start will");
+        }
+    }
+}
+
+/// Whether nobody holds the lock of a process's folder.
+fn is_dead(folder: &Path) -> bool {
+    let lock = folder.join(LOCK);
+    match File::open(&lock) {
+        Ok(file) => file.try_lock().is_ok(),
+        // Half made, perhaps this very moment by a neighbour: only an old one is a leftover.
+        Err(_) => is_old(folder),
+    }
+}
+
+fn is_old(folder: &Path) -> bool {
+    let modified = fs::metadata(folder).and_then(|meta| meta.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() > 60))
+}
+
+/// Removes a file or folder that may be gone already.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_dead_are_cleared_away() {
+        let root = tempfile::tempdir().expect("temp folder");
+        let living = Scratch::open(root.path()).expect("opens");
+        let dead = root.path().join("dead");
+        fs::create_dir(&dead).expect("makes");
+        fs::write(dead.join(LOCK), "").expect("writes");
+        fs::write(dead.join("large"), "bytes").expect("writes");
+        let neighbour = Scratch::open(root.path()).expect("opens");
+        assert!(living.folder.is_dir() && neighbour.folder.is_dir());
+        assert!(!dead.exists());
+        drop(living);
+        drop(neighbour);
+        assert_eq!(fs::read_dir(root.path()).expect("lists").count(), 0);
+    }
+}

@@ -1,0 +1,212 @@
+//! A store, a blob folder and workers in a temporary folder.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use serde_json::json;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::super::probe::{self, Probe};
+use super::super::{Kit, Pool, Settings};
+use super::script::{Act, Script};
+use crate::blobs::LocalBlobs;
+use crate::domain::model::set_digest;
+use crate::domain::ports::{Blobs as _, Bounds, Commit, Store as _, SystemClock};
+use crate::domain::queue::Retention;
+use crate::domain::{Clock as _, FileRef, Job, JobId, Model, ModelId, ModelState, NewJob};
+use crate::queue::reap::Neighbours;
+use crate::store::{Rows, sqlite};
+use crate::telemetry::Metrics;
+
+/// What every made artifact holds.
+pub(super) const OUTPUT: &[u8] = b"quantized";
+/// After this long something is stuck.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+pub(super) struct House {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) rows: Arc<Rows>,
+    pub(super) blobs: Arc<LocalBlobs>,
+    pub(super) wake: Arc<Notify>,
+    pub(super) script: Arc<Script>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) probe: Arc<dyn Probe>,
+    pub(super) model: ModelId,
+    workers: usize,
+    pool: Option<Pool>,
+}
+
+impl House {
+    /// With so many workers at work.
+    pub(super) async fn new(workers: usize) -> Self {
+        Self::with_probe(workers, Arc::new(probe::Silent)).await
+    }
+
+    pub(super) async fn with_probe(workers: usize, probe: Arc<dyn Probe>) -> Self {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let rows = sqlite::open(&folder.path().join("test.db"), Arc::new(SystemClock)).await;
+        let mut house = Self {
+            rows: Arc::new(rows.expect("opens")),
+            blobs: Arc::new(LocalBlobs::open(&folder.path().join("store")).expect("opens")),
+            wake: Arc::default(),
+            script: Arc::default(),
+            metrics: Arc::new(Metrics::new().expect("unique names")),
+            probe,
+            model: ModelId::from_uuid(Uuid::now_v7()),
+            workers,
+            pool: None,
+            folder,
+        };
+        house.add_model().await;
+        house.hire();
+        house
+    }
+
+    pub(super) fn with_workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self.hire();
+        self
+    }
+
+    /// Starts the workers.
+    pub(super) fn hire(&mut self) {
+        let kit = Kit {
+            queue: self.rows.clone(),
+            blobs: self.blobs.clone(),
+            clock: Arc::new(SystemClock),
+            metrics: self.metrics.clone(),
+            engine: self.script.clone(),
+            wake: self.wake.clone(),
+            probe: self.probe.clone(),
+            chance: || 0.0,
+            settings: Settings {
+                workers: self.workers,
+                threads: 1,
+                memory_bytes: 1 << 30,
+                ttl: Duration::from_hours(1),
+                scratch: self.scratch(),
+                neighbours: Neighbours::None,
+                retention: Retention {
+                    succeeded: None,
+                    unsuccessful: None,
+                },
+            },
+        };
+        self.pool = Some(Pool::start(kit).expect("starts"));
+    }
+
+    pub(super) async fn release(&mut self, grace: Duration) {
+        if let Some(pool) = self.pool.take() {
+            pool.release(grace).await;
+        }
+    }
+
+    /// Ends the workers and checks that they left nothing.
+    pub(super) async fn close(mut self) {
+        self.release(PATIENCE).await;
+        let left: Vec<PathBuf> = std::fs::read_dir(self.scratch())
+            .expect("lists")
+            .map(|entry| entry.expect("reads").path())
+            .collect();
+        assert_eq!(left, Vec::<PathBuf>::new(), "left in scratch space");
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.folder.path().join("scratch")
+    }
+
+    async fn add_model(&self) {
+        let bounds = Bounds {
+            max_bytes: 100,
+            idle: PATIENCE,
+            reserve_bytes: 0,
+            announced: None,
+        };
+        let body = futures_util::stream::iter([Ok(bytes::Bytes::from_static(b"weights"))]).boxed();
+        let stored = self.blobs.put(body, bounds, None).await.expect("stores");
+        let file = FileRef {
+            name: "model.safetensors".into(),
+            digest: stored.digest,
+            bytes: stored.bytes,
+        };
+        let now = SystemClock.now();
+        let model = Model {
+            id: self.model,
+            name: None,
+            metadata: BTreeMap::new(),
+            state: ModelState::Draft,
+            files: vec![file.clone()],
+            digest: None,
+            summary: None,
+            created_at: now,
+            committed_at: None,
+        };
+        self.rows.insert_model(&model).await.expect("inserts");
+        let commit = Commit {
+            digest: set_digest(std::slice::from_ref(&file)),
+            files: vec![file],
+            summary: json!({}),
+            tensors: Vec::new(),
+            at: now,
+        };
+        self.rows
+            .commit_model(self.model, &commit)
+            .await
+            .expect("commits");
+    }
+
+    /// Removes the model's bytes behind the store's back.
+    pub(super) fn lose_the_model(&self) {
+        std::fs::remove_dir_all(self.folder.path().join("store").join("blobs")).expect("removes");
+    }
+
+    /// A job whose attempts follow the script.
+    pub(super) async fn enqueue(&self, acts: &[Act]) -> JobId {
+        let id = JobId::from_uuid(Uuid::now_v7());
+        self.script.write(id, acts);
+        let job = NewJob {
+            id,
+            model: self.model,
+            recipe: json!("a recipe"),
+            plan: json!({"job": id.to_string()}),
+            need_memory_bytes: 1,
+            techniques: vec!["affine".into()],
+            metadata: BTreeMap::new(),
+            priority: 0,
+            dedupe_key: None,
+            traceparent: None,
+            idempotency: None,
+            created_at: SystemClock.now(),
+        };
+        self.rows.enqueue(&job, 100).await.expect("enqueues");
+        self.wake.notify_waiters();
+        id
+    }
+
+    /// The job once it is over.
+    pub(super) async fn over(&self, id: JobId) -> Job {
+        let wait = async {
+            loop {
+                let job = self.rows.job(id).await.expect("known");
+                if job.state.is_terminal() {
+                    return job;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait)
+            .await
+            .expect("the job is stuck")
+    }
+
+    pub(super) async fn messages(&self, id: JobId) -> Vec<String> {
+        let events = self.rows.list_events(id, 0, 1000).await.expect("lists");
+        let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
+        assert_eq!(seqs, (1..=events.len() as u64).collect::<Vec<_>>());
+        events.into_iter().map(|event| event.message).collect()
+    }
+}

@@ -1,0 +1,184 @@
+//! Whole attempts on a real SQLite store and a real blob folder, with an engine that does what a test says.
+
+mod house;
+mod matrix;
+mod script;
+
+use std::time::Duration;
+
+use house::{House, OUTPUT};
+use modelpress_engine::Error;
+use script::Act;
+
+use crate::domain::ports::{Blobs as _, Store as _};
+use crate::domain::queue::{Queue as _, Silent};
+use crate::domain::{JobId, JobState};
+
+const SOON: Duration = Duration::from_mins(1);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_becomes_an_artifact() {
+    let house = House::new(1).await;
+    let id = house.enqueue(&[Act::Make]).await;
+    let job = house.over(id).await;
+    assert_eq!(job.state, JobState::Succeeded, "{job:?}");
+    let artifact = house.rows.artifact(job.artifacts[0]).await.expect("published");
+    assert_eq!(
+        (artifact.job, artifact.model, artifact.format.as_str()),
+        (id, house.model, "gguf")
+    );
+    let path = house.blobs.path(&artifact.files[0].digest).await.expect("stored");
+    assert_eq!(std::fs::read(path).expect("reads"), OUTPUT);
+    assert_eq!(house.rows.report(id).await.expect("published")["made"], true);
+    assert_eq!((job.progress.bytes_done, job.progress.bytes_total), (8, 8));
+    assert_eq!(
+        house.messages(id).await,
+        [
+            "job is queued",
+            "job is running",
+            "stage compress began",
+            "a remark",
+            "job is succeeded"
+        ]
+    );
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_change_is_not_tried_again() {
+    let house = House::new(1).await;
+    let id = house
+        .enqueue(&[Act::Fail(Error::bad_input("nan_weight", "tensor x holds a NaN"))])
+        .await;
+    let job = house.over(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Failed, 1));
+    let failure = job.failure.expect("failed");
+    assert_eq!(
+        (failure.code.as_str(), failure.message.as_str()),
+        ("nan_weight", "tensor x holds a NaN")
+    );
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_pass_is_tried_again() {
+    let house = House::new(1).await;
+    let full = || {
+        Act::Fail(Error::new(
+            modelpress_engine::Class::Resources,
+            "disk_full",
+            "no space",
+        ))
+    };
+    let id = house.enqueue(&[full(), Act::Make]).await;
+    let job = house.over(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Succeeded, 2));
+    let id = house.enqueue(&[full(), full(), full()]).await;
+    let job = house.over(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Failed, 3));
+    assert_eq!(job.failure.expect("failed").code, "disk_full");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_is_tried_once_more_and_then_ours() {
+    let house = House::new(1).await;
+    let id = house.enqueue(&[Act::Panic, Act::Panic, Act::Make]).await;
+    let job = house.over(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Failed, 2));
+    let failure = job.failure.expect("failed");
+    assert_eq!(failure.code, "internal");
+    assert!(!failure.message.contains("on purpose"), "{}", failure.message);
+    // The worker itself goes on.
+    let next = house.enqueue(&[Act::Make]).await;
+    assert_eq!(house.over(next).await.state, JobState::Succeeded);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_job_stops() {
+    let house = House::new(1).await;
+    let id = house.enqueue(&[Act::UntilStopped]).await;
+    house.script.begun(id).await;
+    house.rows.cancel_job(id, "a test").await.expect("cancels");
+    house.wake.notify_waiters();
+    let job = house.over(id).await;
+    assert_eq!((job.state, job.artifacts.len()), (JobState::Cancelled, 0));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_that_lost_its_lease_writes_nothing() {
+    let house = House::new(1).await;
+    let id = house.enqueue(&[Act::UntilStopped, Act::Make]).await;
+    house.script.begun(id).await;
+    house.rows.reap(Silent::Everyone).await.expect("reaps");
+    house.wake.notify_waiters();
+    let job = house.over(id).await;
+    assert_eq!(
+        (job.state, job.attempt, job.artifacts.len()),
+        (JobState::Succeeded, 2, 1)
+    );
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_gives_the_attempt_back() {
+    let mut house = House::new(1).await;
+    let id = house.enqueue(&[Act::UntilStopped, Act::Make]).await;
+    house.script.begun(id).await;
+    house.release(Duration::ZERO).await;
+    let job = house.rows.job(id).await.expect("known");
+    assert_eq!((job.state, job.attempt), (JobState::Queued, 0));
+    house.hire();
+    let job = house.over(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Succeeded, 1));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_with_grace_lets_the_attempt_end() {
+    let mut house = House::new(1).await;
+    let id = house.enqueue(&[Act::WhenTold]).await;
+    let waiting = house.enqueue(&[Act::Make]).await;
+    house.script.begun(id).await;
+    let script = house.script.clone();
+    let tell = async {
+        script.tell();
+    };
+    tokio::join!(house.release(SOON), tell);
+    assert_eq!(
+        house.rows.job(id).await.expect("known").state,
+        JobState::Succeeded
+    );
+    assert_eq!(
+        house.rows.job(waiting).await.expect("known").state,
+        JobState::Queued
+    );
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn never_more_attempts_than_workers() {
+    let house = House::new(2).await;
+    let mut ids: Vec<JobId> = Vec::new();
+    for _ in 0..12 {
+        ids.push(house.enqueue(&[Act::Make]).await);
+    }
+    for id in ids {
+        assert_eq!(house.over(id).await.state, JobState::Succeeded);
+    }
+    assert!((1..=2).contains(&house.script.most_at_once()));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_whose_bytes_are_gone_fails_with_a_code() {
+    let house = House::new(0).await;
+    let id = house.enqueue(&[Act::Make]).await;
+    house.lose_the_model();
+    let house = house.with_workers(1);
+    let job = house.over(id).await;
+    assert_eq!(job.failure.expect("failed").code, "file_missing");
+    house.close().await;
+}

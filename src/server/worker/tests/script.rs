@@ -1,0 +1,139 @@
+//! An engine that follows a script: one act an attempt.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use modelpress_engine::{Artifact, ArtifactFile, Error, Observer as _};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+
+use super::super::Watch;
+use super::super::engine::{Engine, Fault, Made, Work};
+use super::house::OUTPUT;
+use crate::domain::JobId;
+use crate::domain::model::hex;
+
+/// What an attempt does.
+#[derive(Debug, Clone)]
+pub(super) enum Act {
+    Make,
+    Fail(Error),
+    Panic,
+    /// Works until it should stop.
+    UntilStopped,
+    /// Works until the test says so.
+    WhenTold,
+}
+
+/// The engine. Plans are the ids of their jobs.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    acts: Mutex<HashMap<String, VecDeque<Act>>>,
+    begun: Mutex<HashSet<String>>,
+    news: Notify,
+    told: AtomicBool,
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Script {
+    pub(super) fn write(&self, job: JobId, acts: &[Act]) {
+        let acts = acts.iter().cloned().collect();
+        let mut all = self.acts.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(job.to_string(), acts);
+    }
+
+    /// Until an attempt at the job is at work.
+    pub(super) async fn begun(&self, job: JobId) {
+        loop {
+            let news = self.news.notified();
+            if self.begun.lock().expect("whole").contains(&job.to_string()) {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    pub(super) fn tell(&self) {
+        self.told.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn most_at_once(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+
+    fn act(&self, job: &str) -> Act {
+        let mut acts = self.acts.lock().unwrap_or_else(PoisonError::into_inner);
+        acts.get_mut(job)
+            .and_then(VecDeque::pop_front)
+            .unwrap_or(Act::Make)
+    }
+
+    fn play(&self, work: &Work, watch: &Watch) -> Result<Made, Fault> {
+        let job = work.plan["job"].as_str().unwrap_or_default();
+        watch.stage("compress", 0, 1);
+        watch.advanced(4, 8, "half");
+        let act = self.act(job);
+        self.begun.lock().expect("whole").insert(job.to_owned());
+        self.news.notify_waiters();
+        match act {
+            Act::Make => {}
+            Act::Fail(error) => return Err(error.into()),
+            Act::Panic => panic!("on purpose"),
+            Act::UntilStopped => {
+                while !watch.should_stop() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                return Err(Error::cancelled().into());
+            }
+            Act::WhenTold => {
+                while !self.told.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
+        watch.event(modelpress_engine::Level::Info, "a remark", json!({}));
+        watch.advanced(8, 8, "all");
+        Ok(made(work))
+    }
+}
+
+/// Two files, like every artifact: the weights and their papers.
+fn made(work: &Work) -> Made {
+    let file = |name: &str, bytes: &[u8]| {
+        let path = work.out.join(name);
+        std::fs::write(&path, bytes).expect("scratch space");
+        ArtifactFile {
+            name: name.into(),
+            path,
+            bytes: bytes.len() as u64,
+            sha256: hex(&Sha256::digest(bytes)),
+        }
+    };
+    Made {
+        artifacts: vec![Artifact {
+            format: "gguf".into(),
+            files: vec![file("model.gguf", OUTPUT), file("modelpress.json", b"{}")],
+        }],
+        report: json!({"made": true}),
+        saved_bytes: 3,
+    }
+}
+
+impl Engine for Script {
+    fn techniques(&self) -> Vec<String> {
+        vec!["affine".into()]
+    }
+
+    fn run(&self, work: &Work, watch: &Watch) -> Result<Made, Fault> {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        // Also when it panics.
+        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.play(work, watch)));
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        made.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
