@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
@@ -18,12 +19,21 @@ use tokio_util::task::TaskTracker;
 use crate::blobs::{LocalBlobs, sweep};
 use crate::config::{Config, Database};
 use crate::domain::ports::{Store, StoreError, SystemClock};
+use crate::domain::queue::{Queue, Retention};
 use crate::http::listen::{self, Door};
 use crate::http::page::Cursors;
 use crate::http::state::{AppState, Parts};
+use crate::queue::reap::Neighbours;
 use crate::store::Rows;
 use crate::telemetry::Metrics;
-use crate::{http, store};
+use crate::worker::{Kit, Pool, PoolError};
+use crate::{http, store, worker};
+
+/// How long jobs are kept after their end.
+const RETENTION: Retention = Retention {
+    succeeded: Some(Duration::from_hours(24 * 30)),
+    unsuccessful: Some(Duration::from_hours(24 * 90)),
+};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +47,9 @@ pub enum AppError {
     /// The database cannot be used.
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// The workers cannot work.
+    #[error("workers: {0}")]
+    Workers(#[from] PoolError),
     /// Two metrics have one name.
     #[error("metrics: {0}")]
     Metrics(#[from] crate::telemetry::metrics::MetricsError),
@@ -47,6 +60,8 @@ pub enum AppError {
 pub struct App {
     state: AppState,
     config: Config,
+    /// None over a store that only answers requests.
+    workers: Option<Pool>,
     listener: TcpListener,
     metrics_listener: Option<TcpListener>,
 }
@@ -54,12 +69,20 @@ pub struct App {
 impl App {
     /// Opens everything and binds the addresses; requests wait in the socket until [`App::run`].
     pub async fn start(config: Config) -> Result<Self, AppError> {
-        let store = open_store(&config).await?;
-        Self::start_with(config, Arc::new(store)).await
+        let rows = Arc::new(open_store(&config).await?);
+        Self::bind(config, rows.clone(), Some(rows)).await
     }
 
-    /// The same over a store that is open already.
+    /// The same over a store that is open already, without workers.
     pub async fn start_with(config: Config, store: Arc<dyn Store>) -> Result<Self, AppError> {
+        Self::bind(config, store, None).await
+    }
+
+    async fn bind(
+        config: Config,
+        store: Arc<dyn Store>,
+        queue: Option<Arc<dyn Queue>>,
+    ) -> Result<Self, AppError> {
         let state = state(&config, store)?;
         let listener = bind(config.listen).await?;
         let metrics_listener = match config.metrics_listen {
@@ -67,6 +90,7 @@ impl App {
             None => None,
         };
         Ok(Self {
+            workers: queue.map(|queue| hire(&state, &config, queue)).transpose()?,
             state,
             config,
             listener,
@@ -81,22 +105,16 @@ impl App {
 
     /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the process.
     pub async fn run_until_signal(self) {
-        self.run(async {
-            signal().await;
-            tokio::spawn(async {
-                signal().await;
-                tracing::warn!("second signal: ending at once");
-                std::process::exit(130);
-            });
-        })
-        .await;
+        self.run(first_signal()).await;
     }
 
-    /// Serves until `stop`, then drains: not ready, no new requests, running ones finish, loops end.
+    /// Serves until `stop`, then drains: not ready, no new requests, running ones finish, workers give their jobs
+    /// back, loops end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self {
             state,
             config,
+            workers,
             listener,
             metrics_listener,
         } = self;
@@ -122,6 +140,9 @@ impl App {
             stop.await;
             tracing::info!(grace_seconds = config.drain.as_secs(), "draining");
             state.drain.cancel();
+            if let Some(workers) = workers {
+                workers.release(config.drain).await;
+            }
         };
         tokio::join!(server, drain);
         loops.cancel();
@@ -129,6 +150,59 @@ impl App {
         tasks.wait().await;
         tracing::info!("stopped");
     }
+}
+
+/// Runs workers without the API until SIGTERM or SIGINT, then gives their jobs back.
+pub async fn run_workers_until_signal(config: Config) -> Result<(), AppError> {
+    let rows = Arc::new(open_store(&config).await?);
+    let state = state(&config, rows.clone())?;
+    let (tasks, loops) = (TaskTracker::new(), CancellationToken::new());
+    if let Some(address) = config.metrics_listen {
+        let door = Door {
+            connections: config.limits.connections,
+            header: config.limits.header,
+            grace: config.drain,
+            open: state.metrics.http_connections.clone(),
+        };
+        let router = http::metrics_router(state.clone());
+        tasks.spawn(listen::serve(bind(address).await?, router, door, loops.clone()));
+    }
+    let workers = hire(&state, &config, rows)?;
+    tracing::info!(workers = config.workers.count, database = ?config.database, "working");
+    first_signal().await;
+    tracing::info!(grace_seconds = config.drain.as_secs(), "draining");
+    workers.release(config.drain).await;
+    loops.cancel();
+    tasks.close();
+    tasks.wait().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Starts the workers that the configuration asks for, and the loops that look after the queue.
+fn hire(state: &AppState, config: &Config, queue: Arc<dyn Queue>) -> Result<Pool, PoolError> {
+    Pool::start(Kit {
+        queue,
+        blobs: state.blobs.clone(),
+        clock: state.clock.clone(),
+        metrics: state.metrics.clone(),
+        engine: Arc::new(worker::engine::Real),
+        wake: state.wake.clone(),
+        probe: worker::probe::from_env(),
+        chance: rand::random,
+        settings: worker::Settings {
+            workers: config.workers.count,
+            threads: config.workers.threads,
+            memory_bytes: config.workers.memory_bytes,
+            ttl: config.workers.lease,
+            scratch: config.scratch_dir(),
+            neighbours: match config.database {
+                Database::Sqlite(_) => Neighbours::None,
+                Database::Postgres(_) => Neighbours::Some,
+            },
+            retention: RETENTION,
+        },
+    })
 }
 
 /// Opens the database and brings its schema up to date.
@@ -202,6 +276,16 @@ fn sweeper(state: &AppState) -> sweep::Sweeper {
         upload_age: state.limits.upload_age,
         metrics: state.metrics.clone(),
     }
+}
+
+/// Waits for SIGTERM or SIGINT; from then on another one ends the process.
+async fn first_signal() {
+    signal().await;
+    tokio::spawn(async {
+        signal().await;
+        tracing::warn!("second signal: ending at once");
+        std::process::exit(130);
+    });
 }
 
 /// Waits for SIGTERM or SIGINT.

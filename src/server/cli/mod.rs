@@ -14,6 +14,7 @@ mod progress;
 mod recipe;
 mod serve;
 mod summary;
+mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,6 +58,8 @@ pub struct Cli {
 enum Command {
     /// Run the server: API, pages and, unless told otherwise, workers
     Serve(ConfigArgs),
+    /// Run workers only, beside servers on the same PostgreSQL database and blob folder
+    Worker(ConfigArgs),
     /// Compress a model here and now, without a server
     Compress(compress::CompressArgs),
     /// Print what a recipe would do to a model
@@ -119,6 +122,7 @@ impl From<std::io::Error> for Failure {
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Worker(args) => worker::run(args),
         Command::Compress(args) => compress::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Migrate(args) => migrate::run(args),
