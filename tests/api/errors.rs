@@ -195,3 +195,32 @@ async fn a_json_body_that_falls_silent_is_ended() {
         assert_eq!(response.headers()["content-type"], "application/problem+json");
     }
 }
+
+#[tokio::test]
+async fn a_client_that_sends_everything_first_still_sees_the_refusal() {
+    let app = TestApp::start().await;
+    let id = app.draft().await;
+    for path in [
+        format!("/v1/models/{id}/files/..%2fx"),
+        "/v1/models/mdl_x/files/a".into(),
+        "/nowhere".into(),
+    ] {
+        let address = app.address;
+        let client = tokio::task::spawn_blocking(move || {
+            use std::io::{Read as _, Write as _};
+            let mut socket = std::net::TcpStream::connect(address).expect("connects");
+            let bytes = vec![7u8; 32 << 20];
+            let head = format!(
+                "PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                bytes.len()
+            );
+            socket.write_all(head.as_bytes()).expect("sent");
+            socket.write_all(&bytes).expect("everything is taken");
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).expect("answers");
+            answer
+        });
+        let answer = client.await.expect("no panic");
+        assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+}

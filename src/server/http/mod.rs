@@ -9,6 +9,7 @@ pub mod engine;
 pub mod headers;
 pub mod input;
 pub mod limits;
+pub mod linger;
 pub mod listen;
 pub mod observe;
 pub mod openapi;
@@ -53,6 +54,7 @@ pub fn router(state: AppState) -> Router {
         })
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(limits::no_cache_by_default))
+        .layer(from_fn(linger::linger))
         .layer(from_fn_with_state(metrics, observe::observe))
         .with_state(state)
 }
