@@ -9,7 +9,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
@@ -19,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::blobs::{LocalBlobs, sweep};
 use crate::config::{Config, Database};
 use crate::domain::ports::{Store, StoreError, SystemClock};
-use crate::domain::queue::{Queue, Retention};
+use crate::domain::queue::Queue;
 use crate::http::listen::{self, Door};
 use crate::http::page::Cursors;
 use crate::http::state::{AppState, Parts};
@@ -28,12 +27,6 @@ use crate::store::Rows;
 use crate::telemetry::Metrics;
 use crate::worker::{Kit, Pool, PoolError};
 use crate::{http, store, worker};
-
-/// How long jobs are kept after their end.
-const RETENTION: Retention = Retention {
-    succeeded: Some(Duration::from_hours(24 * 30)),
-    unsuccessful: Some(Duration::from_hours(24 * 90)),
-};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -121,12 +114,7 @@ impl App {
         let tasks = TaskTracker::new();
         let loops = CancellationToken::new();
         tasks.spawn(sweep::run(sweeper(&state), loops.clone()));
-        let door = Door {
-            connections: config.limits.connections,
-            header: config.limits.header,
-            grace: config.drain,
-            open: state.metrics.http_connections.clone(),
-        };
+        let door = door(&state, &config);
         if let Some(listener) = metrics_listener {
             // Until the very end: monitoring should see the drain.
             let router = http::metrics_router(state.clone());
@@ -158,19 +146,19 @@ pub async fn run_workers_until_signal(config: Config) -> Result<(), AppError> {
     let state = state(&config, rows.clone())?;
     let (tasks, loops) = (TaskTracker::new(), CancellationToken::new());
     if let Some(address) = config.metrics_listen {
-        let door = Door {
-            connections: config.limits.connections,
-            header: config.limits.header,
-            grace: config.drain,
-            open: state.metrics.http_connections.clone(),
-        };
         let router = http::metrics_router(state.clone());
-        tasks.spawn(listen::serve(bind(address).await?, router, door, loops.clone()));
+        tasks.spawn(listen::serve(
+            bind(address).await?,
+            router,
+            door(&state, &config),
+            loops.clone(),
+        ));
     }
     let workers = hire(&state, &config, rows)?;
     tracing::info!(workers = config.workers.count, database = ?config.database, "working");
     first_signal().await;
     tracing::info!(grace_seconds = config.drain.as_secs(), "draining");
+    state.drain.cancel();
     workers.release(config.drain).await;
     loops.cancel();
     tasks.close();
@@ -200,7 +188,7 @@ fn hire(state: &AppState, config: &Config, queue: Arc<dyn Queue>) -> Result<Pool
                 Database::Sqlite(_) => Neighbours::None,
                 Database::Postgres(_) => Neighbours::Some,
             },
-            retention: RETENTION,
+            retention: config.retention,
         },
     })
 }
@@ -258,6 +246,15 @@ fn kept_secret(path: &Path) -> io::Result<Vec<u8>> {
             file.write_all(&secret)?;
             Ok(secret.to_vec())
         }
+    }
+}
+
+fn door(state: &AppState, config: &Config) -> Door {
+    Door {
+        connections: config.limits.connections,
+        header: config.limits.header,
+        grace: config.drain,
+        open: state.metrics.http_connections.clone(),
     }
 }
 

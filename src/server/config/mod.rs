@@ -4,6 +4,7 @@
 //! Must not know: what the settings switch on; no I/O beyond reading the file.
 //! Invariant: a [`Config`] that exists is usable, and printing it never shows a secret.
 
+mod check;
 mod settings;
 mod size;
 
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use settings::Settings;
+
+use crate::domain::queue::Retention;
 pub use size::ByteSize;
 
 /// Where jobs, models and artifacts are recorded.
@@ -107,6 +110,8 @@ pub struct Config {
     pub limits: Limits,
     /// In-process workers.
     pub workers: Workers,
+    /// How long jobs are kept.
+    pub retention: Retention,
     /// Time that running requests get at shutdown.
     pub drain: Duration,
     /// Log line format.

@@ -10,6 +10,9 @@ use std::time::Duration;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::queue::Retention;
+
+use super::check::{address, allowed, at_least_one, database, days, in_days, memory, seconds, threads};
 use super::{ByteSize, Config, ConfigError, Database, Limits, LogFormat, Workers, redact_url};
 
 /// What a file or a command line may say. Each setting is also the variable `MODELPRESS_<NAME>`.
@@ -189,6 +192,23 @@ pub struct Settings {
     )]
     pub lease_seconds: Option<u64>,
 
+    /// Days that succeeded jobs, with their artifacts, are kept; 0 = for ever [default: 30]
+    #[arg(
+        long,
+        env = "MODELPRESS_KEEP_SUCCEEDED_DAYS",
+        value_name = "N",
+        help_heading = "Workers"
+    )]
+    pub keep_succeeded_days: Option<u64>,
+    /// Days that failed and cancelled jobs are kept; 0 = for ever [default: 90]
+    #[arg(
+        long,
+        env = "MODELPRESS_KEEP_UNSUCCESSFUL_DAYS",
+        value_name = "N",
+        help_heading = "Workers"
+    )]
+    pub keep_unsuccessful_days: Option<u64>,
+
     /// How log lines look [default: auto]
     #[arg(long, env = "MODELPRESS_LOG_FORMAT", value_enum, help_heading = "Logging")]
     pub log_format: Option<LogFormat>,
@@ -235,6 +255,8 @@ impl Settings {
             worker_threads: self.worker_threads.or(other.worker_threads),
             worker_memory_bytes: self.worker_memory_bytes.or(other.worker_memory_bytes),
             lease_seconds: self.lease_seconds.or(other.lease_seconds),
+            keep_succeeded_days: self.keep_succeeded_days.or(other.keep_succeeded_days),
+            keep_unsuccessful_days: self.keep_unsuccessful_days.or(other.keep_unsuccessful_days),
             log_format: self.log_format.or(other.log_format),
             log_filter: self.log_filter.or(other.log_filter),
         }
@@ -262,6 +284,10 @@ impl Settings {
                 threads: threads(self.worker_threads.unwrap_or(0)),
                 memory_bytes: memory(self.worker_memory_bytes),
                 lease: seconds("lease_seconds", self.lease_seconds, 60, 3)?,
+            },
+            retention: Retention {
+                succeeded: days(self.keep_succeeded_days, 30),
+                unsuccessful: days(self.keep_unsuccessful_days, 90),
             },
             drain: seconds("drain_seconds", self.drain_seconds, 20, 0)?,
             log_format: self.log_format.unwrap_or_default(),
@@ -314,76 +340,10 @@ impl Settings {
             worker_threads: Some(config.workers.threads),
             worker_memory_bytes: Some(ByteSize(config.workers.memory_bytes)),
             lease_seconds: secs(config.workers.lease),
+            keep_succeeded_days: Some(in_days(config.retention.succeeded)),
+            keep_unsuccessful_days: Some(in_days(config.retention.unsuccessful)),
             log_format: Some(config.log_format),
             log_filter: Some(config.log_filter.clone()),
         }
-    }
-}
-
-fn database(url: Option<&str>, data_dir: &Path) -> Result<Database, ConfigError> {
-    match url {
-        None | Some("") => Ok(Database::Sqlite(data_dir.join("modelpress.db"))),
-        Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-            Ok(Database::Postgres(url.to_owned()))
-        }
-        Some(url) => match url
-            .strip_prefix("sqlite://")
-            .or_else(|| url.strip_prefix("sqlite:"))
-        {
-            Some(path) if !path.is_empty() => Ok(Database::Sqlite(path.into())),
-            _ => Err(ConfigError::new(
-                "database_url",
-                "must start with postgres:// or sqlite:",
-            )),
-        },
-    }
-}
-
-fn address(key: &str, text: &str) -> Result<std::net::SocketAddr, ConfigError> {
-    text.parse().map_err(|_e| {
-        ConfigError::new(
-            key,
-            format!("{text:?} is not an address; write for example 0.0.0.0:8080"),
-        )
-    })
-}
-
-/// Canonical roots, so that a later comparison cannot be fooled by a link.
-fn allowed(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ConfigError> {
-    paths
-        .iter()
-        .map(|path| {
-            std::fs::canonicalize(path)
-                .map_err(|e| ConfigError::new("allowed_model_paths", format!("{}: {e}", path.display())))
-        })
-        .collect()
-}
-
-fn seconds(key: &str, value: Option<u64>, default: u64, least: u64) -> Result<Duration, ConfigError> {
-    match value.unwrap_or(default) {
-        n if n < least => Err(ConfigError::new(key, format!("must be at least {least}"))),
-        n if n > 86_400 => Err(ConfigError::new(key, "must be at most 86400")),
-        n => Ok(Duration::from_secs(n)),
-    }
-}
-
-fn at_least_one(key: &str, value: Option<usize>, default: usize) -> Result<usize, ConfigError> {
-    match value.unwrap_or(default) {
-        0 => Err(ConfigError::new(key, "must be at least 1")),
-        n => Ok(n),
-    }
-}
-
-fn threads(asked: usize) -> usize {
-    match asked {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        n => n,
-    }
-}
-
-fn memory(asked: Option<ByteSize>) -> u64 {
-    match asked {
-        Some(ByteSize(n)) if n > 0 => n,
-        _ => crate::telemetry::usage::machine_memory_bytes() / 4 * 3,
     }
 }

@@ -1,0 +1,178 @@
+//! The whole job on the server as it is: SQLite, local blobs, workers in the process.
+
+#![expect(
+    clippy::expect_used,
+    reason = "a test stops at the first surprise, in helpers too"
+)]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::time::Duration;
+
+use modelpress_server::config::Settings;
+use modelpress_server::domain::model::hex;
+use reqwest::multipart::{Form, Part};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use support::app::{TestApp, json_of, problem, text};
+
+async fn working() -> TestApp {
+    TestApp::start_with(Settings {
+        workers: Some(1),
+        ..Settings::default()
+    })
+    .await
+}
+
+async fn upload(app: &TestApp, bytes: Vec<u8>) -> Value {
+    let part = Part::bytes(bytes).file_name("model.safetensors");
+    let form = Form::new().part("file", part);
+    let response = app
+        .request(Method::POST, "/v1/models")
+        .multipart(form)
+        .send()
+        .await
+        .expect("answers");
+    json_of(response, StatusCode::CREATED).await
+}
+
+fn asked(model: &Value) -> Value {
+    json!({"model": model["id"], "recipe": "W8A16", "formats": ["safetensors"]})
+}
+
+/// Follows the job's events to their end; answers the job and the stream.
+async fn finish(app: &TestApp, job: &Value) -> (Value, String) {
+    let id = text(&job["id"]);
+    let events = app
+        .request(Method::GET, &format!("/v1/jobs/{id}/events"))
+        .header("accept", "text/event-stream");
+    let response = events.send().await.expect("answers");
+    let stream = tokio::time::timeout(Duration::from_mins(1), response.text())
+        .await
+        .expect("ends")
+        .expect("text");
+    (
+        json_of(app.get(&format!("/v1/jobs/{id}")).await, StatusCode::OK).await,
+        stream,
+    )
+}
+
+#[tokio::test]
+async fn a_model_becomes_an_artifact_with_a_report() {
+    let app = working().await;
+    let model = upload(&app, support::models::small()).await;
+    let plan = json_of(app.post("/v1/plans", &asked(&model)).await, StatusCode::OK).await;
+    let job = json_of(app.post("/v1/jobs", &asked(&model)).await, StatusCode::ACCEPTED).await;
+    let (job, stream) = finish(&app, &job).await;
+    assert_eq!(job["status"], "succeeded", "{job}");
+    assert_eq!(
+        (job["progress"].as_f64(), job["attempt"].as_u64()),
+        (Some(1.0), Some(1))
+    );
+    for word in ["queued", "running", "succeeded"] {
+        assert!(stream.contains(word), "{word}: {stream}");
+    }
+
+    let report = json_of(
+        app.get(&format!("/v1/jobs/{}/report", text(&job["id"]))).await,
+        StatusCode::OK,
+    )
+    .await;
+    assert_eq!(report["totals"]["parameters"], model["parameter_count"]);
+    assert_eq!(
+        report["recipe_hash"], plan["plan"]["recipe_hash"],
+        "what was planned is what ran"
+    );
+    let page = app
+        .request(Method::GET, &format!("/v1/jobs/{}/report", text(&job["id"])))
+        .header("accept", "text/html");
+    let page = page.send().await.expect("answers");
+    assert!(
+        page.headers()["content-security-policy"]
+            .to_str()
+            .expect("ASCII")
+            .starts_with("default-src 'none'")
+    );
+    assert!(page.text().await.expect("text").contains("<svg"));
+
+    let id = text(&job["artifacts"][0]);
+    let artifact = json_of(app.get(&format!("/v1/artifacts/{id}")).await, StatusCode::OK).await;
+    assert_eq!(
+        (artifact["format"].as_str(), &artifact["job"]),
+        (Some("safetensors"), &job["id"])
+    );
+    for file in artifact["files"].as_array().expect("files") {
+        let bytes = app
+            .get(&format!("/v1/artifacts/{id}/files/{}", text(&file["name"])))
+            .await
+            .bytes()
+            .await;
+        let bytes = bytes.expect("bytes");
+        assert_eq!(
+            format!("sha256:{}", hex(&Sha256::digest(&bytes))),
+            text(&file["digest"])
+        );
+        assert_eq!(file["bytes"], bytes.len());
+    }
+    let archive = app.get(&format!("/v1/artifacts/{id}/archive")).await;
+    assert_eq!(
+        archive.content_length(),
+        Some(archive.bytes().await.expect("bytes").len() as u64)
+    );
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn the_same_job_twice_makes_the_same_bytes() {
+    let app = working().await;
+    let model = upload(&app, support::models::small()).await;
+    let mut digests = Vec::new();
+    for _ in 0..2 {
+        let job = json_of(app.post("/v1/jobs", &asked(&model)).await, StatusCode::ACCEPTED).await;
+        let (job, _) = finish(&app, &job).await;
+        let artifact = app
+            .get(&format!("/v1/artifacts/{}", text(&job["artifacts"][0])))
+            .await;
+        digests.push(json_of(artifact, StatusCode::OK).await["digest"].clone());
+    }
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[tokio::test]
+async fn a_job_that_meets_bad_numbers_fails_with_a_code_and_the_server_goes_on() {
+    let app = working().await;
+    let mut bytes = support::models::small();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    let model = upload(&app, bytes).await;
+    let body = json!({"model": model["id"], "formats": ["safetensors"], "recipe": {
+        "stages": [{"technique": "rtn", "options": {"n_bits": 8, "granularity": "channel"}, "targets": ["re:.*"]}]}});
+    let job = json_of(app.post("/v1/jobs", &body).await, StatusCode::ACCEPTED).await;
+    let (job, _) = finish(&app, &job).await;
+    assert_eq!(job["status"], "failed", "{job}");
+    assert!(text(&job["error"]["message"]).contains("c.weight"), "{job}");
+    problem(
+        app.get(&format!("/v1/jobs/{}/report", text(&job["id"]))).await,
+        409,
+        "not_ready",
+    )
+    .await;
+    let model = upload(&app, support::models::small()).await;
+    let job = json_of(app.post("/v1/jobs", &asked(&model)).await, StatusCode::ACCEPTED).await;
+    assert_eq!(finish(&app, &job).await.0["status"], "succeeded");
+}
+
+#[tokio::test]
+async fn equal_work_under_way_is_not_begun_again_when_asked_so() {
+    let app = TestApp::start().await;
+    let model = upload(&app, support::models::small()).await;
+    let mut body = asked(&model);
+    body["deduplicate"] = json!(true);
+    let first = json_of(app.post("/v1/jobs", &body).await, StatusCode::ACCEPTED).await;
+    let second = json_of(app.post("/v1/jobs", &body).await, StatusCode::OK).await;
+    assert_eq!(first["id"], second["id"]);
+    let other = json_of(app.post("/v1/jobs", &asked(&model)).await, StatusCode::ACCEPTED).await;
+    assert_ne!(first["id"], other["id"]);
+}
