@@ -224,3 +224,40 @@ async fn a_client_that_sends_everything_first_still_sees_the_refusal() {
         assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
     }
 }
+
+#[tokio::test]
+async fn requests_that_are_hardly_http_get_an_answer_or_a_closed_connection() {
+    let app = TestApp::start().await;
+    let many = format!(
+        "GET /livez HTTP/1.1\r\nHost: x\r\n{}\r\n",
+        "X-A: b\r\n".repeat(500)
+    );
+    let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(100_000));
+    for request in [
+        "GET /v1/models/%ff HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "GET /v1/jobs/%2e%2e%2f%2e%2e HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "GET /v1/jobs?limit=%zz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "BREW /v1/jobs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "nonsense\r\n\r\n",
+        "\0\0\0\0\r\n\r\n",
+        &many,
+        &long,
+    ] {
+        let mut socket = tokio::net::TcpStream::connect(app.address)
+            .await
+            .expect("connects");
+        socket.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(20), socket.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(ended.is_ok(), "{request:.60}");
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{request:.60}: {answer}"
+        );
+    }
+    assert_eq!(app.get("/livez").await.status(), StatusCode::OK);
+}

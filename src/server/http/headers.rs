@@ -184,6 +184,7 @@ fn matches(range: &str, offer: &str) -> Option<f32> {
 mod tests {
     use super::*;
     use axum::http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
 
     fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -221,6 +222,29 @@ mod tests {
         );
         for wrong in ["sha-256=:AAAA:", "sha-256=AAAA", "sha-256=:***:"] {
             assert!(repr_digest(&headers("repr-digest", &[wrong])).is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_in_a_header_makes_them_fail_otherwise(raw in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let Ok(value) = HeaderValue::from_bytes(&raw) else { return Ok(()) };
+            for name in ["idempotency-key", "repr-digest", "upload-offset", "upload-complete", "accept"] {
+                let mut map = HeaderMap::new();
+                map.insert(HeaderName::from_static(name), value.clone());
+                let codes = [
+                    idempotency_key(&map).err(),
+                    repr_digest(&map).err(),
+                    optional_number(&map, "upload-offset").err(),
+                    boolean(&map, "upload-complete").err(),
+                ];
+                for problem in codes.into_iter().flatten() {
+                    prop_assert_eq!(problem.code(), "header_invalid");
+                }
+                if let Err(problem) = accepted(&map, &["application/json"]) {
+                    prop_assert_eq!(problem.code(), "not_acceptable");
+                }
+            }
         }
     }
 
