@@ -1,7 +1,8 @@
 //! File formats: readers of what is uploaded, writers of what is handed back.
 //!
-//! Owns: the two seams and their lists. Must not know: techniques. Siblings never import each other, but for
-//! `container`, which lays bytes out for all of them.
+//! Owns: the two seams and their lists. Must not know: techniques. Siblings never import each other; what several
+//! need is beside them: laying bytes out, packing codes, the Hugging Face folder and its safetensors files.
+//! Shared by siblings: `container`, `hf_output`, `pack`, `safetensors`.
 //! Invariant: a writer that accepts a plan can write it: everything it cannot hold is refused in `layout`.
 //!
 //! A format is one file and one line in [`READERS`] or [`WRITERS`]. They are two lists because most formats are

@@ -7,6 +7,7 @@ pub mod affine;
 pub mod float8;
 pub mod ggml;
 pub mod nf4;
+mod wide;
 
 use crate::error::{Error, Result};
 

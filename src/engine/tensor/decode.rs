@@ -8,8 +8,8 @@ use crate::kernels::ggml;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
-/// Decodes rows of `cols` elements. `src` must hold exactly the bytes of `dst.len()` elements.
-pub fn decode(dtype: DType, src: &[u8], cols: usize, dst: &mut [f32]) {
+/// Decodes whole rows. `src` must hold exactly the bytes of `dst.len()` elements.
+pub fn decode(dtype: DType, src: &[u8], dst: &mut [f32]) {
     match dtype {
         DType::F32 => each::<4>(src, dst, f32::from_le_bytes),
         DType::F64 => each::<8>(src, dst, |b| f64::from_le_bytes(b) as f32),
@@ -27,7 +27,7 @@ pub fn decode(dtype: DType, src: &[u8], cols: usize, dst: &mut [f32]) {
         DType::U32 => each::<4>(src, dst, |b| u32::from_le_bytes(b) as f32),
         DType::U16 => each::<2>(src, dst, |b| f32::from(u16::from_le_bytes(b))),
         DType::U8 | DType::Bool => each::<1>(src, dst, |b| f32::from(b[0])),
-        DType::Ggml(ty) => ggml::dequantize_rows(ty, src, cols, dst),
+        DType::Ggml(ty) => ggml::dequantize_rows(ty, src, dst),
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
 
     fn one(dtype: DType, bytes: &[u8]) -> f32 {
         let mut out = [0.0];
-        decode(dtype, bytes, 1, &mut out);
+        decode(dtype, bytes, &mut out);
         out[0]
     }
 
@@ -122,7 +122,7 @@ mod tests {
         let mut bytes = Vec::new();
         assert!(encode_dense(DType::F16, &many, &mut bytes));
         let mut back = vec![0.0; many.len()];
-        decode(DType::F16, &bytes, many.len(), &mut back);
+        decode(DType::F16, &bytes, &mut back);
         assert_eq!(back, many);
     }
 }

@@ -87,7 +87,7 @@ impl Rows for SourceRows<'_> {
         })?;
         let mut raw = vec![0; out.len() / cols.max(1) * row_bytes];
         self.read_bytes((first_row * row_bytes) as u64, &mut raw)?;
-        decode(self.info.dtype, &raw, cols, out);
+        decode(self.info.dtype, &raw, out);
         Ok(())
     }
 }

@@ -68,12 +68,7 @@ impl Rows for Block {
     fn read(&self, first_row: usize, out: &mut [f32]) -> Result<()> {
         let row = self.row_bytes();
         let rows = out.len() / self.cols.max(1);
-        ggml::dequantize_rows(
-            self.ggml_type,
-            &self.blocks[first_row * row..][..rows * row],
-            self.cols,
-            out,
-        );
+        ggml::dequantize_rows(self.ggml_type, &self.blocks[first_row * row..][..rows * row], out);
         Ok(())
     }
 }

@@ -34,12 +34,7 @@ impl Rows for Dense {
             .row_bytes(self.cols)
             .ok_or_else(|| Error::internal("dense row of broken blocks"))?;
         let rows = out.len() / self.cols.max(1);
-        decode(
-            self.dtype,
-            &self.bytes[first_row * row..][..rows * row],
-            self.cols,
-            out,
-        );
+        decode(self.dtype, &self.bytes[first_row * row..][..rows * row], out);
         Ok(())
     }
 }

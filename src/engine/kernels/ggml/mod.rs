@@ -1,11 +1,110 @@
-//! stub
+//! ggml's block types: quantizers, readers and code statistics.
+//!
+//! Owns: the arithmetic and the bit layouts. Must not know: GGUF, which tensor gets which type.
+//! Source: ggml-org/ggml (`ggml-quants.c`, `ggml-common.h`). Invariant: without column importance the bytes are
+//! those ggml's reference quantizers write; with it, those of its importance-weighted ones.
+//!
+//! A block type is one file, or a line in its family's file, and one line in [`kernel_of`].
+
+mod blocks;
+mod codebook;
+mod fp4;
+mod grids;
+mod iq4;
+mod lanes;
+mod legacy;
+mod q2_k;
+mod q3_k;
+mod q4_k;
+mod q6_k;
+mod q8_k;
+mod search;
+mod ternary;
+#[cfg(test)]
+mod tests;
+
 use crate::tensor::GgmlType;
-pub fn quantize_rows(_ty: GgmlType, _src: &[f32], _cols: usize, _imatrix: Option<&[f32]>, _dst: &mut [u8]) {}
-pub fn dequantize_rows(_ty: GgmlType, _src: &[u8], _cols: usize, _dst: &mut [f32]) {}
-pub fn count_codes(_ty: GgmlType, _src: &[u8], _histogram: &mut [u64]) {}
-pub fn code_levels(_ty: GgmlType) -> usize {
-    256
+use blocks::{Kernel, kernel};
+
+/// How much each column of the matrix matters, and how many columns there are.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns<'a> {
+    /// Length of a row.
+    pub count: usize,
+    /// Mean square of each column's activations (an "importance matrix" row); `None` where nothing is known.
+    pub importance: Option<&'a [f32]>,
 }
-pub fn sum_square_step(_ty: GgmlType, _src: &[u8]) -> f64 {
-    0.0
+
+impl<'a> Columns<'a> {
+    /// Importance of `len` columns from the place in the row that element `first` of the flattened rows has.
+    fn at(self, first: usize, len: usize) -> Option<&'a [f32]> {
+        self.importance.map(|all| &all[first % self.count..][..len])
+    }
+}
+
+/// The kernels of a type; `None` for types that cannot be written (see [`GgmlType::can_quantize`]).
+fn kernel_of(ty: GgmlType) -> Option<&'static Kernel> {
+    Some(match ty {
+        GgmlType::IQ4_NL => kernel!(iq4::Iq4Nl),
+        GgmlType::IQ4_XS => kernel!(iq4::Iq4Xs),
+        GgmlType::MXFP4 => kernel!(fp4::Mxfp4),
+        GgmlType::NVFP4 => kernel!(fp4::Nvfp4),
+        GgmlType::Q1_0 => kernel!(ternary::Q1_0),
+        GgmlType::Q2_0 => kernel!(ternary::Q2_0),
+        GgmlType::Q2_K => kernel!(q2_k::Q2K),
+        GgmlType::Q3_K => kernel!(q3_k::Q3K),
+        GgmlType::Q4_0 => kernel!(legacy::Q4_0),
+        GgmlType::Q4_1 => kernel!(legacy::Q4_1),
+        GgmlType::Q4_K => kernel!(q4_k::Q4K),
+        GgmlType::Q5_0 => kernel!(legacy::Q5_0),
+        GgmlType::Q5_1 => kernel!(legacy::Q5_1),
+        GgmlType::Q5_K => kernel!(q4_k::Q5K),
+        GgmlType::Q6_K => kernel!(q6_k::Q6K),
+        GgmlType::Q8_0 => kernel!(legacy::Q8_0),
+        GgmlType::TQ1_0 => kernel!(ternary::Tq1_0),
+        GgmlType::TQ2_0 => kernel!(ternary::Tq2_0),
+        _ => return None,
+    })
+}
+
+/// Quantizes whole rows of `cols` values to `ty`. `importance` has one weight a column.
+///
+/// `dst` holds exactly the blocks of `src`; a type that cannot be written leaves it as it is.
+pub fn quantize_rows(ty: GgmlType, src: &[f32], cols: usize, importance: Option<&[f32]>, dst: &mut [u8]) {
+    let columns = Columns {
+        count: cols.max(1),
+        importance,
+    };
+    if let Some(kernel) = kernel_of(ty) {
+        (kernel.quantize)(src, columns, dst);
+    }
+}
+
+/// Reads whole blocks of any block type as f32.
+pub fn dequantize_rows(ty: GgmlType, src: &[u8], dst: &mut [f32]) {
+    match kernel_of(ty) {
+        Some(kernel) => (kernel.dequantize)(src, dst),
+        None => codebook::dequantize(ty, src, dst),
+    }
+}
+
+/// Adds the codes of whole blocks to a histogram of [`code_levels`] entries.
+pub fn count_codes(ty: GgmlType, src: &[u8], histogram: &mut [u64]) {
+    if let Some(kernel) = kernel_of(ty) {
+        (kernel.count)(src, histogram);
+    }
+}
+
+/// Number of codes of a type; 0 for types that are only read.
+pub fn code_levels(ty: GgmlType) -> usize {
+    kernel_of(ty).map_or(0, |kernel| kernel.levels)
+}
+
+/// Sum over the elements of the squared quantization step, as the stored scales give it.
+pub fn sum_square_step(ty: GgmlType, src: &[u8]) -> f64 {
+    let mut sum = 0.0;
+    if let Some(kernel) = kernel_of(ty) {
+        (kernel.square_steps)(src, &mut sum);
+    }
+    sum
 }

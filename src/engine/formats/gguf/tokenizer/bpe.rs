@@ -4,9 +4,9 @@
 
 use serde_json::Value as Json;
 
-use super::super::error::GgufError;
 use super::vocab::{Slots, Token, added_of_json, entries, kind};
 use super::{Converted, Target, pre, unsupported, value_error};
+use crate::formats::gguf::error::GgufError;
 
 /// True for a BPE model behind a `ByteLevel` pre-tokenizer or decoder.
 pub(super) fn recognise(json: &Json) -> bool {

@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 
-use super::super::error::GgufError;
+use crate::formats::gguf::error::GgufError;
 
 /// The tokenizer files of a checkpoint, parsed. All may be absent.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,7 @@
 //!
 //! Field numbers: `sentencepiece_model.proto` of google/sentencepiece.
 
-use super::super::error::GgufError;
+use crate::formats::gguf::error::GgufError;
 
 /// One piece of the vocabulary.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,10 +9,10 @@ use std::collections::HashMap;
 
 use serde_json::Value as Json;
 
-use super::super::error::GgufError;
-use super::super::value::{Metadata, Value};
 use super::files::TokenizerFiles;
 use super::{Converted, Target, unsupported};
+use crate::formats::gguf::error::GgufError;
+use crate::formats::gguf::value::{Metadata, Value};
 
 /// Role in the Hugging Face files, and in the GGUF key.
 const ROLES: &[(&str, &str)] = &[

@@ -7,12 +7,12 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value as Json;
 
-use super::super::error::GgufError;
 use super::bpe::merges;
 use super::files::TokenizerFiles;
 use super::sentencepiece::{Piece, parse};
 use super::vocab::{Added, Slots, Token, Vocab, added_of_files, added_of_json, entries, kind};
 use super::{Converted, Target, pre, unsupported, value_error};
+use crate::formats::gguf::error::GgufError;
 
 /// `tokenizer.ggml.pre` of every sentencepiece model.
 const PRE: &str = "default";

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 
 use serde_json::Value as Json;
 
-use super::super::error::GgufError;
 use super::files::TokenizerFiles;
 use super::value_error;
+use crate::formats::gguf::error::GgufError;
 
 /// Most tokens. The largest vocabularies in use have about 260 000.
 pub const MAX_TOKENS: u32 = 1 << 24;
