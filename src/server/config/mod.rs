@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use settings::Settings;
+pub use size::ByteSize;
 
 use crate::domain::queue::Retention;
-pub use size::ByteSize;
+use crate::telemetry::LogFormat;
 
 /// Where jobs, models and artifacts are recorded.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,21 +35,6 @@ impl fmt::Debug for Database {
             Self::Postgres(url) => write!(f, "{}", redact_url(url)),
         }
     }
-}
-
-/// How log lines look.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize, serde::Serialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// Pretty on a terminal, JSON otherwise.
-    #[default]
-    Auto,
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Pretty,
 }
 
 /// Bounds on what a client may send.

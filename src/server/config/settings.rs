@@ -11,9 +11,10 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::queue::Retention;
+use crate::telemetry::LogFormat;
 
 use super::check::{address, allowed, at_least_one, database, days, in_days, memory, seconds, threads};
-use super::{ByteSize, Config, ConfigError, Database, Limits, LogFormat, Workers, redact_url};
+use super::{ByteSize, Config, ConfigError, Database, Limits, Workers, redact_url};
 
 /// What a file or a command line may say. Each setting is also the variable `MODELPRESS_<NAME>`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize, Serialize)]

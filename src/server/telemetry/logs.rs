@@ -1,6 +1,6 @@
 //! Log lines on stderr: JSON for machines, pretty for people.
 //!
-//! Owns: the choice of format and filter.
+//! Owns: the formats; the choice of format and filter.
 //! Must not know: what is logged.
 //! Invariant: installed at most once a process; later calls change nothing.
 
@@ -8,7 +8,20 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::LogFormat;
+/// How log lines look.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize, serde::Serialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
 
 /// The filter directives cannot be read.
 #[derive(Debug, thiserror::Error)]

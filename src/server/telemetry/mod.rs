@@ -8,5 +8,5 @@ mod logs;
 pub mod metrics;
 pub mod usage;
 
-pub use logs::{LogError, start};
+pub use logs::{LogError, LogFormat, start};
 pub use metrics::Metrics;

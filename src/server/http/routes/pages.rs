@@ -10,10 +10,10 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use sha2::{Digest as _, Sha256};
 
-use super::super::conditional::{self, Answer};
-use super::super::problem::Problem;
-use super::super::state::AppState;
 use crate::dashboard::{ASSETS, Asset, DOCS, HOME, POLICY};
+use crate::http::conditional::{self, Answer};
+use crate::http::problem::Problem;
+use crate::http::state::AppState;
 
 /// The page routes; they are no part of the API.
 pub fn routes() -> axum::Router<AppState> {

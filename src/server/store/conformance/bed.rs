@@ -12,10 +12,10 @@ use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::super::{Rows, postgres, sqlite};
 use crate::domain::ports::{Commit, Enqueued, Store as _, StoreError};
 use crate::domain::queue::{Beat, Claim, End, Ending, Lease, Node, Publication, Queue as _, QueueError};
 use crate::domain::*;
+use crate::store::{Rows, postgres, sqlite};
 
 pub(super) const HOUR: Duration = Duration::from_hours(1);
 const START_MS: i64 = 1_750_000_000_000;

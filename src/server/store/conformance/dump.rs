@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::super::statement::Statement;
 use super::bed::{Bed, HOUR, beat, digest, failure};
 use crate::domain::ports::{Store as _, StoreError};
 use crate::domain::queue::{End, Queue as _, Silent};
+use crate::store::statement::Statement;
 
 /// Runs a statement written for a test.
 pub(super) async fn run(bed: &Bed, text: &'static str) -> Result<u64, StoreError> {

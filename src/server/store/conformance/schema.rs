@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use sha2::{Digest as _, Sha256};
 use sqlx::{Connection as _, Executor as _, Row as _, SqlSafeStr as _};
 
-use super::super::statement::ALL;
-use super::super::{migrate, postgres, sqlite};
 use super::bed::{Schema, postgres_url};
 use crate::domain::model::hex;
 use crate::domain::ports::{StoreError, SystemClock};
+use crate::store::statement::ALL;
+use crate::store::{migrate, postgres, sqlite};
 
 /// Released migrations, by the digest of their texts: they never change, a mistake is mended by a new one.
 const RELEASED: &[(&str, &str)] = &[];

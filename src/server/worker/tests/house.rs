@@ -10,8 +10,6 @@ use serde_json::json;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::super::probe::{self, Probe};
-use super::super::{Kit, Pool, Settings};
 use super::script::{Act, Script};
 use crate::blobs::LocalBlobs;
 use crate::domain::model::set_digest;
@@ -21,6 +19,8 @@ use crate::domain::{Clock as _, FileRef, Job, JobId, Model, ModelId, ModelState,
 use crate::queue::reap::Neighbours;
 use crate::store::{Rows, sqlite};
 use crate::telemetry::Metrics;
+use crate::worker::probe::{self, Probe};
+use crate::worker::{Kit, Pool, Settings};
 
 /// What every made artifact holds.
 pub(super) const OUTPUT: &[u8] = b"quantized";

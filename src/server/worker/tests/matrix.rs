@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-use super::super::probe::{Point, Probe};
 use super::house::House;
 use super::script::Act;
 use crate::domain::JobState;
 use crate::domain::ports::{Blobs as _, Store as _};
 use crate::domain::queue::{Queue as _, Silent};
+use crate::worker::probe::{Point, Probe};
 
 /// Panics at one point, once.
 #[derive(Debug)]

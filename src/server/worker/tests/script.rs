@@ -10,11 +10,11 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
-use super::super::Watch;
-use super::super::engine::{Engine, Fault, Made, Work};
 use super::house::OUTPUT;
 use crate::domain::JobId;
 use crate::domain::model::hex;
+use crate::worker::Watch;
+use crate::worker::engine::{Engine, Fault, Made, Work};
 
 /// What an attempt does.
 #[derive(Debug, Clone)]
