@@ -1,4 +1,9 @@
 //! Everything in modelpress with a clock, a socket or a row.
+//!
+//! Owns: the rooms below. Must not know: how a weight is compressed, which is the engine's.
+//! Invariant: arrows between rooms are those of `tests/architecture.rs`.
+#![doc = ""]
+#![doc = include_str!("../README.md")]
 
 pub mod app;
 pub mod blobs;
