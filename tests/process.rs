@@ -10,5 +10,9 @@ mod support;
 
 #[path = "process/commands.rs"]
 mod commands;
+#[path = "process/crash.rs"]
+mod crash;
 #[path = "process/serve.rs"]
 mod serve;
+#[path = "process/server.rs"]
+mod server;

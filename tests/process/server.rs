@@ -1,0 +1,128 @@
+//! `modelpress serve` as a child process.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use serde_json::Value;
+
+/// A running `modelpress serve`, ended with the test.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    /// Starts on a free port and waits for the line that names it.
+    pub(crate) fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    /// The same with variables.
+    pub(crate) fn start_with(data: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_modelpress"))
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--log-format",
+                "json",
+                "--drain-seconds",
+                "5",
+                "--data-dir",
+            ])
+            .arg(data)
+            .env_remove("MODELPRESS_CONFIG")
+            .envs(variables.iter().copied())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped"));
+        let address = loop {
+            let mut line = String::new();
+            assert_ne!(
+                lines.read_line(&mut line).expect("readable"),
+                0,
+                "the server ended"
+            );
+            let entry: Value = serde_json::from_str(&line).expect("a JSON line");
+            if entry["message"] == "serving" {
+                break entry["address"]
+                    .as_str()
+                    .expect("an address")
+                    .parse()
+                    .expect("an address");
+            }
+        };
+        // Someone must read the log, or the pipe fills up and the server waits.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        Self { child, address }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([name, &id])
+                .status()
+                .expect("kill runs")
+                .success()
+        );
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("ends")
+    }
+
+    /// One request on a connection of its own; answers head and body.
+    pub(crate) fn ask(&self, head: &str, body: &[u8]) -> (String, String) {
+        let headers = if head.starts_with("PATCH") {
+            "Content-Type: application/octet-stream\r\nUpload-Offset: 0"
+        } else {
+            "Content-Type: application/json"
+        };
+        self.try_ask(head, headers, body).expect("answers")
+    }
+
+    /// The same with any headers, while the server may be dying.
+    pub(crate) fn try_ask(
+        &self,
+        head: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> std::io::Result<(String, String)> {
+        let mut socket = TcpStream::connect(self.address)?;
+        let length = body.len();
+        let request = format!(
+            "{head} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\nContent-Length: {length}\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes())?;
+        socket.write_all(body)?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        let parts = answer.split_once("\r\n\r\n");
+        let (head, body) = parts.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        Ok((head.to_owned(), body.to_owned()))
+    }
+
+    pub(crate) fn id_of(&self, path: &str, body: &str) -> String {
+        let (head, body) = self.ask(&format!("POST {path}"), body.as_bytes());
+        assert!(head.starts_with("HTTP/1.1 201"), "{head}\n{body}");
+        let made: Value = serde_json::from_str(&body).expect("JSON");
+        made["id"].as_str().expect("an id").to_owned()
+    }
+
+    pub(crate) fn offset(&self, upload: &str) -> u64 {
+        let (head, _) = self.ask(&format!("HEAD /v1/uploads/{upload}"), b"");
+        let line = head.lines().find_map(|line| line.strip_prefix("upload-offset: "));
+        line.expect("an offset").parse().expect("a number")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _already_gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
