@@ -20,8 +20,8 @@ const JOB_SECONDS: &[f64] = &[
     0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0,
 ];
 const STATES: [&str; 5] = ["queued", "running", "succeeded", "failed", "cancelled"];
-const OUTCOMES: [&str; 5] = ["succeeded", "failed", "cancelled", "released", "lost"];
-const LOOPS: [&str; 5] = ["claim", "heartbeat", "prune", "reap", "sweep"];
+const OUTCOMES: [&str; 6] = ["succeeded", "failed", "retried", "cancelled", "released", "lost"];
+const LOOPS: [&str; 4] = ["claim", "prune", "reap", "sweep"];
 
 /// The process's metrics; cloning the `Arc` around it is the way to share.
 #[derive(Debug)]
