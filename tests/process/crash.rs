@@ -42,7 +42,7 @@ fn job(server: &Server, model: &str) -> Option<String> {
 
 /// Waits until the job is over.
 fn over(server: &Server, job: &str) -> Value {
-    let patience = Instant::now() + Duration::from_secs(60);
+    let patience = Instant::now() + Duration::from_mins(1);
     loop {
         let found = get(server, &format!("/v1/jobs/{job}"));
         if !["queued", "running"].contains(&found["status"].as_str().expect("a status")) {
