@@ -3,8 +3,8 @@
 //! Owns: their layouts and quantizers. Must not know: other types.
 //! Invariant: of two neighbouring levels the nearer is chosen, the larger in a tie.
 #![expect(
-    clippy::needless_range_loop,
-    reason = "loops over lanes and elements are written alike so that they vectorise alike"
+    clippy::needless_bitwise_bool,
+    reason = "a lazy operator would be a branch in each lane"
 )]
 
 use super::Columns;
@@ -27,7 +27,7 @@ const STEPS: [(f32, f32); 15] = {
     let mut i = 0;
     while i < 15 {
         let (low, high) = (LEVELS[i] as f32, LEVELS[i + 1] as f32);
-        steps[i] = ((low + high) / 2.0, high - low);
+        steps[i] = (f32::midpoint(low, high), high - low);
         i += 1;
     }
     steps

@@ -38,7 +38,7 @@ fn quantize_block(
     };
     let step = write_f16(chosen.step, header);
     let min_step = write_f16(chosen.min_step, &mut header[2..]);
-    pack_scales(&chosen.scales, &chosen.mins, &mut header[4..16]);
+    pack_scales(chosen.scales, chosen.mins, &mut header[4..16]);
     for l in 0..GROUPS {
         let (values, out) = (&block[l * GROUP..][..GROUP], &mut codes[l * GROUP..][..GROUP]);
         let d = step * f32::from(chosen.scales[l]);
@@ -112,7 +112,7 @@ fn sixths(values: &[f32; GROUPS], largest: f32) -> [u8; GROUPS] {
 }
 
 /// Eight 6-bit scales and eight 6-bit minima in twelve bytes.
-fn pack_scales(scales: &[u8; GROUPS], mins: &[u8; GROUPS], out: &mut [u8]) {
+fn pack_scales(scales: [u8; GROUPS], mins: [u8; GROUPS], out: &mut [u8]) {
     for j in 0..4 {
         out[j] = scales[j] | (scales[j + 4] >> 4) << 6;
         out[j + 4] = mins[j] | (mins[j + 4] >> 4) << 6;

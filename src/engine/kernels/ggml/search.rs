@@ -5,6 +5,7 @@
 //! Invariant: the results of a lane do not depend on the other lanes.
 #![expect(
     clippy::needless_range_loop,
+    clippy::needless_bitwise_bool,
     reason = "loops over lanes and elements are written alike so that they vectorise alike"
 )]
 
@@ -89,30 +90,7 @@ pub(super) fn affine<const N: usize, const L: usize, const ABSOLUTE: bool>(
         for l in 0..L {
             candidate[l] = range / (high[l] - low[l]);
         }
-        let (mut sum_q, mut sum_qq, mut sum_xq) = ([0f32; L], [0f32; L], [0f32; L]);
-        for i in 0..N {
-            for l in 0..L {
-                let q = clamp(round(candidate[l] * (x[i][l] - low[l])), 0.0, grid.top);
-                codes[i][l] = q;
-                let wq = w[i][l] * q;
-                sum_q[l] += wq;
-                sum_qq[l] += wq * q;
-                sum_xq[l] += wq * x[i][l];
-            }
-        }
-        let (mut new_scale, mut new_low, mut usable) = ([0f32; L], [0f32; L], [false; L]);
-        for l in 0..L {
-            let det = sum_w[l] * sum_qq[l] - sum_q[l] * sum_q[l];
-            let fitted = (sum_qq[l] * sum_x[l] - sum_q[l] * sum_xq[l]) / det;
-            let above = fitted > 0.0;
-            new_low[l] = if above { 0.0 } else { fitted };
-            new_scale[l] = if above {
-                sum_xq[l] / sum_qq[l]
-            } else {
-                (sum_w[l] * sum_xq[l] - sum_x[l] * sum_q[l]) / det
-            };
-            usable[l] = det > 0.0;
-        }
+        let (new_scale, new_low, usable) = refit(x, w, low, candidate, grid.top, &mut codes, sum_w, sum_x);
         let error = distance::<N, L, ABSOLUTE>(x, w, &codes, new_scale, new_low);
         for l in 0..L {
             let better = usable[l] & (error[l] < least[l]);
@@ -138,6 +116,49 @@ pub(super) fn affine<const N: usize, const L: usize, const ABSOLUTE: bool>(
         origin,
         top: grid.top,
     }
+}
+
+/// Least-squares scale and minimum for the codes a candidate gives; unusable where the codes are all equal.
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the running state of one search, in registers"
+)]
+fn refit<const N: usize, const L: usize>(
+    x: &[[f32; L]; N],
+    w: &[[f32; L]; N],
+    low: [f32; L],
+    candidate: [f32; L],
+    top: f32,
+    codes: &mut [[f32; L]; N],
+    sum_w: [f32; L],
+    sum_x: [f32; L],
+) -> ([f32; L], [f32; L], [bool; L]) {
+    let (mut sum_q, mut sum_qq, mut sum_xq) = ([0f32; L], [0f32; L], [0f32; L]);
+    for i in 0..N {
+        for l in 0..L {
+            let q = clamp(round(candidate[l] * (x[i][l] - low[l])), 0.0, top);
+            codes[i][l] = q;
+            let wq = w[i][l] * q;
+            sum_q[l] += wq;
+            sum_qq[l] += wq * q;
+            sum_xq[l] += wq * x[i][l];
+        }
+    }
+    let (mut new_scale, mut new_low, mut usable) = ([0f32; L], [0f32; L], [false; L]);
+    for l in 0..L {
+        let det = sum_w[l] * sum_qq[l] - sum_q[l] * sum_q[l];
+        let fitted = (sum_qq[l] * sum_x[l] - sum_q[l] * sum_xq[l]) / det;
+        let above = fitted > 0.0;
+        new_low[l] = if above { 0.0 } else { fitted };
+        new_scale[l] = if above {
+            sum_xq[l] / sum_qq[l]
+        } else {
+            (sum_w[l] * sum_xq[l] - sum_x[l] * sum_q[l]) / det
+        };
+        usable[l] = det > 0.0;
+    }
+    (new_scale, new_low, usable)
 }
 
 #[inline(always)]

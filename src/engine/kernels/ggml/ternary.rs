@@ -47,7 +47,7 @@ impl Blocks for Tq1_0 {
                 for (m, byte) in run.iter().enumerate() {
                     // The byte is a fraction in base 3: multiplying shifts, the part above 255 is the digit.
                     let shifted = u16::from(byte.wrapping_mul(power));
-                    out.codes[first + digit * width + m] = (shifted * 3 >> 8) as u8;
+                    out.codes[first + digit * width + m] = ((shifted * 3) >> 8) as u8;
                 }
                 power = power.wrapping_mul(3);
             }

@@ -55,7 +55,7 @@ fn mse(a: &[f32], b: &[f32]) -> f64 {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    crate::formats::container::hex(bytes)
+    bytes.iter().fold(String::new(), |text, b| text + &format!("{b:02x}"))
 }
 
 #[test]
