@@ -9,13 +9,15 @@ pub mod ggml;
 pub mod nf4;
 mod wide;
 
+pub(crate) use wide::wide;
+
 use crate::error::{Error, Result};
 
 /// Refuses NaN and infinities; `first` is the flat index of `values[0]`.
 pub fn check_finite(values: &[f32], first: usize) -> Result<()> {
-    // The sum of magnitudes is finite only if every value is, short of overflow, which the search settles.
-    let sum: f32 = values.iter().map(|v| v.abs() * 1e-9).fold(0.0, |a, b| a + b);
-    if sum.is_finite() {
+    let mut bad = false;
+    any_not_finite(values, &mut bad);
+    if !bad {
         return Ok(());
     }
     match values.iter().position(|v| !v.is_finite()) {
@@ -28,5 +30,16 @@ pub fn check_finite(values: &[f32], first: usize) -> Result<()> {
                 values[at]
             ),
         )),
+    }
+}
+
+wide! {
+    /// An all-ones exponent is a NaN or an infinity; the loop has no branch, so that it vectorises.
+    fn any_not_finite(values: &[f32], bad: &mut bool) {
+        let mut found = 0;
+        for v in values {
+            found |= u32::from(v.to_bits() & 0x7fff_ffff >= 0x7f80_0000);
+        }
+        *bad = found != 0;
     }
 }

@@ -5,10 +5,12 @@
 
 use super::TensorReport;
 use crate::error::Result;
+use crate::kernels::wide;
 use crate::plan::TensorPlan;
 use crate::tensor::{DType, Rows, try_fold_chunks};
 use crate::weight::{Kind, Weight};
 use half::f16;
+use std::cell::RefCell;
 use std::sync::Mutex;
 
 #[derive(Clone, Copy, Default)]
@@ -32,13 +34,16 @@ pub fn measure(tensor: &TensorPlan, source: &dyn Rows, weight: &Weight) -> Resul
             if unchanged {
                 return Ok(square(values));
             }
-            let mut back = vec![0.0; values.len()];
-            after.read(first, &mut back)?;
-            Ok(compare(values, &back))
+            BACK.with_borrow_mut(|back| {
+                back.resize(values.len(), 0.0);
+                after.read(first, back)?;
+                Ok(compare(values, back))
+            })
         })?
     };
     let signal = parts.iter().map(|p| p.signal).sum::<f64>() / n.max(1) as f64;
     let mse = parts.iter().map(|p| p.error).sum::<f64>() / n.max(1) as f64;
+    let codes = weight.codes();
     Ok(TensorReport {
         name: tensor.name.clone(),
         shape: tensor.shape.clone(),
@@ -47,9 +52,9 @@ pub fn measure(tensor: &TensorPlan, source: &dyn Rows, weight: &Weight) -> Resul
         kind: tensor.kind.label(),
         compressed: tensor.kind.is_compressed(),
         source_entropy_bits: symbols.entropy(),
-        code_entropy_bits: entropy(&weight.code_histogram()),
+        code_entropy_bits: codes.as_ref().map_or(0.0, |codes| entropy(&codes.histogram)),
         mse,
-        predicted_mse: weight.predicted_mse()?,
+        predicted_mse: codes.map(|codes| codes.mean_square_step / 12.0),
         snr_db: (mse > 0.0 && signal > 0.0).then(|| 10.0 * (signal / mse).log10()),
         max_abs_error: f64::from(parts.iter().map(|p| p.worst).fold(0.0, f32::max)),
         mean_square: signal,
@@ -60,9 +65,20 @@ fn square(values: &[f32]) -> Sums {
     compare(values, values)
 }
 
-/// Sixteen partial sums of 4,096 values each keep f32 sums accurate and let the loop be vectorised.
+thread_local!(
+    /// What a chunk became: one buffer a thread, as long as the longest chunk.
+    static BACK: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) }
+);
+
 fn compare(values: &[f32], back: &[f32]) -> Sums {
     let mut total = Sums::default();
+    add_differences(values, back, &mut total);
+    total
+}
+
+wide! {
+/// Sixteen partial sums of 4,096 values each keep f32 sums accurate and let the loop be vectorised.
+fn add_differences(values: &[f32], back: &[f32], total: &mut Sums) {
     for (values, back) in values.chunks(4096).zip(back.chunks(4096)) {
         let (mut signal, mut error, mut worst) = ([0f32; 16], [0f32; 16], [0f32; 16]);
         let (v16, v_rest) = values.as_chunks::<16>();
@@ -72,7 +88,8 @@ fn compare(values: &[f32], back: &[f32]) -> Sums {
                 let e = v[i] - b[i];
                 signal[i] += v[i] * v[i];
                 error[i] += e * e;
-                worst[i] = worst[i].max(e.abs());
+                let a = e.abs();
+                worst[i] = if a > worst[i] { a } else { worst[i] };
             }
         }
         for (v, b) in v_rest.iter().zip(b_rest) {
@@ -85,7 +102,7 @@ fn compare(values: &[f32], back: &[f32]) -> Sums {
         total.error += error.iter().map(|s| f64::from(*s)).sum::<f64>();
         total.worst = worst.iter().copied().fold(total.worst, f32::max);
     }
-    total
+}
 }
 
 /// Histogram over 16-bit symbols. One table a thread would be 256 KiB each; tables are borrowed from a pool.

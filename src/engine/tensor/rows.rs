@@ -7,12 +7,16 @@
 use super::{TensorInfo, decode};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// Elements of f32 a worker thread holds at a time: 64 Ki elements, a quarter of a megabyte, fit in L2.
 pub const CHUNK_ELEMENTS: usize = 64 * 1024;
+
+/// Longest buffer a thread keeps between reads; a giant row's goes back at once.
+const KEPT_BUFFER: usize = 4 << 20;
 
 /// A matrix whose rows can be read as f32. Higher ranks are flattened to `[product of outer dims, last dim]`.
 pub trait Rows: Sync {
@@ -85,10 +89,17 @@ impl Rows for SourceRows<'_> {
                 self.info.name
             ))
         })?;
-        let mut raw = vec![0; out.len() / cols.max(1) * row_bytes];
-        self.read_bytes((first_row * row_bytes) as u64, &mut raw)?;
-        decode(self.info.dtype, &raw, out);
-        Ok(())
+        // One buffer a thread: a fresh one for each chunk would be zeroed, and its pages faulted in, every time.
+        thread_local!(static RAW: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+        RAW.with_borrow_mut(|raw| {
+            raw.resize(out.len() / cols.max(1) * row_bytes, 0);
+            self.read_bytes((first_row * row_bytes) as u64, raw)?;
+            decode(self.info.dtype, raw, out);
+            if raw.capacity() > KEPT_BUFFER {
+                *raw = Vec::new();
+            }
+            Ok(())
+        })
     }
 }
 

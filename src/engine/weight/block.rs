@@ -2,6 +2,7 @@
 //!
 //! Owns: the blocks of one matrix. Must not know: GGUF. Invariant: `blocks` holds whole rows.
 
+use super::Codes;
 use crate::error::Result;
 use crate::kernels::ggml;
 use crate::tensor::{GgmlType, Rows};
@@ -26,33 +27,27 @@ impl Block {
         self.blocks.len() / self.rows.max(1)
     }
 
-    /// Blocks in steps of about 256 KiB, whole blocks each.
-    fn chunks(&self) -> rayon::slice::Chunks<'_, u8> {
-        let block = self.ggml_type.block_bytes();
-        self.blocks.par_chunks(((256 << 10) / block).max(1) * block)
-    }
-
-    pub(super) fn code_histogram(&self) -> Vec<u64> {
-        let levels = ggml::code_levels(self.ggml_type);
-        let zero = || vec![0; levels];
-        self.chunks()
-            .fold(zero, |mut histogram, chunk| {
-                ggml::count_codes(self.ggml_type, chunk, &mut histogram);
-                histogram
+    /// Walks over the blocks in steps of about 256 KiB; the sums are added in order.
+    pub(super) fn codes(&self) -> Codes {
+        let (block, levels) = (self.ggml_type.block_bytes(), ggml::code_levels(self.ggml_type));
+        let parts: Vec<_> = self
+            .blocks
+            .par_chunks(((256 << 10) / block).max(1) * block)
+            .map(|chunk| {
+                let mut histogram = vec![0; levels];
+                let squares = ggml::survey_codes(self.ggml_type, chunk, &mut histogram);
+                (histogram, squares)
             })
-            .reduce(zero, |mut a, b| {
-                a.iter_mut().zip(&b).for_each(|(x, y)| *x += y);
-                a
-            })
-    }
-
-    /// Mean of the squared step over the elements, as the stored scales give it.
-    pub(super) fn mean_square_step(&self) -> f64 {
-        let sums: Vec<f64> = self
-            .chunks()
-            .map(|chunk| ggml::sum_square_step(self.ggml_type, chunk))
             .collect();
-        sums.iter().sum::<f64>() / (self.rows * self.cols).max(1) as f64
+        let (mut histogram, mut squares) = (vec![0; levels], 0.0);
+        for (part, sum) in parts {
+            histogram.iter_mut().zip(part).for_each(|(x, y)| *x += y);
+            squares += sum;
+        }
+        Codes {
+            histogram,
+            mean_square_step: squares / (self.rows * self.cols).max(1) as f64,
+        }
     }
 }
 

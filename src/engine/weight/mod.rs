@@ -16,7 +16,6 @@ pub use dense::Dense;
 pub use float8::Float8;
 pub use nf4::{NF4_TABLE, Nf4};
 
-use crate::error::Result;
 use crate::tensor::{DType, GgmlType, Rows};
 use serde::{Deserialize, Serialize};
 
@@ -172,28 +171,29 @@ impl Weight {
         }
     }
 
-    /// Adds this weight's integer codes to a histogram and returns it; empty for plain numbers.
-    pub fn code_histogram(&self) -> Vec<u64> {
-        match self {
-            Self::Dense(_) => Vec::new(),
-            Self::Affine(w) => w.code_histogram(),
-            Self::Block(w) => w.code_histogram(),
-            Self::Float8(w) => byte_histogram(&w.codes, 256),
-            Self::Nf4(w) => w.code_histogram(),
-        }
-    }
-
-    /// Mean of s²/12 over the elements, s = the local step: the error uniform rounding would leave.
-    /// `None` where there is no step (plain numbers).
-    pub fn predicted_mse(&self) -> Result<Option<f64>> {
-        Ok(match self {
-            Self::Dense(_) => None,
-            Self::Affine(w) => Some(w.mean_square_step() / 12.0),
-            Self::Block(w) => Some(w.mean_square_step() / 12.0),
-            Self::Float8(w) => Some(w.mean_square_step() / 12.0),
-            Self::Nf4(w) => Some(w.mean_square_step() / 12.0),
+    /// Statistics of the stored codes; `None` for plain numbers.
+    pub fn codes(&self) -> Option<Codes> {
+        let (histogram, mean_square_step) = match self {
+            Self::Dense(_) => return None,
+            Self::Block(w) => return Some(w.codes()),
+            Self::Affine(w) => (w.code_histogram(), w.mean_square_step()),
+            Self::Float8(w) => (byte_histogram(&w.codes, 256), w.mean_square_step()),
+            Self::Nf4(w) => (w.code_histogram(), w.mean_square_step()),
+        };
+        Some(Codes {
+            histogram,
+            mean_square_step,
         })
     }
+}
+
+/// What the stored codes of a weight say about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Codes {
+    /// How often each code occurs.
+    pub histogram: Vec<u64>,
+    /// Mean of s² over the elements, s = the local step: uniform rounding would leave a twelfth of it as error.
+    pub mean_square_step: f64,
 }
 
 /// Counts bytes; four interleaved tables hide the store-to-load latency of repeated codes.

@@ -62,35 +62,23 @@ pub(super) fn dequantize<B: Blocks>(src: &[u8], dst: &mut [f32]) {
     }
 }
 
-/// Adds the codes to a histogram. Four tables hide the store-to-load latency of repeated codes.
-#[inline(always)]
-pub(super) fn count<B: Blocks>(src: &[u8], histogram: &mut [u64]) {
-    let mut tables = [[0u64; 256]; 4];
-    let mut unpacked = Unpacked::EMPTY;
-    for block in src.chunks_exact(B::BYTES) {
-        B::unpack(block, &mut unpacked);
-        for quad in unpacked.codes[..B::LEN].as_chunks::<4>().0 {
-            for (table, code) in tables.iter_mut().zip(quad) {
-                table[usize::from(*code)] += 1;
-            }
-        }
-    }
-    for table in &tables {
-        for (total, n) in histogram.iter_mut().zip(table) {
-            *total += n;
-        }
-    }
-}
-
-/// Sum over the elements of (width of the code's decision cell)².
-#[inline(always)]
-pub(super) fn square_steps<B: Blocks>(src: &[u8]) -> f64 {
+/// Adds the codes to a histogram; gives the sum over the elements of (width of the code's decision cell)².
+///
+/// Not compiled for wider vectors: the compiler would take the codes out of vectors one by one. Four tables hide the
+/// store-to-load latency of repeated codes.
+pub(super) fn survey<B: Blocks>(src: &[u8], histogram: &mut [u64]) -> f64 {
+    let mut tables = [[0u32; 256]; 4];
     let mut unpacked = Unpacked::EMPTY;
     let mut sum = 0.0;
     for block in src.chunks_exact(B::BYTES) {
         B::unpack(block, &mut unpacked);
-        let groups = unpacked.codes[..B::LEN].chunks_exact(B::GROUP);
-        for (codes, (step, _)) in groups.zip(&unpacked.scales) {
+        let codes = &unpacked.codes[..B::LEN];
+        for quad in codes.as_chunks::<4>().0 {
+            for (table, code) in tables.iter_mut().zip(quad) {
+                table[usize::from(*code)] += 1;
+            }
+        }
+        for (codes, (step, _)) in codes.chunks_exact(B::GROUP).zip(&unpacked.scales) {
             let cells = if B::CELLS.is_empty() {
                 B::GROUP as f64
             } else {
@@ -98,6 +86,11 @@ pub(super) fn square_steps<B: Blocks>(src: &[u8]) -> f64 {
                 squares.sum()
             };
             sum += cells * f64::from(*step).powi(2);
+        }
+    }
+    for table in &tables {
+        for (total, n) in histogram.iter_mut().zip(table) {
+            *total += u64::from(*n);
         }
     }
     sum
@@ -121,8 +114,7 @@ pub(super) struct Kernel {
     pub levels: usize,
     pub quantize: fn(&[f32], Columns<'_>, &mut [u8]),
     pub dequantize: fn(&[u8], &mut [f32]),
-    pub count: fn(&[u8], &mut [u64]),
-    pub square_steps: fn(&[u8], &mut f64),
+    pub survey: fn(&[u8], &mut [u64]) -> f64,
 }
 
 /// Compiles a type's kernels for every instruction set.
@@ -140,20 +132,11 @@ macro_rules! kernel {
                 blocks::dequantize::<$ty>(src, dst);
             }
         }
-        $crate::kernels::wide::wide! {
-            fn count(src: &[u8], histogram: &mut [u64]) {
-                blocks::count::<$ty>(src, histogram);
-            }
-        }
-        fn square_steps(src: &[u8], sum: &mut f64) {
-            *sum = blocks::square_steps::<$ty>(src);
-        }
         &Kernel {
             levels: <$ty>::LEVELS,
             quantize,
             dequantize,
-            count,
-            square_steps,
+            survey: blocks::survey::<$ty>,
         }
     }};
 }

@@ -88,23 +88,13 @@ pub fn dequantize_rows(ty: GgmlType, src: &[u8], dst: &mut [f32]) {
     }
 }
 
-/// Adds the codes of whole blocks to a histogram of [`code_levels`] entries.
-pub fn count_codes(ty: GgmlType, src: &[u8], histogram: &mut [u64]) {
-    if let Some(kernel) = kernel_of(ty) {
-        (kernel.count)(src, histogram);
-    }
-}
-
 /// Number of codes of a type; 0 for types that are only read.
 pub fn code_levels(ty: GgmlType) -> usize {
     kernel_of(ty).map_or(0, |kernel| kernel.levels)
 }
 
-/// Sum over the elements of the squared quantization step, as the stored scales give it.
-pub fn sum_square_step(ty: GgmlType, src: &[u8]) -> f64 {
-    let mut sum = 0.0;
-    if let Some(kernel) = kernel_of(ty) {
-        (kernel.square_steps)(src, &mut sum);
-    }
-    sum
+/// Adds the codes of whole blocks (fewer than 2³² elements) to a histogram of [`code_levels`] entries; gives the
+/// sum over the elements of the squared quantization step, as the stored scales give it.
+pub fn survey_codes(ty: GgmlType, src: &[u8], histogram: &mut [u64]) -> f64 {
+    kernel_of(ty).map_or(0.0, |kernel| (kernel.survey)(src, histogram))
 }

@@ -55,7 +55,9 @@ fn mse(a: &[f32], b: &[f32]) -> f64 {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, b| text + &format!("{b:02x}"))
+    bytes
+        .iter()
+        .fold(String::new(), |text, b| text + &format!("{b:02x}"))
 }
 
 #[test]
@@ -176,12 +178,12 @@ fn codes_are_counted_and_steps_predict_the_error() {
     for ty in written() {
         let blocks = quantized(ty, &values, 1024, None);
         let mut histogram = vec![0; code_levels(ty)];
-        count_codes(ty, &blocks, &mut histogram);
+        let square_steps = survey_codes(ty, &blocks, &mut histogram);
         assert_eq!(histogram.iter().sum::<u64>(), values.len() as u64, "{ty}");
         assert!(histogram.iter().filter(|n| **n > 0).count() > 1, "{ty}");
         // Uniform rounding inside the range leaves s²/12; a search trades some clipping for a smaller step.
         if ty.bits_per_weight() > 5.0 {
-            let predicted = sum_square_step(ty, &blocks) / values.len() as f64 / 12.0;
+            let predicted = square_steps / values.len() as f64 / 12.0;
             let ratio = mse(&values, &read(ty, &blocks)) / predicted;
             assert!((0.8..1.3).contains(&ratio), "{ty} {ratio}");
         }
