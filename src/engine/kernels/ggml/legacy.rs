@@ -58,25 +58,38 @@ fn pack_fifth(codes: &[u8; LEN], bits: &mut [u8]) {
     bits.copy_from_slice(&fifth.to_le_bytes());
 }
 
+/// The value of largest magnitude, the first of equals: decided by the extremes but for ties.
 #[inline(always)]
 fn peak(block: &[f32; LEN]) -> f32 {
-    let (mut signed, mut magnitude) = (0f32, 0f32);
-    for v in block {
-        if v.abs() > magnitude {
-            (signed, magnitude) = (*v, v.abs());
-        }
+    let (low, high) = span(block);
+    if high == -low {
+        return block.iter().copied().find(|v| v.abs() == high).unwrap_or(0.0);
     }
-    signed
+    // A select: which of the two it is cannot be predicted.
+    if high > -low { high } else { low }
 }
 
 #[inline(always)]
 fn span(block: &[f32; LEN]) -> (f32, f32) {
-    let (mut low, mut high) = (block[0], block[0]);
-    for v in block {
-        low = if *v < low { *v } else { low };
-        high = if *v > high { *v } else { high };
+    let (mut low, mut high) = ([block[0]; 16], [block[0]; 16]);
+    for part in block.as_chunks::<16>().0 {
+        for l in 0..16 {
+            low[l] = if part[l] < low[l] { part[l] } else { low[l] };
+            high[l] = if part[l] > high[l] { part[l] } else { high[l] };
+        }
     }
-    (low, high)
+    // Halving keeps the reduction in vectors.
+    let mut width = 8;
+    while width > 0 {
+        for l in 0..width {
+            let (a, b) = (low[l], low[l + width]);
+            low[l] = if b < a { b } else { a };
+            let (a, b) = (high[l], high[l + width]);
+            high[l] = if b > a { b } else { a };
+        }
+        width /= 2;
+    }
+    (low[0], high[0])
 }
 
 fn inverse(step: f32) -> f32 {
@@ -326,12 +339,8 @@ impl Blocks for Q8_0 {
     #[inline(always)]
     fn quantize(values: &[f32], _columns: Columns<'_>, dst: &mut [u8]) {
         for (block, out) in values.as_chunks::<LEN>().0.iter().zip(dst.chunks_exact_mut(34)) {
-            let mut magnitude = 0f32;
-            for v in block {
-                let a = v.abs();
-                magnitude = if a > magnitude { a } else { magnitude };
-            }
-            let step = magnitude / 127.0;
+            let (low, high) = span(block);
+            let step = if high > -low { high } else { -low } / 127.0;
             let inverse = inverse(step);
             write_f16(step, out);
             for (code, v) in out[2..].iter_mut().zip(block) {
