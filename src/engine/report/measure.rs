@@ -147,9 +147,11 @@ impl Symbols {
         }
     }
 
+    #[expect(clippy::expect_used, reason = "the length of the vector is that of the type")]
     fn take(&self) -> Box<[u32; SYMBOLS]> {
         let pooled = self.pool.lock().ok().and_then(|mut pool| pool.pop());
-        pooled.unwrap_or_else(|| Box::new([0; SYMBOLS]))
+        // By way of a vector, so that half a megabyte never lies on the stack.
+        pooled.unwrap_or_else(|| vec![0; SYMBOLS].try_into().expect("as long as it says"))
     }
 
     fn count(&self, values: &[f32]) {
