@@ -58,11 +58,13 @@ const SERVER_TESTS: Edges = &[("worker", &["blobs", "store"])];
 const ENGINE: Edges = &[
     ("catalog", &["formats", "presets", "techniques"]),
     ("checkpoint", &["error", "formats", "models", "tensor"]),
+    ("digest", &[]),
     ("error", &[]),
     (
         "execute",
         &[
             "checkpoint",
+            "digest",
             "error",
             "formats",
             "observe",
@@ -75,7 +77,15 @@ const ENGINE: Edges = &[
     ),
     (
         "formats",
-        &["checkpoint", "error", "plan", "recipe", "tensor", "weight"],
+        &[
+            "checkpoint",
+            "digest",
+            "error",
+            "plan",
+            "recipe",
+            "tensor",
+            "weight",
+        ],
     ),
     ("kernels", &["error", "tensor", "weight"]),
     ("models", &["checkpoint", "tensor"]),
@@ -93,7 +103,7 @@ const ENGINE: Edges = &[
         ],
     ),
     ("presets", &["recipe"]),
-    ("recipe", &["formats", "presets"]),
+    ("recipe", &["digest", "presets"]),
     (
         "report",
         &["checkpoint", "error", "plan", "recipe", "tensor", "weight"],

@@ -5,6 +5,7 @@
 //! Invariant: one tensor is in memory at a time, plus the encoded previous one that is being written.
 
 use crate::checkpoint::Checkpoint;
+use crate::digest;
 use crate::error::{Error, Result};
 use crate::formats::container::{Layout, Sink, Written, reread};
 use crate::formats::{Request, Writer, writer};
@@ -366,12 +367,10 @@ fn provenance(plan: &Plan, format: &str, files: &[ArtifactFile], dir: &Path) -> 
     let bytes = crate::formats::hf_output::pretty(&body);
     let path = dir.join("modelpress.json");
     std::fs::write(&path, &bytes).map_err(|e| Error::io("writing modelpress.json", &e))?;
-    use sha2::{Digest, Sha256};
-    let sha256 = crate::formats::container::hex(&Sha256::digest(&bytes));
     Ok(ArtifactFile {
         name: "modelpress.json".into(),
         path,
         bytes: bytes.len() as u64,
-        sha256,
+        sha256: digest::sha256(&bytes),
     })
 }

@@ -8,6 +8,7 @@
 
 pub mod catalog;
 pub mod checkpoint;
+pub mod digest;
 pub mod error;
 pub mod execute;
 pub mod formats;

@@ -180,7 +180,7 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint) -> Result<Plan, Vec<Refusal>> {
         source_bytes: tensors.iter().map(|t| t.source_bytes).sum(),
         peak_memory_bytes: peak,
         disk_bytes: planned.iter().map(|f| f.bytes).sum(),
-        warnings: warnings(&tensors, model),
+        warnings: warnings(&tensors),
         stages,
         tensors,
         formats: planned,
@@ -454,7 +454,7 @@ fn peak_memory(tensors: &[TensorPlan], formats: usize) -> u64 {
     BASE_MEMORY + tensors.iter().map(of).max().unwrap_or(0)
 }
 
-fn warnings(tensors: &[TensorPlan], model: &Checkpoint) -> Vec<String> {
+fn warnings(tensors: &[TensorPlan]) -> Vec<String> {
     let mut warnings = Vec::new();
     let fallback = tensors
         .iter()
@@ -477,6 +477,5 @@ fn warnings(tensors: &[TensorPlan], model: &Checkpoint) -> Vec<String> {
     {
         warnings.push("the source is already quantized: quantizing it again adds to its error".into());
     }
-    let _ = model;
     warnings
 }

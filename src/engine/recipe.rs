@@ -3,11 +3,10 @@
 //! Owns: the parsed recipe, its canonical form and hash, refusals with JSON pointers.
 //! Must not know: models (that is the plan's business). Invariant: unknown fields are refused, never ignored.
 
-use crate::formats::container::hex;
+use crate::digest::sha256;
 use crate::presets;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 /// One reason why a recipe cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -163,7 +162,7 @@ impl Recipe {
         let mut plain = self.clone();
         plain.preset = None;
         let canonical = sorted(&serde_json::to_value(&plain).unwrap_or_default());
-        hex(&Sha256::digest(canonical.to_string().as_bytes()))
+        sha256(canonical.to_string().as_bytes())
     }
 }
 

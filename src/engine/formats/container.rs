@@ -3,6 +3,7 @@
 //! Owns: [`Layout`], [`Sink`], the check of what was written. Must not know: any particular format.
 //! Invariant: a file is written front to back, hashed on the way, and ends at exactly the planned length.
 
+use crate::digest::hex;
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -318,15 +319,4 @@ pub fn reread(file: &Written) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// Lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
-            let _ = write!(out, "{b:02x}");
-            out
-        })
 }

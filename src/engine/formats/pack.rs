@@ -76,7 +76,7 @@ pub fn transpose<T: Copy + Default>(values: &[T], cols: usize) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sha2::{Digest, Sha256};
+    use crate::digest::sha256;
 
     /// Inputs of the golden file: `u = (31r + 17c + (rc) mod 7) mod 2^b`, `z = (5r + 3g + 1) mod 2^b`.
     fn golden(n_bits: u8) -> (Vec<u8>, Vec<u8>) {
@@ -87,10 +87,6 @@ mod tests {
         (codes.collect(), zeros.collect())
     }
 
-    fn sha(bytes: &[u8]) -> String {
-        crate::formats::container::hex(&Sha256::digest(bytes))
-    }
-
     #[test]
     fn golden_vectors_of_every_width() {
         let file: serde_json::Value = serde_json::from_str(include_str!("golden/packing.json")).unwrap();
@@ -98,30 +94,30 @@ mod tests {
             let want = &file[format!("bits{n_bits}")];
             let (codes, zeros) = golden(n_bits);
             assert_eq!(
-                sha(&rows(&codes, 128, n_bits)),
+                sha256(&rows(&codes, 128, n_bits)),
                 want["ct_weight_packed_dense"]["sha256"],
                 "{n_bits} bits"
             );
             assert_eq!(
-                sha(&columns(&zeros, 4, n_bits)),
+                sha256(&columns(&zeros, 4, n_bits)),
                 want["ct_weight_zero_point"]["sha256"],
                 "{n_bits} bits"
             );
             // GPTQ: codes [in, out] packed down, zeros [groups, out] packed along.
             assert_eq!(
-                sha(&columns(&transpose(&codes, 128), 64, n_bits)),
+                sha256(&columns(&transpose(&codes, 128), 64, n_bits)),
                 want["gptq_qweight"]["sha256"]
             );
             let zeros = transpose(&zeros, 4);
             assert_eq!(
-                sha(&rows(&zeros, 64, n_bits)),
+                sha256(&rows(&zeros, 64, n_bits)),
                 want["gptq_qzeros_v2"]["sha256"],
                 "{n_bits} bits"
             );
             let mask = ((1u16 << n_bits) - 1) as u8;
             let v1: Vec<u8> = zeros.iter().map(|z| z.wrapping_sub(1) & mask).collect();
             assert_eq!(
-                sha(&rows(&v1, 64, n_bits)),
+                sha256(&rows(&v1, 64, n_bits)),
                 want["gptq_qzeros_v1"]["sha256"],
                 "{n_bits} bits"
             );
