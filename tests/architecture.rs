@@ -106,7 +106,15 @@ const ENGINE: Edges = &[
     ("recipe", &["digest", "presets"]),
     (
         "report",
-        &["checkpoint", "error", "plan", "recipe", "tensor", "weight"],
+        &[
+            "checkpoint",
+            "error",
+            "kernels",
+            "plan",
+            "recipe",
+            "tensor",
+            "weight",
+        ],
     ),
     (
         "techniques",
