@@ -1,7 +1,7 @@
 //! The folder every Hugging Face style writer produces: shards, index, config.json, tokenizer files.
 //!
 //! Owns: sharding, the index, which side files go along. Must not know: how a weight is encoded.
-//! Invariant: shards hold the tensors in the order they are produced, none above [`MAX_SHARD`] unless one
+//! Invariant: shards hold the tensors in the order they are produced, none above `MAX_SHARD` unless one
 //! tensor alone is.
 
 use super::Request;

@@ -6,7 +6,7 @@
 //! inside it.
 //!
 //! The Rust is the same for both databases; what differs is SQL. `sql/` holds statements that both understand,
-//! `sqlite/` and `postgres/` those that exist twice under one name. [`statement`] lists them all.
+//! `sqlite/` and `postgres/` those that exist twice under one name. `statement.rs` lists them all.
 
 mod artifacts;
 mod claims;

@@ -4,7 +4,7 @@
 //! Source: ggml-org/ggml (`ggml-quants.c`, `ggml-common.h`). Invariant: without column importance the bytes are
 //! those ggml's reference quantizers write; with it, those of its importance-weighted ones.
 //!
-//! A block type is one file, or a line in its family's file, and one line in [`kernel_of`].
+//! A block type is one file, or a line in its family's file, and one line in `kernel_of`.
 
 mod blocks;
 mod codebook;

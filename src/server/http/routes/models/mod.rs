@@ -2,7 +2,7 @@
 //!
 //! Owns: the model's wire form; adding checked files; inspecting and committing.
 //! Must not know: how bytes or rows are kept.
-//! Invariant: a model becomes ready only through [`commit()`], after the engine has opened it.
+//! Invariant: a model becomes ready only through `commit`, after the engine has opened it.
 
 pub mod commit;
 pub mod create;
