@@ -121,6 +121,11 @@ async fn a_model_becomes_an_artifact_with_a_report() {
         archive.content_length(),
         Some(archive.bytes().await.expect("bytes").len() as u64)
     );
+    let metrics = app.get("/metrics").await.text().await.expect("text");
+    for stage in ["compress", "verify"] {
+        let line = format!("modelpress_stage_duration_seconds_count{{stage=\"{stage}\"}} 1");
+        assert!(metrics.contains(&line), "{line}\n{metrics}");
+    }
     app.stop().await;
 }
 

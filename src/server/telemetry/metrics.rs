@@ -47,7 +47,7 @@ pub struct Metrics {
     pub claim_duration: Histogram,
     /// Time between a job's creation and its first claim.
     pub job_wait: Histogram,
-    /// Time of one stage.
+    /// Time of one stage, by its name.
     pub stage_duration: HistogramVec,
     /// Attempts by how they ended.
     pub attempts: IntCounterVec,
@@ -84,8 +84,8 @@ impl Metrics {
             "Time from a request's head to its response's head.",
         )
         .buckets(REQUEST_SECONDS.to_vec());
-        let stages =
-            HistogramOpts::new("stage_duration_seconds", "Time of one stage.").buckets(JOB_SECONDS.to_vec());
+        let stages = HistogramOpts::new("stage_duration_seconds", "Time of one stage, by its name.")
+            .buckets(JOB_SECONDS.to_vec());
         let claim = ("claim_duration_seconds", "Time one claim takes.");
         let wait = (
             "job_wait_seconds",
@@ -117,7 +117,7 @@ impl Metrics {
             oldest_queued_timestamp: keep(r, Gauge::new(oldest.0, oldest.1)?)?,
             claim_duration: histogram(r, claim, CLAIM_SECONDS)?,
             job_wait: histogram(r, wait, JOB_SECONDS)?,
-            stage_duration: keep(r, HistogramVec::new(stages, &["technique"])?)?,
+            stage_duration: keep(r, HistogramVec::new(stages, &["stage"])?)?,
             attempts: keep(r, IntCounterVec::new(attempts, &["outcome"])?)?,
             leases_lost: counter(r, "leases_lost_total", "Leases lost while working.")?,
             reaped: counter(r, "reaped_total", "Jobs taken back from silent workers.")?,
