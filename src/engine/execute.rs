@@ -4,7 +4,7 @@
 //! Owns: the order of work, the writer thread, provenance. Must not know: techniques, formats by name.
 //! Invariant: one tensor is in memory at a time, plus the encoded previous one that is being written.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, SourceFile};
 use crate::digest;
 use crate::error::{Error, Result};
 use crate::formats::container::{Layout, Sink, Written, reread};
@@ -83,7 +83,7 @@ pub fn execute(plan: &Plan, model: &Checkpoint, out: &Path, observer: &dyn Obser
     let (tensors, written) = compress(plan, model, out, observer, &targets, total)?;
     let compressed = observer.usage();
     observer.stage("verify", 1, stage_count);
-    verify(plan, &written, observer, total)?;
+    verify(plan, &targets, &written, observer, total)?;
     let verified = observer.usage();
     let stages = vec![
         stage_report("compress", start, compressed),
@@ -294,9 +294,15 @@ impl Rows for Guarded<'_> {
     }
 }
 
-fn verify(plan: &Plan, written: &[Vec<Written>], observer: &dyn Observer, total: u64) -> Result<()> {
+fn verify(
+    plan: &Plan,
+    targets: &[Target<'_>],
+    written: &[Vec<Written>],
+    observer: &dyn Observer,
+    total: u64,
+) -> Result<()> {
     let mut done = plan.source_bytes;
-    for (spec, files) in plan.formats.iter().zip(written) {
+    for (target, files) in targets.iter().zip(written) {
         for file in files {
             if observer.should_stop() {
                 return Err(Error::cancelled());
@@ -305,35 +311,24 @@ fn verify(plan: &Plan, written: &[Vec<Written>], observer: &dyn Observer, total:
             done += file.bytes;
             observer.advanced(done, total, &file.name);
         }
-        reopen(&spec.format, files)?;
+        reopen(target, files)?;
     }
     Ok(())
 }
 
-/// Parses the tensor files with the same readers that uploads go through.
-fn reopen(format: &str, files: &[Written]) -> Result<()> {
-    for (index, file) in files.iter().enumerate() {
-        let source = crate::SourceFile {
-            name: file.name.clone(),
-            path: file.path.clone(),
-        };
-        let found = if file.name.ends_with(".gguf") {
-            crate::formats::gguf::read_header(&source).map(|h| h.tensors.len())
-        } else if file.name.ends_with(".safetensors") {
-            crate::formats::safetensors::read_header(&source, index).map(|t| t.len())
-        } else {
-            continue;
-        };
-        let count = found
-            .map_err(|e| Error::internal(format!("{format}: our own {} does not open: {e}", file.name)))?;
-        if count == 0 {
-            return Err(Error::internal(format!(
-                "{format}: our own {} holds no tensor",
-                file.name
-            )));
-        }
-    }
-    Ok(())
+/// Parses what was written like an upload, and compares every entry with the layout.
+fn reopen(target: &Target<'_>, files: &[Written]) -> Result<()> {
+    let source = |file: &Written| SourceFile {
+        name: file.name.clone(),
+        path: file.path.clone(),
+    };
+    let sources: Vec<SourceFile> = files.iter().map(source).collect();
+    let checked = target
+        .writer
+        .reopen(&sources)
+        .and_then(|found| target.layout.check(&found));
+    let ours = |e: Error| Error::internal(format!("our own {} does not read back: {e}", target.spec.format));
+    checked.map_err(ours)
 }
 
 fn stage_report(name: &str, before: Usage, after: Usage) -> StageReport {

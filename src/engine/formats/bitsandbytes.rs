@@ -3,9 +3,10 @@
 //! Owns: its tensor names and `quant_state` JSON. Must not know: how codes were chosen.
 //! Invariant: the even element is in the HIGH nibble; `quant_state` is spelled as Python's json.dumps spells it.
 
-use super::container::Layout;
+use super::container::{Entry, Layout};
 use super::hf_output::{self, Part};
 use super::{Request, Writer};
+use crate::checkpoint::SourceFile;
 use crate::error::{Error, Result};
 use crate::plan::TensorPlan;
 use crate::recipe::Refusal;
@@ -84,6 +85,10 @@ impl Writer for Bitsandbytes {
             table,
             state(&request.tensors[index]).into_bytes(),
         ])
+    }
+
+    fn reopen(&self, files: &[SourceFile]) -> Result<Vec<Entry>> {
+        hf_output::reopen(files)
     }
 }
 

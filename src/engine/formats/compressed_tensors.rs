@@ -4,9 +4,10 @@
 //! Invariant: symmetric schemes carry no zero points (vLLM refuses them); unknown keys are never written
 //! (its readers forbid them).
 
-use super::container::Layout;
+use super::container::{Entry, Layout};
 use super::hf_output::{self, Part};
 use super::{Request, Writer, pack};
+use crate::checkpoint::SourceFile;
 use crate::error::{Error, Result};
 use crate::plan::TensorPlan;
 use crate::recipe::Refusal;
@@ -70,6 +71,10 @@ impl Writer for CompressedTensors {
                 tensor.name
             ))),
         }
+    }
+
+    fn reopen(&self, files: &[SourceFile]) -> Result<Vec<Entry>> {
+        hf_output::reopen(files)
     }
 }
 

@@ -1,11 +1,13 @@
 //! A byte-exact picture of an artifact before it is written, and the one loop that writes it.
 //!
-//! Owns: [`Layout`], [`Sink`], the check of what was written. Must not know: any particular format.
+//! Owns: [`Layout`], [`Sink`], the checks of what was written. Must not know: any particular format.
 //! Invariant: a file is written front to back, hashed on the way, and ends at exactly the planned length.
 
 use crate::digest::hex;
 use crate::error::{Error, Result};
+use crate::tensor::TensorInfo;
 use sha2::{Digest, Sha256};
+use std::fmt;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -21,6 +23,29 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// Length in bytes, without padding.
     pub bytes: u64,
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            dtype,
+            shape,
+            bytes,
+        } = self;
+        write!(f, "{name} ({dtype} {shape:?}, {bytes} bytes)")
+    }
+}
+
+impl From<TensorInfo> for Entry {
+    fn from(tensor: TensorInfo) -> Self {
+        Self {
+            name: tensor.name,
+            dtype: tensor.dtype.name().to_owned(),
+            shape: tensor.shape,
+            bytes: tensor.bytes,
+        }
+    }
 }
 
 /// The entries one planned tensor becomes. They lie next to each other in one file.
@@ -63,6 +88,20 @@ pub struct OutFile {
     pub content: Content,
 }
 
+impl OutFile {
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        let placed = match &self.content {
+            Content::Tensors {
+                header: _,
+                placed,
+                alignment: _,
+            } => placed.as_slice(),
+            Content::Bytes(_) | Content::Copy(_) => &[],
+        };
+        placed.iter().flat_map(|p| &p.entries)
+    }
+}
+
 /// All files of an artifact.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Layout {
@@ -76,17 +115,33 @@ impl Layout {
         self.files.iter().map(|f| f.bytes).sum()
     }
 
+    /// Every tensor entry, file by file, in the order of the bytes.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.files.iter().flat_map(OutFile::entries)
+    }
+
     /// Bytes of tensor entries.
     pub fn weight_bytes(&self) -> u64 {
-        let of = |file: &OutFile| match &file.content {
-            Content::Tensors {
-                header: _,
-                placed,
-                alignment: _,
-            } => placed.iter().flat_map(|p| &p.entries).map(|e| e.bytes).sum(),
-            _ => 0,
-        };
-        self.files.iter().map(of).sum()
+        self.entries().map(|e| e.bytes).sum()
+    }
+
+    /// Compares what a reader found in the written files with what was laid out.
+    pub fn check(&self, found: &[Entry]) -> Result<()> {
+        for (place, meant) in self.entries().enumerate() {
+            match found.get(place) {
+                Some(there) if there == meant => {}
+                Some(there) => {
+                    return Err(Error::internal(format!(
+                        "entry {place} reads back as {there}, written was {meant}"
+                    )));
+                }
+                None => return Err(Error::internal(format!("{meant} does not read back"))),
+            }
+        }
+        match found.get(self.entries().count()) {
+            Some(more) => Err(Error::internal(format!("{more} reads back, but was not written"))),
+            None => Ok(()),
+        }
     }
 
     /// A file of known bytes.
@@ -319,4 +374,63 @@ pub fn reread(file: &Written) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, bytes: u64) -> Entry {
+        Entry {
+            name: name.into(),
+            dtype: "U8".into(),
+            shape: vec![bytes as usize],
+            bytes,
+        }
+    }
+
+    #[test]
+    fn what_reads_back_must_be_what_was_laid_out() {
+        let placed = |entries| Placed {
+            tensor: Some(0),
+            literal: Vec::new(),
+            entries,
+        };
+        let file = |placed| OutFile {
+            name: "f".into(),
+            bytes: 0,
+            content: Content::Tensors {
+                header: Vec::new(),
+                placed,
+                alignment: 1,
+            },
+        };
+        let mut layout = Layout::default();
+        layout.push_bytes("config.json", Vec::new());
+        layout
+            .files
+            .push(file(vec![placed(vec![entry("a", 1), entry("b", 2)])]));
+        layout.files.push(file(vec![placed(vec![entry("c", 3)])]));
+        let meant = [entry("a", 1), entry("b", 2), entry("c", 3)];
+        layout.check(&meant).unwrap();
+        for (found, says) in [
+            (&meant[..2], "c (U8 [3], 3 bytes) does not read back"),
+            (&[], "a (U8 [1], 1 bytes) does not read back"),
+            (
+                &[entry("a", 1), entry("x", 2), entry("c", 3)],
+                "entry 1 reads back as x (U8 [2], 2 bytes), written was b",
+            ),
+            (
+                &[entry("a", 1), entry("b", 9), entry("c", 3)],
+                "entry 1 reads back as b (U8 [9], 9 bytes)",
+            ),
+            (
+                &[meant.as_slice(), &[entry("d", 4)]].concat(),
+                "d (U8 [4], 4 bytes) reads back, but was not written",
+            ),
+        ] {
+            let error = layout.check(found).unwrap_err();
+            assert!(error.message.contains(says), "{error}");
+        }
+    }
 }

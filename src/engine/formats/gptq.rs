@@ -4,9 +4,10 @@
 //! Invariant: `checkpoint_format` v1 (zeros stored minus one) is used only for symmetric weights, where no zero
 //! can borrow from its neighbour; asymmetric weights are `gptq_v2`.
 
-use super::container::Layout;
+use super::container::{Entry, Layout};
 use super::hf_output::{self, Part, pretty};
 use super::{Request, Writer, pack};
+use crate::checkpoint::SourceFile;
 use crate::error::{Error, Result};
 use crate::plan::TensorPlan;
 use crate::recipe::Refusal;
@@ -79,6 +80,10 @@ impl Writer for Gptq {
             half,
             g_idx,
         ])
+    }
+
+    fn reopen(&self, files: &[SourceFile]) -> Result<Vec<Entry>> {
+        hf_output::reopen(files)
     }
 }
 

@@ -1,18 +1,15 @@
-//! The folder every Hugging Face style writer produces: shards, index, config.json, tokenizer files.
+//! The folder every Hugging Face style writer produces: config.json, tokenizer files, shards.
 //!
-//! Owns: sharding, the index, which side files go along. Must not know: how a weight is encoded.
-//! Invariant: shards hold the tensors in the order they are produced, none above `MAX_SHARD` unless one
-//! tensor alone is.
+//! Owns: which side files go along. Must not know: how a weight is encoded.
+//! Invariant: side files go along byte for byte; in config.json only what the format must say is changed.
 
 use super::Request;
-use super::container::{Entry, Layout, Placed};
-use super::safetensors;
-use crate::checkpoint::read_side_file;
+use super::container::{Entry, Layout};
+use super::shards;
+use crate::checkpoint::{SourceFile, read_side_file};
+use crate::error::Result;
 use crate::recipe::Refusal;
-use serde_json::{Map, Value, json};
-
-/// transformers' own default.
-const MAX_SHARD: u64 = 5_000_000_000;
+use serde_json::Value;
 
 /// Side files that are carried over as they are.
 const SIDE_FILES: [&str; 13] = [
@@ -39,7 +36,7 @@ pub(super) fn layout(
     request: &Request<'_>,
     config: Option<Value>,
     parts: &dyn Fn(usize) -> Vec<Part>,
-) -> Result<Layout, Vec<Refusal>> {
+) -> std::result::Result<Layout, Vec<Refusal>> {
     let mut layout = Layout::default();
     if let Some(config) = config {
         layout.push_bytes("config.json", pretty(&config));
@@ -51,47 +48,13 @@ pub(super) fn layout(
             layout.push_bytes(name, bytes);
         }
     }
-    let mut shards: Vec<Vec<Placed>> = vec![Vec::new()];
-    let mut size = 0;
-    for index in 0..request.tensors.len() {
-        let entries = parts(index);
-        let bytes: u64 = entries.iter().map(|e| e.bytes).sum();
-        if size > 0 && size + bytes > MAX_SHARD {
-            shards.push(Vec::new());
-            size = 0;
-        }
-        size += bytes;
-        if let Some(shard) = shards.last_mut() {
-            shard.push(Placed {
-                tensor: Some(index),
-                literal: Vec::new(),
-                entries,
-            });
-        }
-    }
-    push_shards(&mut layout, shards);
+    shards::push(&mut layout, request.tensors.len(), parts);
     Ok(layout)
 }
 
-fn push_shards(layout: &mut Layout, shards: Vec<Vec<Placed>>) {
-    let count = shards.len();
-    let mut map = Map::new();
-    let mut total = 0;
-    for (i, shard) in shards.into_iter().enumerate() {
-        let name = match count {
-            1 => "model.safetensors".to_owned(),
-            _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
-        };
-        for entry in shard.iter().flat_map(|p| &p.entries) {
-            map.insert(entry.name.clone(), json!(name));
-            total += entry.bytes;
-        }
-        layout.files.push(safetensors::file(name, shard));
-    }
-    if count > 1 {
-        let index = json!({"metadata": {"total_size": total}, "weight_map": map});
-        layout.push_bytes("model.safetensors.index.json", pretty(&index));
-    }
+/// The entries of a written folder, by the parser that uploads go through.
+pub(super) fn reopen(files: &[SourceFile]) -> Result<Vec<Entry>> {
+    Ok(shards::read(files)?.into_iter().map(Entry::from).collect())
 }
 
 /// Two-space JSON with a final newline, as transformers writes it.
@@ -102,7 +65,10 @@ pub(crate) fn pretty(value: &Value) -> Vec<u8> {
 }
 
 /// The source's config.json with `quantization_config` set, or why there is none.
-pub(super) fn with_quantization(request: &Request<'_>, quantization: Value) -> Result<Value, Vec<Refusal>> {
+pub(super) fn with_quantization(
+    request: &Request<'_>,
+    quantization: Value,
+) -> std::result::Result<Value, Vec<Refusal>> {
     let Some(Value::Object(mut config)) = request.model.config.clone() else {
         return Err(vec![Refusal::new(
             request.pointer,

@@ -2,7 +2,7 @@
 //!
 //! Owns: the two seams and their lists. Must not know: techniques. Siblings never import each other; what several
 //! need is beside them: laying bytes out, packing codes, the Hugging Face folder and its safetensors files.
-//! Shared by siblings: `container`, `hf_output`, `pack`, `safetensors`.
+//! Shared by siblings: `container`, `hf_output`, `pack`, `safetensors`, `shards`.
 //! Invariant: a writer that accepts a plan can write it: everything it cannot hold is refused in `layout`.
 //!
 //! A format is one file and one line in [`READERS`] or [`WRITERS`]. They are two lists because most formats are
@@ -17,13 +17,14 @@ pub mod hf_output;
 pub mod huggingface;
 pub mod pack;
 pub mod safetensors;
+mod shards;
 
 use crate::checkpoint::{Checkpoint, SourceFile};
 use crate::error::Result;
 use crate::plan::TensorPlan;
 use crate::recipe::Refusal;
 use crate::weight::Weight;
-use container::Layout;
+use container::{Entry, Layout};
 use serde_json::Value;
 
 /// Opens uploaded files.
@@ -64,6 +65,8 @@ pub trait Writer: Sync {
     fn layout(&self, request: &Request<'_>) -> std::result::Result<Layout, Vec<Refusal>>;
     /// The bytes of one tensor, one vector for each of its entries in the layout, in the same order.
     fn encode(&self, request: &Request<'_>, index: usize, weight: &Weight) -> Result<Vec<Vec<u8>>>;
+    /// What the parser that uploads go through finds in the written files: the layout's entries, if all is well.
+    fn reopen(&self, files: &[SourceFile]) -> Result<Vec<Entry>>;
 }
 
 /// Readers, most particular first.

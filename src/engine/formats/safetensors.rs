@@ -309,6 +309,10 @@ impl Writer for Safetensors {
         })?;
         Ok(vec![chunks.concat()])
     }
+
+    fn reopen(&self, files: &[SourceFile]) -> Result<Vec<Entry>> {
+        hf_output::reopen(files)
+    }
 }
 
 #[cfg(test)]

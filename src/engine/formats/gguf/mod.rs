@@ -15,7 +15,6 @@ pub mod value;
 mod writer_seam;
 
 pub use error::GgufError;
-pub use reader_seam::read_header;
 
 /// The format, behind both seams.
 pub struct Gguf;

@@ -5,6 +5,7 @@
 
 use super::Gguf;
 use super::container::{Header, parse};
+use super::value::Metadata;
 use crate::checkpoint::{Checkpoint, SourceFile, SourceFormat};
 use crate::error::{Class, Error, Result};
 use crate::formats::Reader;
@@ -33,41 +34,47 @@ impl Reader for Gguf {
     }
 
     fn open(&self, files: &[SourceFile]) -> Result<Checkpoint> {
-        let found: Vec<_> = files.iter().enumerate().filter(|(_, f)| is_gguf(f)).collect();
-        if found.len() > 1 {
-            return Err(Error::unsupported(
-                "several_gguf_files",
-                format!(
-                    "{} GGUF files: upload one, or join a split model first",
-                    found.len()
-                ),
-            ));
-        }
-        let Some((index, file)) = found.first().copied() else {
-            return Err(Error::internal("no GGUF file"));
-        };
-        let header = read_header(file)?;
-        let mut tensors = Vec::with_capacity(header.tensors.len());
-        for tensor in &header.tensors {
-            let ty = GgmlType::from_id(tensor.ggml_type_id)
-                .ok_or_else(|| Error::internal(format!("tensor {} has no type", tensor.name)))?;
-            tensors.push(TensorInfo {
-                name: tensor.name.clone(),
-                dtype: DType::from_ggml(ty),
-                shape: tensor.dims.iter().rev().map(|d| *d as usize).collect(),
-                file: index,
-                offset: tensor.offset,
-                bytes: tensor.bytes,
-            });
-        }
-        if tensors.is_empty() {
-            return Err(Error::bad_input(
-                "no_tensors",
-                format!("{} holds no tensor", file.name),
-            ));
-        }
-        Checkpoint::new(SourceFormat::Gguf, files, tensors, None, Some(header.metadata))
+        let (metadata, tensors) = read(files)?;
+        Checkpoint::new(SourceFormat::Gguf, files, tensors, None, Some(metadata))
     }
+}
+
+/// Metadata and tensors of the one GGUF among the files.
+pub(super) fn read(files: &[SourceFile]) -> Result<(Metadata, Vec<TensorInfo>)> {
+    let found: Vec<_> = files.iter().enumerate().filter(|(_, f)| is_gguf(f)).collect();
+    if found.len() > 1 {
+        return Err(Error::unsupported(
+            "several_gguf_files",
+            format!(
+                "{} GGUF files: upload one, or join a split model first",
+                found.len()
+            ),
+        ));
+    }
+    let Some((index, file)) = found.first().copied() else {
+        return Err(Error::internal("no GGUF file"));
+    };
+    let header = read_header(file)?;
+    let mut tensors = Vec::with_capacity(header.tensors.len());
+    for tensor in &header.tensors {
+        let ty = GgmlType::from_id(tensor.ggml_type_id)
+            .ok_or_else(|| Error::internal(format!("tensor {} has no type", tensor.name)))?;
+        tensors.push(TensorInfo {
+            name: tensor.name.clone(),
+            dtype: DType::from_ggml(ty),
+            shape: tensor.dims.iter().rev().map(|d| *d as usize).collect(),
+            file: index,
+            offset: tensor.offset,
+            bytes: tensor.bytes,
+        });
+    }
+    if tensors.is_empty() {
+        return Err(Error::bad_input(
+            "no_tensors",
+            format!("{} holds no tensor", file.name),
+        ));
+    }
+    Ok((header.metadata, tensors))
 }
 
 fn is_gguf(file: &SourceFile) -> bool {
@@ -77,7 +84,7 @@ fn is_gguf(file: &SourceFile) -> bool {
 }
 
 /// Reads and checks the header of one file.
-pub fn read_header(file: &SourceFile) -> Result<Header> {
+fn read_header(file: &SourceFile) -> Result<Header> {
     let io = |e: std::io::Error| Error::io(&file.name, &e);
     let handle = File::open(&file.path).map_err(io)?;
     let length = handle.metadata().map_err(io)?.len();

@@ -7,9 +7,10 @@ use super::Gguf;
 use super::build::header_bytes;
 use super::metadata::{About, ModelConfig};
 use super::names::{TensorRename, permute_row};
+use super::reader_seam::read;
 use super::tokenizer::{Target, TokenizerFiles, convert};
 use super::value::{Metadata, Value as Field};
-use crate::checkpoint::SourceFormat;
+use crate::checkpoint::{SourceFile, SourceFormat};
 use crate::error::{Error, Result};
 use crate::formats::container::{Content, Entry, Layout, OutFile, Placed};
 use crate::formats::{Request, Writer};
@@ -130,6 +131,11 @@ impl Writer for Gguf {
             out.extend_from_slice(&bytes[permute_row(row, rows, heads) * width..][..width]);
         }
         Ok(vec![out])
+    }
+
+    fn reopen(&self, files: &[SourceFile]) -> Result<Vec<Entry>> {
+        let (_, tensors) = read(files)?;
+        Ok(tensors.into_iter().map(Entry::from).collect())
     }
 }
 

@@ -1,0 +1,155 @@
+//! Every writer on a real checkpoint: what it wrote is parsed like an upload and compared with its layout.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise, in helpers too"
+)]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use modelpress_engine::formats::gguf::build::header_bytes;
+use modelpress_engine::formats::gguf::value::{Metadata, Value as Field};
+use modelpress_engine::formats::{Request, WRITERS, container::Layout, writer};
+use modelpress_engine::observe::Silent;
+use modelpress_engine::tensor::GgmlType;
+use modelpress_engine::{Artifact, Checkpoint, Plan, Recipe, SourceFile, execute, inspect, plan};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const PROJECTIONS: [&str; 4] = ["q_proj", "k_proj", "v_proj", "o_proj"];
+
+/// A LLaMA layer as a Hugging Face folder.
+fn hugging_face(folder: &Path) -> Checkpoint {
+    let mut tensors = vec![("model.embed_tokens.weight".to_owned(), [64, 128])];
+    for projection in PROJECTIONS {
+        tensors.push((
+            format!("model.layers.0.self_attn.{projection}.weight"),
+            [128, 128],
+        ));
+    }
+    let tensors: Vec<(&str, [usize; 2])> = tensors
+        .iter()
+        .map(|(name, shape)| (name.as_str(), *shape))
+        .collect();
+    fs::write(
+        folder.join("model.safetensors"),
+        support::models::safetensors(&tensors),
+    )
+    .expect("writes");
+    let config = json!({"model_type": "llama", "architectures": ["LlamaForCausalLM"]});
+    fs::write(folder.join("config.json"), config.to_string()).expect("writes");
+    opened(folder)
+}
+
+/// The same as a GGUF.
+fn gguf(folder: &Path) -> Checkpoint {
+    let mut metadata = Metadata::new();
+    metadata.set("general.architecture", Field::text("llama"));
+    let tensors: Vec<_> = ["attn_q", "attn_k", "attn_v", "attn_output"]
+        .iter()
+        .map(|name| (format!("blk.0.{name}.weight"), vec![128, 128], GgmlType::F32))
+        .collect();
+    let layout = header_bytes(&metadata, &tensors, 32).expect("a header");
+    let mut file = layout.header;
+    while (file.len() as u64) < layout.file_len {
+        file.extend_from_slice(&((file.len() % 977) as f32 / 500.0 - 1.0).to_le_bytes());
+    }
+    fs::write(folder.join("model.gguf"), file).expect("writes");
+    opened(folder)
+}
+
+fn opened(folder: &Path) -> Checkpoint {
+    inspect(&SourceFile::from_path(folder).expect("lists")).expect("opens")
+}
+
+/// A model and a recipe for a writer.
+fn work(format: &str, folder: &Path) -> (Checkpoint, Value) {
+    let recipe = match format {
+        "bitsandbytes" => json!("nf4"),
+        "compressed-tensors" => json!("W4A16_ASYM"),
+        "gguf" => return (gguf(folder), json!("Q8_0")),
+        "gptq" => json!({"preset": "gptq-rtn", "options": {"scale_dtype": "F16"}}),
+        "safetensors" => json!({"preset": "W8A16", "formats": ["safetensors"]}),
+        other => panic!("{other} needs a model and a recipe here"),
+    };
+    (hugging_face(folder), recipe)
+}
+
+fn layout(plan: &Plan, model: &Checkpoint) -> Layout {
+    let request = Request {
+        model,
+        tensors: &plan.tensors,
+        label: plan.stages[0].label.as_deref(),
+        options: &plan.formats[0].options,
+        pointer: "/formats/0",
+    };
+    let format = writer(&plan.formats[0].format).expect("a writer");
+    format.layout(&request).expect("planned")
+}
+
+/// What the writer's reader finds in an artifact.
+fn check(artifact: &Artifact, layout: &Layout) -> Result<(), String> {
+    let sources: Vec<SourceFile> = artifact
+        .files
+        .iter()
+        .map(|file| SourceFile {
+            name: file.name.clone(),
+            path: file.path.clone(),
+        })
+        .collect();
+    let found = writer(&artifact.format).expect("a writer").reopen(&sources);
+    found
+        .and_then(|found| layout.check(&found))
+        .map_err(|error| error.message)
+}
+
+fn replace_first(path: &Path, from: &str, to: &str) {
+    let mut bytes = fs::read(path).expect("reads");
+    let at = bytes
+        .windows(from.len())
+        .position(|window| window == from.as_bytes())
+        .expect("the name is in the header");
+    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    fs::write(path, bytes).expect("writes");
+}
+
+#[test]
+fn every_writer_reads_back_what_it_laid_out_and_notices_what_it_did_not() {
+    for format in WRITERS {
+        let (source, out) = (
+            TempDir::new().expect("temp dir"),
+            TempDir::new().expect("temp dir"),
+        );
+        let (model, recipe) = work(format.name(), source.path());
+        let recipe = Recipe::from_value(&recipe).expect("a recipe");
+        let plan = plan(&recipe, &model).expect("plans");
+        let outcome = execute(&plan, &model, out.path(), &Silent).expect("executes");
+        let (layout, artifact) = (layout(&plan, &model), &outcome.artifacts[0]);
+        assert_eq!(artifact.format, format.name());
+        let entries: Vec<String> = layout.entries().map(|entry| entry.name.clone()).collect();
+        assert!(entries.len() >= PROJECTIONS.len(), "{entries:?}");
+        assert_eq!(check(artifact, &layout), Ok(()), "{}", format.name());
+
+        let weights = artifact
+            .files
+            .iter()
+            .max_by_key(|file| file.bytes)
+            .expect("files");
+        let (name, other) = (&entries[0], entries[0].replacen('w', "v", 1));
+        replace_first(&weights.path, name, &other);
+        let error = check(artifact, &layout).expect_err("another name");
+        assert!(error.contains(name) && error.contains(&other), "{error}");
+
+        fs::File::options()
+            .write(true)
+            .open(&weights.path)
+            .and_then(|file| file.set_len(weights.bytes / 2))
+            .expect("truncates");
+        check(artifact, &layout).expect_err("half a file");
+    }
+}
