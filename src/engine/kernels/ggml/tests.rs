@@ -60,6 +60,13 @@ fn hex(bytes: &[u8]) -> String {
         .fold(String::new(), |text, b| text + &format!("{b:02x}"))
 }
 
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
+        .collect()
+}
+
 #[test]
 fn every_type_writes_the_bytes_of_the_reference() {
     let golden = golden();
@@ -98,12 +105,7 @@ fn reading_gives_the_reference_values_to_the_bit() {
     for (name, entry) in golden["types"].as_object().unwrap() {
         let ty = GgmlType::from_name(name).unwrap();
         for path in ["plain", "imatrix"] {
-            let text = entry[path]["first_block_hex"].as_str().unwrap();
-            let block: Vec<u8> = (0..text.len())
-                .step_by(2)
-                .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
-                .collect();
-            let values = read(ty, &block);
+            let values = read(ty, &unhex(entry[path]["first_block_hex"].as_str().unwrap()));
             for (i, expected) in entry[path]["dequant_first4"]
                 .as_array()
                 .unwrap()
@@ -114,6 +116,26 @@ fn reading_gives_the_reference_values_to_the_bit() {
             }
         }
     }
+}
+
+/// Three random blocks of each codebook type, decoded by the `gguf` package (0.19.0).
+#[test]
+fn codebook_types_are_read_as_the_gguf_package_reads_them() {
+    let golden: serde_json::Value = serde_json::from_str(include_str!("golden-read.json")).unwrap();
+    for (name, entry) in golden.as_object().unwrap() {
+        let ty = GgmlType::from_name(name).unwrap();
+        let values = read(ty, &unhex(entry["blocks"].as_str().unwrap()));
+        for (value, expected) in values.iter().zip(entry["first8"].as_array().unwrap()) {
+            assert_eq!(*value, expected.as_f64().unwrap() as f32, "{name}");
+        }
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert_eq!(
+            hex(&Sha256::digest(&bytes)),
+            entry["sha256_f32le"].as_str().unwrap(),
+            "{name}"
+        );
+    }
+    assert_eq!(golden.as_object().unwrap().len(), 7);
 }
 
 #[test]
