@@ -3,7 +3,7 @@
 //! Owns: the three catalogues. Must not know: how any of it works.
 //! Invariant: made from the registration lists, so nothing can be missing.
 
-use crate::formats::WRITERS;
+use crate::formats::{READERS, WRITERS, writer};
 use crate::presets::{self, Preset};
 use crate::techniques::TECHNIQUES;
 use serde::Serialize;
@@ -20,17 +20,21 @@ pub struct TechniqueEntry {
     pub options: Value,
 }
 
-/// An output format.
+/// A format that is read, written, or both.
 #[derive(Clone, Debug, Serialize)]
 pub struct FormatEntry {
-    /// Name as recipes spell it.
+    /// Name as recipes and models spell it.
     pub name: &'static str,
-    /// What it is.
+    /// What is written, or what is read where nothing is written.
     pub summary: &'static str,
-    /// Engines known to load it.
+    /// What to upload, where it is read.
+    pub input_summary: Option<&'static str>,
+    /// Whether a recipe may ask for it.
+    pub writable: bool,
+    /// Engines known to load what is written.
     pub engines: &'static [&'static str],
-    /// JSON Schema of its options.
-    pub options: Value,
+    /// JSON Schema of its options, where it is written.
+    pub options: Option<Value>,
 }
 
 /// Every technique.
@@ -43,15 +47,30 @@ pub fn techniques() -> Vec<TechniqueEntry> {
     TECHNIQUES.iter().map(entry).collect()
 }
 
-/// Every output format.
+/// Every format, alphabetical.
 pub fn formats() -> Vec<FormatEntry> {
-    let entry = |w: &&dyn crate::formats::Writer| FormatEntry {
+    let input = |name: &str| READERS.iter().find(|r| r.name() == name).map(|r| r.summary());
+    let written = |w: &&dyn crate::formats::Writer| FormatEntry {
         name: w.name(),
         summary: w.summary(),
+        input_summary: input(w.name()),
+        writable: true,
         engines: w.engines(),
-        options: w.schema(),
+        options: Some(w.schema()),
     };
-    WRITERS.iter().map(entry).collect()
+    let only_read = |r: &&dyn crate::formats::Reader| FormatEntry {
+        name: r.name(),
+        summary: r.summary(),
+        input_summary: Some(r.summary()),
+        writable: false,
+        engines: &[],
+        options: None,
+    };
+    let no_writer = |r: &&&dyn crate::formats::Reader| writer(r.name()).is_none();
+    let mut all: Vec<FormatEntry> = WRITERS.iter().map(written).collect();
+    all.extend(READERS.iter().filter(no_writer).map(only_read));
+    all.sort_by_key(|entry| entry.name);
+    all
 }
 
 /// Every preset.

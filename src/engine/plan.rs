@@ -301,7 +301,7 @@ pub(crate) fn layout_of(
     let Some(writer) = formats::writer(&spec.format) else {
         let names: Vec<_> = formats::WRITERS.iter().map(|w| w.name()).collect();
         let detail = format!(
-            "no format is called {:?}; formats are {}",
+            "no format that can be written is called {:?}; those that can are {}",
             spec.format,
             names.join(", ")
         );

@@ -223,3 +223,32 @@ async fn the_catalog_lists_what_there_is() {
         assert!(list["data"].is_array(), "{list}");
     }
 }
+
+#[tokio::test]
+async fn formats_say_what_is_read_and_what_is_written() {
+    let app = TestApp::start().await;
+    let list = json_of(app.get("/v1/formats").await, StatusCode::OK).await;
+    let mut seen = Vec::new();
+    for format in list["data"].as_array().expect("a list") {
+        let flag = |name: &str| format[name].as_bool().expect("a boolean");
+        let (readable, writable) = (flag("readable"), flag("writable"));
+        seen.push((text(&format["name"]), readable, writable));
+        assert_eq!(format["input_summary"].is_string(), readable, "{format}");
+        assert_eq!(format["options"].is_object(), writable, "{format}");
+        let engines = format["engines"].as_array().expect("a list");
+        assert_eq!(!engines.is_empty(), writable, "{format}");
+        assert!(format["summary"].is_string(), "{format}");
+    }
+    let row = |name: &str, readable, writable| (name.to_owned(), readable, writable);
+    assert_eq!(
+        seen,
+        [
+            row("bitsandbytes", false, true),
+            row("compressed-tensors", false, true),
+            row("gguf", true, true),
+            row("gptq", false, true),
+            row("huggingface", true, false),
+            row("safetensors", true, true),
+        ]
+    );
+}

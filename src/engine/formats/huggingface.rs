@@ -18,6 +18,10 @@ impl Reader for HuggingFace {
         "huggingface"
     }
 
+    fn summary(&self) -> &'static str {
+        "A Hugging Face checkpoint: config.json and safetensors, single or sharded, with its tokenizer files"
+    }
+
     fn sniff(&self, files: &[SourceFile]) -> bool {
         files.iter().any(|f| f.name == CONFIG) && files.iter().any(|f| f.name.ends_with(".safetensors"))
     }

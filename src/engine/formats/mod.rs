@@ -29,8 +29,10 @@ use serde_json::Value;
 
 /// Opens uploaded files.
 pub trait Reader: Sync {
-    /// Name as the API shows it.
+    /// Name as the API shows it; that of the writer, where there is one.
     fn name(&self) -> &'static str;
+    /// What to upload, in one sentence for the catalogue.
+    fn summary(&self) -> &'static str;
     /// True where the files look like this format. Reads a few bytes at most.
     fn sniff(&self, files: &[SourceFile]) -> bool;
     /// Parses the headers and checks them against the files.

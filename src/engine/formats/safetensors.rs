@@ -27,6 +27,10 @@ impl Reader for Safetensors {
         "safetensors"
     }
 
+    fn summary(&self) -> &'static str {
+        "Safetensors files without a config.json"
+    }
+
     fn sniff(&self, files: &[SourceFile]) -> bool {
         files.iter().any(|f| f.name.ends_with(".safetensors"))
     }

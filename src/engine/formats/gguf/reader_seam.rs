@@ -29,6 +29,10 @@ impl Reader for Gguf {
         "gguf"
     }
 
+    fn summary(&self) -> &'static str {
+        "One GGUF file, v2 or v3"
+    }
+
     fn sniff(&self, files: &[SourceFile]) -> bool {
         files.iter().any(is_gguf)
     }

@@ -32,7 +32,7 @@ pub struct JobIn {
     /// The name of a preset (`GET /v1/presets`) or a recipe object.
     #[schema(value_type = Object)]
     pub recipe: Value,
-    /// Output formats (`GET /v1/formats`); the preset's own unless given.
+    /// Output formats (`GET /v1/formats`, those that are `writable`); the preset's own unless given.
     pub formats: Option<Vec<String>>,
     /// Up to 16 pairs of your own.
     #[serde(default)]
