@@ -40,7 +40,8 @@ fn preset(
 
 /// All presets.
 pub fn all() -> Vec<Preset> {
-    let int4 = |symmetric| json!({"n_bits": 4, "symmetric": symmetric, "granularity": "group", "group_size": 128, "range": "mse"});
+    let int4 =
+        |symmetric| json!({"n_bits": 4, "symmetric": symmetric, "granularity": "group", "group_size": 128});
     let ct = "compressed-tensors";
     let mut list = vec![
         preset(
@@ -61,14 +62,14 @@ pub fn all() -> Vec<Preset> {
             "W8A16",
             "rtn",
             ct,
-            json!({"n_bits": 8, "granularity": "channel", "range": "mse"}),
+            json!({"n_bits": 8, "granularity": "channel"}),
             "INT8 weights, one scale a channel",
         ),
         preset(
             "W8A8",
             "rtn",
             ct,
-            json!({"n_bits": 8, "granularity": "channel", "range": "mse", "activations": "dynamic_token"}),
+            json!({"n_bits": 8, "granularity": "channel", "activations": "dynamic_token"}),
             "INT8 weights and activations, activations scaled per token at run time",
         ),
         preset(

@@ -89,16 +89,15 @@ pub struct OutFile {
 }
 
 impl OutFile {
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
-        let placed = match &self.content {
+    fn placed(&self) -> &[Placed] {
+        match &self.content {
             Content::Tensors {
                 header: _,
                 placed,
                 alignment: _,
-            } => placed.as_slice(),
+            } => placed,
             Content::Bytes(_) | Content::Copy(_) => &[],
-        };
-        placed.iter().flat_map(|p| &p.entries)
+        }
     }
 }
 
@@ -117,12 +116,26 @@ impl Layout {
 
     /// Every tensor entry, file by file, in the order of the bytes.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.files.iter().flat_map(OutFile::entries)
+        self.files
+            .iter()
+            .flat_map(OutFile::placed)
+            .flat_map(|p| &p.entries)
     }
 
     /// Bytes of tensor entries.
     pub fn weight_bytes(&self) -> u64 {
         self.entries().map(|e| e.bytes).sum()
+    }
+
+    /// Bytes that each of `count` planned tensors becomes.
+    pub fn tensor_bytes(&self, count: usize) -> Vec<u64> {
+        let mut bytes = vec![0; count];
+        for placed in self.files.iter().flat_map(OutFile::placed) {
+            if let Some(index) = placed.tensor {
+                bytes[index] += placed.entries.iter().map(|e| e.bytes).sum::<u64>();
+            }
+        }
+        bytes
     }
 
     /// Compares what a reader found in the written files with what was laid out.

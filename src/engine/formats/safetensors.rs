@@ -10,7 +10,7 @@ use super::{Reader, Request, Writer};
 use crate::checkpoint::{Checkpoint, SourceFile, SourceFormat};
 use crate::error::{Error, Result};
 use crate::recipe::Refusal;
-use crate::tensor::{DType, TensorInfo, encode_dense};
+use crate::tensor::{DType, TensorInfo, encode_rows};
 use crate::weight::Weight;
 use serde_json::{Map, Value, json};
 use std::fs::File;
@@ -303,15 +303,7 @@ impl Writer for Safetensors {
         {
             return Ok(vec![dense.bytes.clone()]);
         }
-        let chunks = crate::tensor::try_fold_chunks(weight.as_rows(), |_, values| {
-            let mut out = Vec::with_capacity(values.len() * 4);
-            if encode_dense(dtype, values, &mut out) {
-                Ok(out)
-            } else {
-                Err(Error::internal(format!("safetensors cannot write {dtype}")))
-            }
-        })?;
-        Ok(vec![chunks.concat()])
+        Ok(vec![encode_rows(weight.as_rows(), dtype)?])
     }
 
     fn reopen(&self, files: &[SourceFile]) -> Result<Vec<Entry>> {

@@ -1,10 +1,11 @@
 //! Integer affine quantization of matrices.
 //!
 //! Owns: range finding and rounding. Must not know: packing. Source: Jacob et al. 2018; range search as the
-//! "mse" observers of the Python toolkits.
+//! "mse" observers of the Python toolkits, errors weighted by w² as in ggml's searches, scales of either sign as in
+//! AutoRound (Cheng et al. 2023).
 //! Invariant: codes are chosen against the scale as it will be stored.
 
-use super::check_finite;
+use super::{check_finite, wide};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Rows, chunk_rows, round_to, try_fold_chunks};
 use crate::weight::{Affine, Granularity};
@@ -17,6 +18,8 @@ pub enum Range {
     MinMax,
     /// The shrunken range of least squared error.
     Mse,
+    /// The same with errors weighted by w²: large weights count for more, which keeps perplexity lower.
+    WeightedMse,
 }
 
 /// What to do.
@@ -32,6 +35,9 @@ pub struct Spec {
     pub scale_dtype: DType,
     /// How ranges are found.
     pub range: Range,
+    /// A search may give symmetric scales either sign: the grid has one code more on its negative side, and the
+    /// larger extreme of a group lies on either.
+    pub signed_scales: bool,
 }
 
 /// Scale and zero of one group.
@@ -59,7 +65,7 @@ impl Spec {
             (high - low) / self.top()
         };
         let scale = round_to(self.scale_dtype, raw);
-        let scale = if scale > 0.0 && scale.is_finite() {
+        let scale = if scale != 0.0 && scale.is_finite() {
             scale
         } else {
             self.smallest()
@@ -90,17 +96,29 @@ impl Spec {
             .clamp(0.0, self.top())
     }
 
-    /// Squared error of a group under a grid, in a fixed order of eight partial sums.
+    /// Error of a group under a grid, in a fixed order of sixteen partial sums.
+    #[inline(always)]
     fn error(&self, values: &[f32], grid: Grid) -> f32 {
+        if self.range == Range::WeightedMse {
+            self.sum_errors(values, grid, |v| v * v)
+        } else {
+            self.sum_errors(values, grid, |_| 1.0)
+        }
+    }
+
+    #[inline(always)]
+    fn sum_errors(&self, values: &[f32], grid: Grid, weight: impl Fn(f32) -> f32) -> f32 {
         let (zero, scale, inverse, top) = (f32::from(grid.zero), grid.scale, 1.0 / grid.scale, self.top());
         // Round half to even without a call: adding and taking away 1.5 · 2^23.
         const MAGIC: f32 = 12_582_912.0;
         let mut sums = [0f32; 16];
         let (blocks, rest) = values.as_chunks::<16>();
         let add = |lane: &mut f32, v: f32| {
-            let q = ((v * inverse + zero).clamp(0.0, top) + MAGIC) - MAGIC;
+            let q = v * inverse + zero;
+            let q = if q < top { q } else { top };
+            let q = ((if q > 0.0 { q } else { 0.0 }) + MAGIC) - MAGIC;
             let e = (q - zero) * scale - v;
-            *lane += e * e;
+            *lane += e * e * weight(v);
         };
         for block in blocks {
             for (lane, v) in sums.iter_mut().zip(block) {
@@ -113,7 +131,24 @@ impl Spec {
         sums.iter().sum()
     }
 
+    /// Grids to try for the extremes of a group; the second of a pair is the mirrored one.
+    #[inline(always)]
+    fn candidates(&self, low: f32, high: f32, part: f32) -> (Grid, Option<Grid>) {
+        if !self.symmetric || !self.signed_scales {
+            return (self.grid(low * part, high * part), None);
+        }
+        let peak = if high > -low { high } else { low };
+        let raw = round_to(self.scale_dtype, peak * part / (self.top() / 2.0 + 0.5));
+        let zero = 1u8 << (self.n_bits - 1);
+        let grid = |scale: f32| Grid {
+            scale: if scale == 0.0 { self.smallest() } else { scale },
+            zero,
+        };
+        (grid(raw), Some(grid(-raw)))
+    }
+
     /// The grid of a group.
+    #[inline(always)]
     pub fn fit(&self, values: &[f32]) -> Grid {
         let (low, high) = extremes(values);
         let start = self.grid(low, high);
@@ -121,11 +156,13 @@ impl Spec {
             return start;
         }
         let mut best = (self.error(values, start), start);
-        for step in SHRINK {
-            let grid = self.grid(low * step, high * step);
-            let error = self.error(values, grid);
-            if error < best.0 {
-                best = (error, grid);
+        for part in PARTS {
+            let (grid, mirrored) = self.candidates(low, high, part);
+            for grid in [Some(grid), mirrored].into_iter().flatten() {
+                let error = self.error(values, grid);
+                if error < best.0 {
+                    best = (error, grid);
+                }
             }
         }
         best.1
@@ -133,14 +170,14 @@ impl Spec {
 }
 
 /// Candidate ranges as parts of the full one. Slightly more than 1 lets a symmetric grid hold +absmax too.
-const SHRINK: [f32; 30] = {
-    let mut steps = [0.0; 30];
+const PARTS: [f32; 30] = {
+    let mut parts = [0.0; 30];
     let mut i = 0;
     while i < 30 {
-        steps[i] = 1.08 - 0.02 * i as f32;
+        parts[i] = 1.06 - 0.0125 * i as f32;
         i += 1;
     }
-    steps
+    parts
 };
 
 fn extremes(values: &[f32]) -> (f32, f32) {
@@ -178,15 +215,8 @@ pub fn quantize(input: &dyn Rows, spec: &Spec) -> Result<Affine> {
             buffer.resize(out.len(), 0.0);
             input.read(i * step, buffer)?;
             check_finite(buffer, i * step * cols)?;
-            let (_, size) = spec.granularity.groups(cols);
             let mut grids = Vec::new();
-            for (values, codes) in buffer.chunks(size).zip(out.chunks_mut(size)) {
-                let grid = whole.unwrap_or_else(|| spec.fit(values));
-                for (code, value) in codes.iter_mut().zip(values) {
-                    *code = spec.code(*value, grid) as u8;
-                }
-                grids.push(grid);
-            }
+            quantize_groups(spec, whole, buffer, cols, out, &mut grids);
             Ok(grids)
         })
         .collect();
@@ -216,6 +246,30 @@ pub fn quantize(input: &dyn Rows, spec: &Spec) -> Result<Affine> {
     })
 }
 
+wide! {
+    /// Whole rows of `cols` values; without a given grid, each group gets its own.
+    fn quantize_groups(
+        spec: &Spec,
+        given: Option<Grid>,
+        values: &[f32],
+        cols: usize,
+        codes: &mut [u8],
+        grids: &mut Vec<Grid>,
+    ) {
+        let (_, size) = spec.granularity.groups(cols);
+        for (values, codes) in values.chunks(size).zip(codes.chunks_mut(size)) {
+            let grid = match given {
+                Some(grid) => grid,
+                None => spec.fit(values),
+            };
+            for (code, value) in codes.iter_mut().zip(values) {
+                *code = spec.code(*value, grid) as u8;
+            }
+            grids.push(grid);
+        }
+    }
+}
+
 /// One grid for the whole matrix: two walks, the second over all candidate ranges at once.
 fn tensor_grid(input: &dyn Rows, spec: &Spec) -> Result<Grid> {
     let cols = input.cols();
@@ -229,7 +283,10 @@ fn tensor_grid(input: &dyn Rows, spec: &Spec) -> Result<Grid> {
     if spec.range == Range::MinMax || low == high {
         return Ok(grids[0]);
     }
-    grids.extend(SHRINK.iter().map(|s| spec.grid(low * s, high * s)));
+    for part in PARTS {
+        let (grid, mirrored) = spec.candidates(low, high, part);
+        grids.extend([Some(grid), mirrored].into_iter().flatten());
+    }
     let errors = try_fold_chunks(input, |_, values| {
         Ok(grids
             .iter()
@@ -255,6 +312,7 @@ mod tests {
             granularity,
             scale_dtype: DType::F32,
             range,
+            signed_scales: range == Range::WeightedMse,
         }
     }
 
@@ -288,6 +346,25 @@ mod tests {
         assert!((out.scales[0] - 0.07).abs() < 1e-6 && (out.scales[1] - 0.2).abs() < 1e-6);
     }
 
+    /// −1.6 … 1.5 fit no symmetric grid of sixteen levels without clipping; the mirrored one gives 1.6 the longer side.
+    #[test]
+    fn a_search_gives_the_longer_side_to_the_larger_extreme() {
+        for sign in [1.0f32, -1.0] {
+            let values: Vec<f32> = (0..16).map(|i| sign * (i as f32 * 0.2 - 1.4)).collect();
+            let rows = MemoryRows {
+                values: &values,
+                cols: 16,
+            };
+            let out = quantize(&rows, &spec(4, true, Granularity::Channel, Range::WeightedMse)).unwrap();
+            assert!(out.scales[0] * sign < 0.0, "{:?}", out.scales);
+            let mut back = vec![0.0; 16];
+            out.read(0, &mut back).unwrap();
+            for (value, read) in values.iter().zip(&back) {
+                assert!((value - read).abs() < 0.03, "{values:?} {back:?}");
+            }
+        }
+    }
+
     #[test]
     fn non_finite_weights_are_refused_with_their_place() {
         let rows = MemoryRows {
@@ -313,7 +390,7 @@ mod tests {
                 let out = quantize(&rows, &spec(n_bits, symmetric, Granularity::Group(16), range)).unwrap();
                 let mut back = vec![0.0; 64];
                 out.read(0, &mut back).unwrap();
-                let step = out.scales.iter().copied().fold(0.0, f32::max);
+                let step = out.scales.iter().map(|s| s.abs()).fold(0.0, f32::max);
                 let worst = values.iter().zip(&back).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                 (values.iter().zip(&back).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>(), worst, step)
             };
@@ -321,6 +398,8 @@ mod tests {
             proptest::prop_assert!(worst <= step * 1.01);
             let (searched, _, _) = sum(Range::Mse);
             proptest::prop_assert!(searched <= plain * (1.0 + 1e-4) + 1e-9);
+            let (_, worst, step) = sum(Range::WeightedMse);
+            proptest::prop_assert!(worst <= step * 1.5 + 0.3 * 8.0);
         }
     }
 }

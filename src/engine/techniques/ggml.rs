@@ -10,7 +10,7 @@ use crate::kernels::ggml::quantize_rows;
 use crate::models::{Facts, Role};
 use crate::plan::{Context, TensorPlan};
 use crate::recipe::Refusal;
-use crate::tensor::{DType, GgmlType, Rows, chunk_rows, encode_dense, try_fold_chunks};
+use crate::tensor::{DType, GgmlType, Rows, chunk_rows, encode_rows};
 use crate::weight::{Block, Dense, Kind, Weight};
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -98,22 +98,12 @@ impl Technique for Ggml {
     fn run(&self, task: &Task<'_>, input: &dyn Rows) -> Result<Weight> {
         let (rows, cols) = (input.rows(), input.cols());
         match task.kind {
-            Kind::Dense { dtype } => {
-                let parts = try_fold_chunks(input, |_, values| {
-                    let mut out = Vec::with_capacity(values.len() * 4);
-                    if encode_dense(dtype, values, &mut out) {
-                        Ok(out)
-                    } else {
-                        Err(Error::internal("not a dense type"))
-                    }
-                })?;
-                Ok(Weight::Dense(Dense {
-                    rows,
-                    cols,
-                    dtype,
-                    bytes: parts.concat(),
-                }))
-            }
+            Kind::Dense { dtype } => Ok(Weight::Dense(Dense {
+                rows,
+                cols,
+                dtype,
+                bytes: encode_rows(input, dtype)?,
+            })),
             Kind::Block { ggml_type } => {
                 let row = ggml_type
                     .row_bytes(cols)

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::kernels::affine::{self, Range};
 use crate::plan::Context;
 use crate::tensor::Rows;
-use crate::weight::{Kind, Weight};
+use crate::weight::{Activations, Kind, Weight};
 use serde_json::{Value, json};
 
 /// The technique.
@@ -35,8 +35,8 @@ impl Technique for Rtn {
                 "description": "Which weights share a scale.", "examples": ["group"]},
             "group_size": {"type": "integer", "minimum": 2, "maximum": 1_048_576, "default": 128, "examples": [64],
                 "description": "Consecutive inputs that share a scale (granularity group); must divide in_features."},
-            "range": {"type": "string", "enum": ["minmax", "mse"], "default": "mse", "examples": ["mse"],
-                "description": "How the clipping range is found: the extremes, or the shrunken range of least squared error."},
+            "range": {"type": "string", "enum": ["minmax", "mse", "weighted_mse"], "default": "weighted_mse", "examples": ["weighted_mse"],
+                "description": "How the clipping range is found: the extremes; the shrunken range of least squared error; or of least squared error weighted by w\u{b2}, where symmetric weight-only scales may also be negative."},
             "activations": {"type": "string", "enum": ["none", "dynamic_token"], "default": "none", "examples": ["none"],
                 "description": "Let the engine quantize the layer's inputs to 8 bits per token."},
             "scale_dtype": {"type": "string", "enum": ["auto", "F32", "F16", "BF16"], "default": "auto", "examples": ["auto"],
@@ -71,7 +71,7 @@ impl Technique for Rtn {
             symmetric,
             granularity,
             scale_dtype,
-            activations: _,
+            activations,
         } = task.kind
         else {
             return Err(Error::internal(format!(
@@ -79,10 +79,10 @@ impl Technique for Rtn {
                 task.kind.label()
             )));
         };
-        let range = if options.text("range") == "minmax" {
-            Range::MinMax
-        } else {
-            Range::Mse
+        let range = match options.text("range") {
+            "minmax" => Range::MinMax,
+            "mse" => Range::Mse,
+            _ => Range::WeightedMse,
         };
         let spec = affine::Spec {
             n_bits,
@@ -90,6 +90,8 @@ impl Technique for Rtn {
             granularity,
             scale_dtype,
             range,
+            // Integer kernels that quantize activations too expect positive scales.
+            signed_scales: range == Range::WeightedMse && activations == Activations::None,
         };
         affine::quantize(input, &spec).map(Weight::Affine)
     }

@@ -13,4 +13,4 @@ pub use decode::{decode, encode_dense, f8e4m3_to_f32, round_to};
 pub use dtype::DType;
 pub use ggml_type::GgmlType;
 pub use info::TensorInfo;
-pub use rows::{CHUNK_ELEMENTS, MemoryRows, Rows, SourceRows, chunk_rows, try_fold_chunks};
+pub use rows::{CHUNK_ELEMENTS, MemoryRows, Rows, SourceRows, chunk_rows, encode_rows, try_fold_chunks};

@@ -4,7 +4,7 @@
 //! Must not know: what the rows mean. Invariant: results do not depend on the number of threads, because
 //! chunks are fixed by the shape and folded in order.
 
-use super::{TensorInfo, decode};
+use super::{DType, TensorInfo, decode, encode_dense};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -52,6 +52,34 @@ pub fn try_fold_chunks<T: Send>(
             f(first, buffer)
         })
         .collect()
+}
+
+/// All values as `dtype`, which is f32, f16 or bf16; converted in place, so that nothing is held twice.
+pub fn encode_rows(source: &dyn Rows, dtype: DType) -> Result<Vec<u8>> {
+    let (rows, cols) = (source.rows(), source.cols());
+    let width = dtype
+        .row_bytes(cols)
+        .filter(|_| matches!(dtype, DType::F32 | DType::F16 | DType::BF16))
+        .ok_or_else(|| Error::internal(format!("values cannot be written as {dtype}")))?;
+    let step = chunk_rows(cols);
+    let mut bytes = vec![0; rows * width];
+    bytes
+        .par_chunks_mut((step * width).max(1))
+        .enumerate()
+        .try_for_each_init(
+            Default::default,
+            |(values, encoded): &mut (Vec<f32>, Vec<u8>), (i, out)| {
+                values.resize(out.len() / width * cols, 0.0);
+                source.read(i * step, values)?;
+                encoded.clear();
+                if !encode_dense(dtype, values, encoded) || encoded.len() != out.len() {
+                    return Err(Error::internal(format!("{dtype} has no such width")));
+                }
+                out.copy_from_slice(encoded);
+                Ok(())
+            },
+        )?;
+    Ok(bytes)
 }
 
 /// Rows of a tensor as it lies in its file: positional reads, nothing cached, nothing mapped, so that a file

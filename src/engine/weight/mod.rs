@@ -138,6 +138,22 @@ impl Kind {
         }
     }
 
+    /// Most bytes that making a weight of this kind holds: codes lie one to a byte until a format packs them.
+    pub fn working_bytes(&self, rows: usize, cols: usize) -> u64 {
+        // A scale and its zero, in chunks, joined, and once more as a format wants them.
+        const SCALE: usize = 24;
+        let elements = rows * cols;
+        let bytes = match self {
+            Self::Dense { dtype } => dtype.bytes(rows, cols).unwrap_or(0),
+            Self::Block { ggml_type } => ggml_type.row_bytes(cols).unwrap_or(0) * rows,
+            Self::Affine { granularity, .. } | Self::Float8 { granularity, .. } => {
+                elements + SCALE * granularity.scales(rows, cols)
+            }
+            Self::Nf4 { block_size, .. } => elements + SCALE * elements.div_ceil(*block_size.max(&1)),
+        };
+        bytes as u64
+    }
+
     /// True for everything but plain numbers.
     pub fn is_compressed(&self) -> bool {
         !matches!(self, Self::Dense { dtype: _ })

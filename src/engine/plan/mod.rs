@@ -3,6 +3,9 @@
 //! Owns: [`Plan`], the only thing a worker needs beside the model's files. Must not know: clocks, threads.
 //! Invariant: what is planned is what is written, to the byte; everything that can be refused is refused here.
 
+mod memory;
+mod targets;
+
 use crate::checkpoint::Checkpoint;
 use crate::formats::{self, Request, container::Layout};
 use crate::models::{Facts, Role};
@@ -10,9 +13,9 @@ use crate::recipe::{FormatSpec, Recipe, Refusal, StageSpec};
 use crate::techniques;
 use crate::tensor::{DType, TensorInfo};
 use crate::weight::Kind;
-use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use targets::Matcher;
 
 /// One step of one tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -160,17 +163,20 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint) -> Result<Plan, Vec<Refusal>> {
         stages.push(plan_stage(index, spec, recipe, model, &mut tensors)?);
     }
     let mut refusals = Vec::new();
-    let mut planned = Vec::new();
+    let (mut planned, mut encoded) = (Vec::new(), Vec::new());
     for (index, spec) in recipe.formats.iter().enumerate() {
         match plan_format(index, spec, &stages, &tensors, model) {
-            Ok(format) => planned.push(format),
+            Ok((format, bytes)) => {
+                planned.push(format);
+                encoded.push(bytes);
+            }
             Err(more) => refusals.extend(more),
         }
     }
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    let peak = peak_memory(&tensors, planned.len());
+    let peak = memory::peak(&tensors, &encoded);
     Ok(Plan {
         version: 1,
         engine_version: crate::VERSION.to_owned(),
@@ -260,19 +266,20 @@ fn plan_stage(
     })
 }
 
+/// The format, and the bytes of every tensor in it.
 fn plan_format(
     index: usize,
     spec: &FormatSpec,
     stages: &[StagePlan],
     tensors: &[TensorPlan],
     model: &Checkpoint,
-) -> Result<FormatPlan, Vec<Refusal>> {
+) -> Result<(FormatPlan, Vec<u64>), Vec<Refusal>> {
     let pointer = format!("/formats/{index}");
     let layout = layout_of(spec, &pointer, stages, tensors, model)?;
     let weight_bytes = layout.weight_bytes();
     let parameters: u64 = tensors.iter().map(|t| t.elements() as u64).sum();
     let source: u64 = tensors.iter().map(|t| t.source_bytes).sum();
-    Ok(FormatPlan {
+    let plan = FormatPlan {
         format: spec.format.clone(),
         options: spec.options.clone(),
         bytes: layout.bytes(),
@@ -287,7 +294,8 @@ fn plan_format(
                 bytes: f.bytes,
             })
             .collect(),
-    })
+    };
+    Ok((plan, layout.tensor_bytes(tensors.len())))
 }
 
 /// The layout of one format; the same at plan time and when it is written.
@@ -384,74 +392,6 @@ fn mismatch(value: &Value, property: &Value) -> Option<String> {
         Some("string") => (!value.is_string()).then(|| format!("must be a string; got {value}")),
         _ => None,
     }
-}
-
-/// `Linear`, module names and `re:` expressions, as llm-compressor's `targets` and `ignore`.
-struct Matcher {
-    linear: bool,
-    names: Vec<String>,
-    expressions: Vec<Regex>,
-}
-
-impl Matcher {
-    fn new(words: &[String], pointer: &str) -> Result<Self, Vec<Refusal>> {
-        let mut matcher = Self {
-            linear: false,
-            names: Vec::new(),
-            expressions: Vec::new(),
-        };
-        for (i, word) in words.iter().enumerate() {
-            if word == "Linear" {
-                matcher.linear = true;
-            } else if let Some(expression) = word.strip_prefix("re:") {
-                // Python's re.match is anchored at the start only.
-                let compiled = Regex::new(&format!("^(?:{expression})")).map_err(|e| {
-                    vec![Refusal::new(
-                        format!("{pointer}/{i}"),
-                        "invalid_regex",
-                        format!("{word:?}: {e}"),
-                    )]
-                })?;
-                matcher.expressions.push(compiled);
-            } else {
-                matcher
-                    .names
-                    .push(word.strip_suffix(".weight").unwrap_or(word).to_owned());
-            }
-        }
-        Ok(matcher)
-    }
-
-    fn matches(&self, tensor: &TensorPlan) -> bool {
-        let module = tensor.module();
-        (self.linear && tensor.role.is_linear() && tensor.role != Role::Router)
-            || self
-                .names
-                .iter()
-                .any(|n| module == n || (n == "lm_head" && tensor.role == Role::Output))
-            || self.expressions.iter().any(|e| e.is_match(module))
-    }
-}
-
-/// What the engine holds beside tensors: code, threads' buffers, headers, the tokenizer, the allocator's slack.
-const BASE_MEMORY: u64 = 192 << 20;
-
-/// One tensor being made, its encodings, and the previous one's encodings waiting to be written.
-fn peak_memory(tensors: &[TensorPlan], formats: usize) -> u64 {
-    let of = |t: &TensorPlan| {
-        let elements = t.elements() as u64;
-        let made = match t.kind {
-            Kind::Dense { dtype } => dtype.bytes(t.rows(), t.cols()).unwrap_or(0) as u64,
-            Kind::Block { ggml_type } => ggml_type.row_bytes(t.cols()).unwrap_or(0) as u64 * t.rows() as u64,
-            _ => elements + elements / 8,
-        };
-        let written = match t.kind {
-            Kind::Block { ggml_type: _ } | Kind::Dense { dtype: _ } => made,
-            _ => elements,
-        };
-        made + 2 * written.max(elements / 2) * formats as u64
-    };
-    BASE_MEMORY + tensors.iter().map(of).max().unwrap_or(0)
 }
 
 fn warnings(tensors: &[TensorPlan]) -> Vec<String> {
