@@ -1,6 +1,6 @@
 //! Plans and jobs: creating, reading, listing, cancelling, reports.
 
-use modelpress_server::config::Settings;
+use modelpress_server::config::{ByteSize, Settings};
 use modelpress_server::domain::{JobId, JobState};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -94,6 +94,39 @@ async fn a_recipe_that_cannot_work_is_refused_here() {
             "model_draft",
         )
         .await;
+    }
+    assert_eq!(
+        json_of(app.get("/v1/jobs").await, StatusCode::OK).await["data"],
+        json!([])
+    );
+}
+
+#[tokio::test]
+async fn a_job_that_no_worker_has_the_memory_for_is_refused_here() {
+    let app = TestApp::start_with(Settings {
+        worker_memory_bytes: Some(ByteSize(1_000_000)),
+        ..Settings::default()
+    })
+    .await;
+    let roomy = TestApp::start().await;
+    for path in ["/v1/plans", "/v1/jobs"] {
+        let asked = async |app: &TestApp| {
+            let model = app.model().await;
+            json!({"model": model["id"], "recipe": "W8A16", "formats": ["safetensors"]})
+        };
+        let body = asked(&roomy).await;
+        let plan = json_of(roomy.post("/v1/plans", &body).await, StatusCode::OK).await;
+        let need = plan["plan"]["peak_memory_bytes"].as_u64().expect("a number");
+
+        let refused = problem(app.post(path, &asked(&app).await).await, 422, "recipe_refused").await;
+        let error = &refused["errors"][0];
+        assert_eq!(
+            (&error["pointer"], &error["code"]),
+            (&json!("/recipe"), &json!("exceeds_worker_memory"))
+        );
+        for part in [&need.to_string(), "1000000", "worker_memory_bytes", "b.weight"] {
+            assert!(text(&error["detail"]).contains(part), "{part}: {refused}");
+        }
     }
     assert_eq!(
         json_of(app.get("/v1/jobs").await, StatusCode::OK).await["data"],

@@ -60,6 +60,8 @@ pub struct Limits {
     pub streams: usize,
     /// Jobs waiting before new ones are turned away.
     pub queued_jobs: u64,
+    /// Memory above which a plan is refused; none on a server whose workers are elsewhere and unknown.
+    pub plan_memory_bytes: Option<u64>,
     /// Age at which an unfinished upload is deleted.
     pub upload_age: Duration,
 }
@@ -207,6 +209,25 @@ mod tests {
     }
 
     #[test]
+    fn plans_are_held_to_the_memory_of_workers_that_are_known() {
+        let limit = |workers, memory: Option<u64>| {
+            let settings = Settings {
+                workers: Some(workers),
+                worker_memory_bytes: memory.map(ByteSize),
+                ..Settings::default()
+            };
+            let config = Config::load(None, settings).expect("valid");
+            (config.limits.plan_memory_bytes, config.workers.memory_bytes)
+        };
+        let (here, machine) = limit(1, None);
+        assert_eq!(here, Some(machine));
+        assert_eq!(limit(1, Some(5)), (Some(5), 5));
+        assert_eq!(limit(0, Some(5)), (Some(5), 5));
+        assert_eq!(limit(0, None), (None, machine));
+        assert_eq!(limit(0, Some(0)), (None, machine));
+    }
+
+    #[test]
     fn the_example_file_states_the_defaults() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/modelpress.example.toml");
         let example = Config::load(Some(&path), Settings::default()).expect("example is valid");
@@ -216,13 +237,19 @@ mod tests {
 
     #[test]
     fn what_prints_reads_back_the_same() {
-        let config = Config::load(None, Settings::default()).expect("valid");
-        let text = toml::to_string(&Settings::of(&config)).expect("prints");
-        let again = toml::from_str::<Settings>(&text)
-            .expect("reads")
-            .validate()
-            .expect("valid");
-        assert_eq!(format!("{again:?}"), format!("{config:?}"));
+        for workers in [0, 1] {
+            let settings = Settings {
+                workers: Some(workers),
+                ..Settings::default()
+            };
+            let config = Config::load(None, settings).expect("valid");
+            let text = toml::to_string(&Settings::of(&config)).expect("prints");
+            let again = toml::from_str::<Settings>(&text)
+                .expect("reads")
+                .validate()
+                .expect("valid");
+            assert_eq!(format!("{again:?}"), format!("{config:?}"));
+        }
     }
 
     #[test]

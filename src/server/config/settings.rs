@@ -176,7 +176,8 @@ pub struct Settings {
         help_heading = "Workers"
     )]
     pub worker_threads: Option<usize>,
-    /// Memory a job's plan may ask for; 0 = three quarters of the machine's [default: 0]
+    /// Memory a job's plan may ask for; what asks for more is refused. 0 = three quarters of the machine's; on a
+    /// server with `workers` 0, no refusal, so set it to that of the largest worker there [default: 0]
     #[arg(
         long,
         env = "MODELPRESS_WORKER_MEMORY_BYTES",
@@ -308,6 +309,10 @@ impl Settings {
             connections: at_least_one("max_connections", self.max_connections, 1024)?,
             streams: at_least_one("max_event_streams", self.max_event_streams, 256)?,
             queued_jobs: self.max_queued_jobs.unwrap_or(10_000),
+            plan_memory_bytes: match (self.workers, self.worker_memory_bytes) {
+                (Some(0), None | Some(ByteSize(0))) => None,
+                (_, asked) => Some(memory(asked)),
+            },
             upload_age: Duration::from_secs(3600 * self.upload_expiry_hours.unwrap_or(24).clamp(1, 24 * 365)),
         })
     }
@@ -339,7 +344,7 @@ impl Settings {
             upload_expiry_hours: Some(config.limits.upload_age.as_secs() / 3600),
             workers: Some(config.workers.count),
             worker_threads: Some(config.workers.threads),
-            worker_memory_bytes: Some(ByteSize(config.workers.memory_bytes)),
+            worker_memory_bytes: Some(ByteSize(config.limits.plan_memory_bytes.unwrap_or(0))),
             lease_seconds: secs(config.workers.lease),
             keep_succeeded_days: Some(in_days(config.retention.succeeded)),
             keep_unsuccessful_days: Some(in_days(config.retention.unsuccessful)),

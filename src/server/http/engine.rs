@@ -69,16 +69,43 @@ impl AskedRecipe {
     }
 }
 
-/// Plans a recipe on a model's files.
-pub async fn plan_recipe(blobs: &dyn Blobs, files: &[FileRef], asked: AskedRecipe) -> Result<Plan, Problem> {
+/// Plans a recipe on a model's files. A plan that asks for more memory than any worker has is refused.
+pub async fn plan_recipe(
+    blobs: &dyn Blobs,
+    files: &[FileRef],
+    asked: AskedRecipe,
+    memory_bytes: Option<u64>,
+) -> Result<Plan, Problem> {
     let sources = sources(blobs, files).await?;
     blocking(move || {
         let refused = |refusals: Vec<Refusal>| refused_recipe(&refusals, asked.place);
         let recipe = Recipe::from_value(&asked.value).map_err(refused)?;
         let checkpoint = inspect(&sources).map_err(|error| rejected_model(&error))?;
-        plan(&recipe, &checkpoint).map_err(refused)
+        let plan = plan(&recipe, &checkpoint).map_err(refused)?;
+        fits(&plan, memory_bytes).map_err(|refusal| refused(vec![refusal]))?;
+        Ok(plan)
     })
     .await
+}
+
+/// What no worker may claim would wait for ever.
+fn fits(plan: &Plan, memory_bytes: Option<u64>) -> Result<(), Refusal> {
+    let need = plan.peak_memory_bytes;
+    let Some(allowed) = memory_bytes.filter(|allowed| need > *allowed) else {
+        return Ok(());
+    };
+    let largest = plan.tensors.iter().max_by_key(|tensor| tensor.source_bytes);
+    let largest = largest.map_or_else(String::new, |tensor| {
+        format!(
+            " (its largest tensor, {}, has {})",
+            tensor.name, tensor.source_bytes
+        )
+    });
+    let detail = format!(
+        "the job needs up to {need} bytes of memory{largest}, and workers may use {allowed}: set worker_memory_bytes \
+         to {need} or more on a machine that has them, or compress a model with smaller tensors"
+    );
+    Err(Refusal::new("", "exceeds_worker_memory", detail))
 }
 
 async fn sources(blobs: &dyn Blobs, files: &[FileRef]) -> Result<Vec<SourceFile>, Problem> {

@@ -100,6 +100,7 @@ pub(super) async fn plan(
         let detail = format!("model {id} is a draft; commit it first");
         return Err(Problem::new(problem::NOT_READY, detail).with_code("model_draft"));
     }
-    let plan = plan_recipe(state.blobs.as_ref(), &model.files, recipe).await?;
+    let memory_bytes = state.limits.plan_memory_bytes;
+    let plan = plan_recipe(state.blobs.as_ref(), &model.files, recipe, memory_bytes).await?;
     Ok((model, plan))
 }
