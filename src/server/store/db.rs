@@ -48,8 +48,7 @@ impl Db {
     /// A transaction.
     pub(super) async fn write(&self) -> Result<Session, StoreError> {
         Ok(Session(match self {
-            // Takes the write lock at once: a read that becomes a write could fail half-way.
-            Self::Sqlite { writer, .. } => Inner::SqliteWrite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Sqlite { writer, .. } => Inner::SqliteWrite(begin(writer).await?),
             Self::Postgres { pool, .. } => Inner::PgWrite(pool.begin().await?),
         }))
     }
@@ -59,6 +58,18 @@ impl Db {
         match self {
             Self::Sqlite { .. } => self.write().await,
             Self::Postgres { beats, .. } => Ok(Session(Inner::PgWrite(beats.begin().await?))),
+        }
+    }
+}
+
+/// Takes the write lock at once: a read that becomes a write could fail half-way.
+async fn begin(writer: &SqlitePool) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+    loop {
+        match writer.begin_with("BEGIN IMMEDIATE").await {
+            // SQLite ended the last transaction by itself, as it does when the disk is full. The driver believes
+            // for ever that it is open: the connection is of no use any more.
+            Err(sqlx::Error::InvalidSavePointStatement) => writer.acquire().await?.close().await?,
+            begun => return begun,
         }
     }
 }

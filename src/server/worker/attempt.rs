@@ -66,11 +66,12 @@ impl Bench<'_> {
         let end = self.work(claim, &watch).await;
         watch.end();
         show.abort();
+        // Before the ending: it may be this scratch space that leaves the database no room for one.
+        self.clean(lease).await;
         let word = match end {
             None => "lost",
             Some(end) => self.finish(lease, &watch, end).await,
         };
-        self.clean(lease).await;
         kit.probe.reach(Point::Finished);
         word
     }

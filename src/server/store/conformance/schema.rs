@@ -7,7 +7,9 @@ use sqlx::{Connection as _, Executor as _, Row as _, SqlSafeStr as _};
 
 use super::bed::{Schema, postgres_url};
 use crate::domain::model::hex;
-use crate::domain::ports::{StoreError, SystemClock};
+use crate::domain::ports::{Clock as _, Store as _, StoreError, SystemClock};
+use crate::domain::{Model, ModelId, ModelState};
+use crate::store::db::Db;
 use crate::store::statement::ALL;
 use crate::store::{migrate, postgres, sqlite};
 
@@ -171,4 +173,37 @@ async fn a_newer_schema_is_refused() {
     drop(connection);
     let refused = sqlite::open(&path, clock).await.expect_err("newer");
     assert!(refused.to_string().contains("9999"), "{refused}");
+}
+
+/// SQLite ends a transaction by itself when the disk is full, and the driver does not notice.
+#[tokio::test]
+async fn what_follows_a_full_disk_works_again() {
+    let folder = tempfile::tempdir().expect("temp folder");
+    let clock = std::sync::Arc::new(SystemClock);
+    let rows = sqlite::open(&folder.path().join("test.db"), clock.clone()).await;
+    let rows = rows.expect("opens");
+    let Db::Sqlite { writer, .. } = &rows.db else {
+        panic!("not SQLite");
+    };
+    let model = |name: String| Model {
+        id: ModelId::from_uuid(uuid::Uuid::now_v7()),
+        name: Some(name),
+        metadata: std::collections::BTreeMap::new(),
+        state: ModelState::Draft,
+        files: Vec::new(),
+        digest: None,
+        summary: None,
+        created_at: clock.now(),
+        committed_at: None,
+    };
+    let no_growth = sqlx::query("PRAGMA max_page_count = 1").execute(writer).await;
+    no_growth.expect("set");
+    let full = rows.insert_model(&model("x".repeat(1 << 20))).await;
+    assert!(
+        matches!(&full, Err(StoreError::Unavailable(why)) if why.contains("full")),
+        "{full:?}"
+    );
+    rows.insert_model(&model("small".into()))
+        .await
+        .expect("there is room for this");
 }

@@ -115,6 +115,16 @@ impl House {
         assert_eq!(left, Vec::<PathBuf>::new(), "left in scratch space");
     }
 
+    /// Folders of attempts that are there now.
+    pub(super) fn attempts_in_scratch(&self) -> usize {
+        let processes = std::fs::read_dir(self.scratch()).expect("lists");
+        let entries = processes.flat_map(|process| std::fs::read_dir(process.expect("reads").path()));
+        entries
+            .flatten()
+            .filter(|entry| entry.as_ref().is_ok_and(|e| e.path().is_dir()))
+            .count()
+    }
+
     fn scratch(&self) -> PathBuf {
         self.folder.path().join("scratch")
     }

@@ -7,8 +7,9 @@ mod script;
 use std::time::Duration;
 
 use house::{House, OUTPUT};
-use modelpress_engine::Error;
+use modelpress_engine::{Class, Error};
 use script::Act;
+use sqlx::Connection as _;
 
 use crate::domain::ports::{Blobs as _, Store as _};
 use crate::domain::queue::{Queue as _, Silent};
@@ -180,5 +181,32 @@ async fn a_model_whose_bytes_are_gone_fails_with_a_code() {
     let house = house.with_workers(1);
     let job = house.over(id).await;
     assert_eq!(job.failure.expect("failed").code, "file_missing");
+    house.close().await;
+}
+
+/// On a full disk there may be no room for the ending as long as scratch space takes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scratch_space_goes_while_the_ending_cannot_be_written() {
+    let house = House::new(1).await;
+    let full = Error::new(Class::Resources, "disk_full", "no space left");
+    let id = house.enqueue(&[Act::FailWhenTold(full)]).await;
+    house.script.begun(id).await;
+    assert_eq!(house.attempts_in_scratch(), 1);
+    let file = house.folder.path().join("test.db");
+    let mut other = sqlx::SqliteConnection::connect(&file.display().to_string())
+        .await
+        .expect("opens");
+    let locked = sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await;
+    locked.expect("nobody writes now");
+    house.script.tell();
+    let gone = async {
+        while house.attempts_in_scratch() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let gone = tokio::time::timeout(Duration::from_secs(5), gone).await;
+    drop(other);
+    gone.expect("the folder is gone before the ending is written");
+    house.over(id).await;
     house.close().await;
 }

@@ -26,6 +26,8 @@ pub(super) enum Act {
     UntilStopped,
     /// Works until the test says so.
     WhenTold,
+    /// The same, and then fails.
+    FailWhenTold(Error),
 }
 
 /// The engine. Plans are the ids of their jobs.
@@ -72,6 +74,12 @@ impl Script {
             .unwrap_or(Act::Make)
     }
 
+    fn wait_until_told(&self) {
+        while !self.told.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn play(&self, work: &Work, watch: &Watch) -> Result<Made, Fault> {
         let job = work.plan["job"].as_str().unwrap_or_default();
         watch.stage("compress", 0, 1);
@@ -89,10 +97,10 @@ impl Script {
                 }
                 return Err(Error::cancelled().into());
             }
-            Act::WhenTold => {
-                while !self.told.load(Ordering::SeqCst) {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
+            Act::WhenTold => self.wait_until_told(),
+            Act::FailWhenTold(error) => {
+                self.wait_until_told();
+                return Err(error.into());
             }
         }
         watch.event(modelpress_engine::Level::Info, "a remark", json!({}));
