@@ -90,6 +90,28 @@ async fn bodies_that_cannot_be_read() {
 }
 
 #[tokio::test]
+async fn a_body_over_the_limit_is_refused_announced_or_not() {
+    let app = TestApp::start_with(Settings {
+        max_body_bytes: Some(ByteSize(500)),
+        ..Settings::default()
+    })
+    .await;
+    for path in ["/v1/models", "/v1/plans", "/v1/jobs", "/v1/uploads"] {
+        let body = format!("{{\"x\":\"{}\"}}", "x".repeat(600)).into_bytes();
+        let pieces: Vec<Result<Vec<u8>, std::io::Error>> = body.chunks(100).map(|c| Ok(c.to_vec())).collect();
+        let pieces = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
+        for body in [body.into(), pieces] {
+            let request = app
+                .request(Method::POST, path)
+                .header("content-type", "application/json");
+            let response = request.body(body).send().await.expect("answers");
+            let refused = problem(response, 413, "too_large").await;
+            assert_eq!(refused["detail"], "the body may have at most 500 bytes");
+        }
+    }
+}
+
+#[tokio::test]
 async fn request_ids_are_taken_or_made() {
     let app = TestApp::start().await;
     let given = app
@@ -194,6 +216,24 @@ async fn a_json_body_that_falls_silent_is_ended() {
         ));
         assert_eq!(response.headers()["content-type"], "application/problem+json");
     }
+}
+
+#[tokio::test]
+async fn a_request_over_its_time_is_told_so() {
+    let app = TestApp::start_with(Settings {
+        request_timeout_seconds: Some(1),
+        ..Settings::default()
+    })
+    .await;
+    let silent = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let request = app
+        .request(Method::POST, "/v1/plans")
+        .header("content-type", "application/json");
+    let request = request.body(reqwest::Body::wrap_stream(silent));
+    let response = request.send().await.expect("answers");
+    assert_eq!(response.headers()["retry-after"], "5");
+    let late = problem(response, 503, "request_timeout").await;
+    assert_eq!(late["detail"], "no answer within 1 s");
 }
 
 #[tokio::test]

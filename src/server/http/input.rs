@@ -4,15 +4,20 @@
 //! Must not know: what the fields mean.
 //! Invariant: an unknown or wrong field is named by its JSON pointer.
 
+use std::error::Error;
+
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
-use super::limits::MaxBody;
+use super::limits::too_large;
 use super::problem::{self, Problem, shorten};
+use super::state::AppState;
 
 /// A JSON body, with the digest of its bytes (the fingerprint of an idempotent request).
 #[derive(Debug)]
@@ -23,12 +28,12 @@ pub struct Input<T> {
     pub fingerprint: [u8; 32],
 }
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
+impl<T: DeserializeOwned> FromRequest<AppState> for Input<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         must_be_json(request.headers())?;
-        let bytes = read(request).await?;
+        let bytes = read(request.into_body(), state.limits.body_bytes).await?;
         Ok(Self {
             value: parse(&bytes)?,
             fingerprint: Sha256::digest(&bytes).into(),
@@ -47,8 +52,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
         axum::extract::Query::<T>::try_from_uri(&parts.uri)
             .map(|query| Self(query.0))
             .map_err(|error| {
-                let text =
-                    std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                let text = Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
                 let pointer = named(&text).map(|name| format!("/{name}")).unwrap_or_default();
                 Problem::new(problem::QUERY_INVALID, text.clone()).with_error(
                     pointer,
@@ -59,30 +63,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// Reads a whole small body, within the limit that the layer set.
-pub async fn read(request: Request) -> Result<Bytes, Problem> {
-    let limit = request.extensions().get::<MaxBody>().map_or(1 << 20, |max| max.0);
-    let announced = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|announced| announced > limit) {
-        return Err(too_large(limit));
-    }
-    let body =
-        http_body_util::Limited::new(request.into_body(), usize::try_from(limit).unwrap_or(usize::MAX));
-    match http_body_util::BodyExt::collect(body).await {
+/// Reads a whole small body.
+async fn read(body: Body, limit: u64) -> Result<Bytes, Problem> {
+    let body = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX));
+    match body.collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large(limit)),
+        Err(error) if is_over_the_limit(error.as_ref()) => Err(too_large(limit)),
         Err(error) => Err(Problem::new(problem::BODY_TRUNCATED, "the body broke off").because(error)),
     }
 }
 
-fn too_large(limit: u64) -> Problem {
-    Problem::new(
-        problem::TOO_LARGE,
-        format!("the body may have at most {limit} bytes"),
-    )
+/// The count here or the layer's below it, which comes wrapped.
+fn is_over_the_limit(error: &(dyn Error + 'static)) -> bool {
+    error.is::<LengthLimitError>() || error.source().is_some_and(is_over_the_limit)
 }
 
 fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {

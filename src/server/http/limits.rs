@@ -1,55 +1,59 @@
 //! Bounds on requests: body size and time.
 //!
-//! Owns: the layers that set them.
+//! Owns: which of tower-http's layers hold ordinary routes, and what their refusals say.
 //! Must not know: which route is which; the table says where a bound applies.
 //! Invariant: a request that is over its time gets an answer, not silence.
+//!
+//! Ours stay: the idle limit of uploads in `blobs`, because `RequestBodyTimeoutLayer` would end a silent upload like
+//! one that broke off; and the count in `input`, because `POST /v1/models` takes small JSON and large forms on one path.
 
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, header};
-use axum::middleware::Next;
+use axum::Router;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use tower::util::MapResponseLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::timeout::TimeoutLayer;
 
 use super::problem::{self, Problem};
+use crate::config::Limits;
 
-/// Largest small body; carried in the request's extensions.
-#[derive(Debug, Clone, Copy)]
-pub struct MaxBody(pub u64);
-
-/// What ordinary requests are held to.
-#[derive(Debug, Clone, Copy)]
-pub struct Ordinary {
-    /// Largest JSON body.
-    pub body_bytes: u64,
-    /// Time until the response's head.
-    pub time: Duration,
+/// Holds ordinary routes to the largest JSON body and to the time until the response's head.
+pub fn ordinary<S: Clone + Send + Sync + 'static>(routes: Router<S>, limits: &Limits) -> Router<S> {
+    let (bytes, time) = (limits.body_bytes, limits.request);
+    routes
+        .layer(RequestBodyLimitLayer::new(
+            usize::try_from(bytes).unwrap_or(usize::MAX),
+        ))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            time,
+        ))
+        .layer(MapResponseLayer::new(move |response: Response| {
+            explained(response, bytes, time)
+        }))
 }
 
-/// The layer of ordinary routes.
-pub async fn ordinary(State(bounds): State<Ordinary>, mut request: Request, next: Next) -> Response {
-    request.extensions_mut().insert(MaxBody(bounds.body_bytes));
-    match tokio::time::timeout(bounds.time, next.run(request)).await {
-        Ok(response) => response,
-        Err(_elapsed) => {
-            let seconds = bounds.time.as_secs();
-            Problem::new(problem::REQUEST_TIMEOUT, format!("no answer within {seconds} s")).into_response()
+/// A handler that refuses has said why; a layer has only its status.
+fn explained(response: Response, bytes: u64, time: Duration) -> Response {
+    if response.extensions().get::<Problem>().is_some() {
+        return response;
+    }
+    match response.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(bytes).into_response(),
+        StatusCode::SERVICE_UNAVAILABLE => {
+            let detail = format!("no answer within {} s", time.as_secs());
+            Problem::new(problem::REQUEST_TIMEOUT, detail).into_response()
         }
+        _ => response,
     }
 }
 
-/// The layer of routes that move files: their own idle limits instead of a total one.
-pub async fn streaming(State(bounds): State<Ordinary>, mut request: Request, next: Next) -> Response {
-    request.extensions_mut().insert(MaxBody(bounds.body_bytes));
-    next.run(request).await
-}
-
-/// Answers about things that change are not kept by caches unless the handler says otherwise.
-pub async fn no_cache_by_default(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    response
-        .headers_mut()
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
-    response
+/// The body is larger than JSON may be.
+pub fn too_large(bytes: u64) -> Problem {
+    Problem::new(
+        problem::TOO_LARGE,
+        format!("the body may have at most {bytes} bytes"),
+    )
 }

@@ -1,7 +1,7 @@
 //! Reading on after a refusal, so that the client gets to see it.
 //!
 //! A client that is still sending when the server answers and closes gets a reset and often loses the answer
-//! (RFC 9112 §9.6). So the rest of a refused body is read and thrown away for a while.
+//! (RFC 9112 §9.6). So the rest of a refused body is read and thrown away for a while; tower-http has no such layer.
 //!
 //! Owns: the shared hold on a body, how long to linger.
 //! Must not know: why a request was refused.

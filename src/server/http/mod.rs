@@ -23,27 +23,22 @@ pub mod tar;
 pub mod undo;
 
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::http::{HeaderValue, header};
+use axum::middleware::from_fn;
 use axum::{Router, routing::get};
+use tower_http::set_header::SetResponseHeaderLayer;
 
-use limits::Ordinary;
 use problem::Problem;
 use state::AppState;
 
 /// The API, its pages, and what every request gets.
 pub fn router(state: AppState) -> Router {
-    let bounds = Ordinary {
-        body_bytes: state.limits.body_bytes,
-        time: state.limits.request,
-    };
     let (ordinary, _) = routes::ordinary().split_for_parts();
     let (streaming, _) = routes::streaming().split_for_parts();
-    let ordinary = ordinary
-        .merge(routes::pages::routes())
-        .layer(from_fn_with_state(bounds, limits::ordinary));
-    let streaming = streaming.layer(from_fn_with_state(bounds, limits::streaming));
-    let metrics = state.metrics.clone();
-    ordinary
+    // Answers about things that change are not kept by caches unless the handler says otherwise.
+    let uncached =
+        SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let routes = limits::ordinary(ordinary.merge(routes::pages::routes()), &state.limits)
         .merge(streaming)
         .fallback(|| async { Problem::new(problem::NOT_FOUND, "no route has this path; see /docs") })
         .method_not_allowed_fallback(|| async {
@@ -53,23 +48,22 @@ pub fn router(state: AppState) -> Router {
             )
         })
         .layer(DefaultBodyLimit::disable())
-        .layer(from_fn(limits::no_cache_by_default))
-        .layer(from_fn(linger::linger))
-        .layer(from_fn_with_state(metrics, observe::observe))
-        .with_state(state)
+        .layer(uncached)
+        .layer(from_fn(linger::linger));
+    observe::observed(routes, &state.metrics).with_state(state)
 }
 
 /// `/metrics` and the probes on a listener of their own.
 pub fn metrics_router(state: AppState) -> Router {
-    let metrics = state.metrics.clone();
-    Router::new()
+    let routes = Router::new()
         .route(
             "/metrics",
             get(|state: axum::extract::State<AppState>| async move { routes::health::scrape(&state).await }),
         )
         .route("/livez", get(routes::health::livez))
         .route("/readyz", get(routes::health::readyz))
-        .fallback(|| async { Problem::new(problem::NOT_FOUND, "only /metrics, /livez and /readyz are here") })
-        .layer(from_fn_with_state(metrics, observe::observe))
-        .with_state(state)
+        .fallback(|| async {
+            Problem::new(problem::NOT_FOUND, "only /metrics, /livez and /readyz are here")
+        });
+    observe::observed(routes, &state.metrics).with_state(state)
 }

@@ -1,84 +1,134 @@
 //! What every request gets: an id, a span, a measurement, a caught panic, a problem as its error.
 //!
-//! Owns: `X-Request-Id`, the access line, turning any 4xx/5xx into problem+json.
+//! Owns: the form of `X-Request-Id`, the access line, turning any 4xx/5xx into problem+json.
 //! Must not know: what a route does.
 //! Invariant: no response leaves without a request id; a failure is logged once, here.
+//!
+//! tower-http's layers do the work. Ours is only what they cannot know: which ids are taken from clients, what is
+//! measured, and how a problem is rendered.
 
-use std::panic::AssertUnwindSafe;
+use std::any::Any;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::FutureExt as _;
-use tracing::Instrument as _;
+use prometheus::IntGauge;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::trace::TraceLayer;
+use tracing::Span;
 
 use super::listen::Peer;
 use super::problem::Problem;
 use crate::telemetry::Metrics;
 
-const HEADER: &str = "x-request-id";
+const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The id of the request being served.
-#[derive(Debug, Clone)]
-pub struct RequestId(pub String);
+/// Puts it all around a router. The first layer is the outermost.
+pub fn observed<S: Clone + Send + Sync + 'static>(routes: Router<S>, metrics: &Arc<Metrics>) -> Router<S> {
+    let measured = metrics.clone();
+    let answered =
+        move |response: &Response, elapsed: Duration, _: &Span| answered(response, elapsed, &measured);
+    let trace = TraceLayer::new_for_http()
+        .make_span_with(span)
+        .on_request(())
+        .on_response(answered)
+        .on_body_chunk(())
+        .on_eos(())
+        .on_failure(());
+    routes.layer(
+        ServiceBuilder::new()
+            .map_request(without_strange_id)
+            .layer(SetRequestIdLayer::new(HEADER, NewId))
+            .layer(PropagateRequestIdLayer::new(HEADER))
+            .layer(SetResponseHeaderLayer::overriding(
+                header::X_CONTENT_TYPE_OPTIONS,
+                HeaderValue::from_static("nosniff"),
+            ))
+            .layer(trace)
+            .layer(from_fn_with_state(metrics.clone(), with_problems))
+            .layer(CatchPanicLayer::custom(panicked)),
+    )
+}
 
-/// The outermost layer.
-pub async fn observe(State(metrics): State<Arc<Metrics>>, mut request: Request, next: Next) -> Response {
-    let begun = Instant::now();
-    let id = request_id(request.headers());
-    let path = request.uri().path().to_owned();
-    let method = request.method().clone();
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or("unmatched", MatchedPath::as_str)
-        .to_owned();
-    let peer = request
-        .extensions()
-        .get::<Peer>()
-        .map(|peer| peer.0.ip().to_string());
-    request.extensions_mut().insert(RequestId(id.clone()));
-    let span = tracing::info_span!("request", request_id = %id, %method, %path, client = peer);
+/// Makes the ids of requests that bring none.
+#[derive(Debug, Clone, Copy)]
+struct NewId;
 
-    metrics.http_requests_in_flight.inc();
-    let caught = AssertUnwindSafe(next.run(request))
-        .catch_unwind()
-        .instrument(span.clone())
-        .await;
-    metrics.http_requests_in_flight.dec();
-
-    let response =
-        caught.unwrap_or_else(|panic| Problem::internal(panic_text(panic.as_ref())).into_response());
-    let mut response = span.in_scope(|| finish(response, &path, &id));
-    let elapsed = begun.elapsed();
-    metrics
-        .http_request_duration
-        .with_label_values(&[
-            route.as_str(),
-            method_label(&method),
-            status_label(response.status()),
-        ])
-        .observe(elapsed.as_secs_f64());
-    span.in_scope(|| {
-        let status = response.status().as_u16();
-        let elapsed_seconds = elapsed.as_secs_f64();
-        if is_routine(&route) {
-            tracing::debug!(status, elapsed_seconds, "request answered");
-        } else {
-            tracing::info!(status, elapsed_seconds, "request answered");
-        }
-    });
-    let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        headers.insert(HEADER, value);
+impl MakeRequestId for NewId {
+    fn make_request_id<B>(&mut self, _request: &axum::http::Request<B>) -> Option<RequestId> {
+        let id = uuid::Uuid::now_v7().to_string();
+        HeaderValue::from_str(&id).ok().map(RequestId::new)
     }
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+}
+
+/// A client's id stays when it is a plain word.
+fn without_strange_id(mut request: Request) -> Request {
+    let plain = |id: &HeaderValue| {
+        (1..=128).contains(&id.len())
+            && id
+                .as_bytes()
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(b))
+    };
+    if !request.headers().get(HEADER).is_some_and(plain) {
+        request.headers_mut().remove(HEADER);
+    }
+    request
+}
+
+fn id(request: &Request) -> &str {
+    let id = request.extensions().get::<RequestId>();
+    id.and_then(|id| id.header_value().to_str().ok())
+        .unwrap_or_default()
+}
+
+fn span(request: &Request) -> Span {
+    let peer = request.extensions().get::<Peer>();
+    let client = peer.map(|peer| peer.0.ip().to_string());
+    let (method, path) = (request.method(), request.uri().path());
+    tracing::info_span!("request", request_id = %id(request), %method, %path, client)
+}
+
+/// What was asked for, on the response, for the layer that sees only that.
+#[derive(Debug, Clone)]
+struct Asked {
+    route: Option<MatchedPath>,
+    method: Method,
+}
+
+/// A request in the count of those under way, as long as this lives: also when the client leaves.
+struct UnderWay(IntGauge);
+
+impl UnderWay {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+async fn with_problems(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let _under_way = UnderWay::new(&metrics.http_requests_in_flight);
+    let path = request.uri().path().to_owned();
+    let id = id(&request).to_owned();
+    let asked = Asked {
+        route: request.extensions().get::<MatchedPath>().cloned(),
+        method: request.method().clone(),
+    };
+    let mut response = finish(next.run(request).await, &path, &id);
+    response.extensions_mut().insert(asked);
     response
 }
 
@@ -107,24 +157,31 @@ fn finish(mut response: Response, path: &str, id: &str) -> Response {
     rendered
 }
 
-/// The client's id when it is a plain word, a new one otherwise.
-fn request_id(headers: &HeaderMap) -> String {
-    let given = headers
-        .get(HEADER)
-        .and_then(|value| value.to_str().ok())
-        .filter(|id| {
-            (1..=128).contains(&id.len())
-                && id
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
-        });
-    given.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
+/// Measures and logs; the layer has entered the request's span.
+fn answered(response: &Response, elapsed: Duration, metrics: &Metrics) {
+    let asked = response.extensions().get::<Asked>();
+    let route = asked.and_then(|asked| asked.route.as_ref());
+    let route = route.map_or("unmatched", MatchedPath::as_str);
+    let method = asked.map_or("other", |asked| method_label(&asked.method));
+    let elapsed_seconds = elapsed.as_secs_f64();
+    metrics
+        .http_request_duration
+        .with_label_values(&[route, method, status_label(response.status())])
+        .observe(elapsed_seconds);
+    let status = response.status().as_u16();
+    if is_routine(route) {
+        tracing::debug!(status, elapsed_seconds, "request answered");
+    } else {
+        tracing::info!(status, elapsed_seconds, "request answered");
+    }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("handler panicked: {}", text.unwrap_or("no message"))
+    let cause = format!("handler panicked: {}", text.unwrap_or("no message"));
+    Problem::internal(cause).into_response()
 }
 
 fn is_routine(route: &str) -> bool {
@@ -151,5 +208,71 @@ fn status_label(status: StatusCode) -> &'static str {
         3 => "3xx",
         4 => "4xx",
         _ => "5xx",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::{Body, to_bytes};
+    use axum::routing::get;
+    use tower::ServiceExt as _;
+
+    fn routes(metrics: &Arc<Metrics>) -> Router {
+        let routes = Router::new()
+            .route("/panics", get(async || -> StatusCode { panic!("a secret") }))
+            .route("/bare", get(async || StatusCode::IM_A_TEAPOT))
+            .route("/never", get(async || std::future::pending::<StatusCode>().await));
+        observed(routes, metrics)
+    }
+
+    fn request(path: &str, id: &str) -> Request {
+        let request = Request::builder().uri(path).header(HEADER, id);
+        request.body(Body::empty()).expect("a request")
+    }
+
+    async fn shown(routes: &Router, path: &str) -> serde_json::Value {
+        let response = routes.clone().oneshot(request(path, "abc")).await;
+        let response = response.expect("never fails");
+        assert_eq!(response.headers()[HEADER], "abc");
+        assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
+        let body = to_bytes(response.into_body(), 10_000).await.expect("a body");
+        serde_json::from_slice(&body).expect("JSON")
+    }
+
+    #[tokio::test]
+    async fn panics_and_bare_statuses_become_problems() {
+        let metrics = Arc::new(Metrics::new().expect("unique names"));
+        let routes = routes(&metrics);
+        let panic = shown(&routes, "/panics").await;
+        assert_eq!(
+            (&panic["code"], &panic["request_id"], &panic["instance"]),
+            (&"internal".into(), &"abc".into(), &"/panics".into())
+        );
+        assert!(!panic.to_string().contains("a secret"), "{panic}");
+        let bare = shown(&routes, "/bare").await;
+        assert_eq!(
+            (&bare["code"], &bare["detail"]),
+            (&"bad_request".into(), &"i'm a teapot".into())
+        );
+        let text = metrics.text().expect("encodes");
+        for (route, status) in [("/panics", "5xx"), ("/bare", "4xx")] {
+            let line = format!("{{method=\"GET\",route=\"{route}\",status=\"{status}\"}} 1\n");
+            assert!(text.contains(&line), "{line}{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_is_not_counted_any_more() {
+        let metrics = Arc::new(Metrics::new().expect("unique names"));
+        let mut never = Box::pin(routes(&metrics).oneshot(request("/never", "abc")));
+        assert!(futures_util::poll!(&mut never).is_pending());
+        assert_eq!(metrics.http_requests_in_flight.get(), 1);
+        drop(never);
+        assert_eq!(metrics.http_requests_in_flight.get(), 0);
     }
 }
