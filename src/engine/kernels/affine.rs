@@ -2,7 +2,7 @@
 //!
 //! Owns: range finding and rounding. Must not know: packing. Source: Jacob et al. 2018; range search as the
 //! "mse" observers of the Python toolkits, errors weighted by w² as in ggml's searches, scales of either sign as in
-//! AutoRound (Cheng et al. 2023).
+//! `AutoRound` (Cheng et al. 2023).
 //! Invariant: codes are chosen against the scale as it will be stored.
 
 use super::{check_finite, wide};

@@ -43,3 +43,61 @@ fn making(tensor: &TensorPlan) -> u64 {
     };
     most.max(tensor.kind.working_bytes(rows, cols) + turned) + long_rows
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::Role;
+    use crate::plan::Step;
+    use crate::tensor::DType;
+    use crate::weight::{Activations, Granularity};
+
+    fn tensor(rows: usize, cols: usize, kind: Kind) -> TensorPlan {
+        TensorPlan {
+            name: "t".into(),
+            role: Role::Other,
+            layer: None,
+            shape: vec![rows, cols],
+            source_dtype: DType::BF16,
+            source_bytes: 2 * (rows * cols) as u64,
+            steps: vec![Step { stage: 0, kind }],
+            kind,
+        }
+    }
+
+    #[test]
+    fn the_largest_format_counts_once_while_made_and_once_while_written() {
+        let int4 = Kind::Affine {
+            n_bits: 4,
+            symmetric: true,
+            granularity: Granularity::Channel,
+            scale_dtype: DType::BF16,
+            activations: Activations::None,
+        };
+        let (rows, cols) = (1000, 1024);
+        let n = (rows * cols) as u64;
+        let tensors = [tensor(rows, cols, int4), tensor(1, 1, int4)];
+        let (packed, full) = (vec![n / 2, 1], vec![4 * n, 1]);
+        // Codes, a turned copy, scales; then the encoding being made and the one being written.
+        let weight = 2 * n + 24 * rows as u64;
+        assert_eq!(
+            peak(&tensors, std::slice::from_ref(&packed)),
+            BASE_MEMORY + weight + n
+        );
+        assert_eq!(peak(&tensors, &[packed, full]), BASE_MEMORY + weight + 8 * n);
+        // A small tensor is made while the large one before it is still being written.
+        let bf16 = Kind::Dense { dtype: DType::BF16 };
+        let tensors = [tensor(1, 1, bf16), tensor(10, 10, bf16)];
+        assert_eq!(peak(&tensors, &[vec![5000, 200]]), BASE_MEMORY + 2 + 10_000);
+        let tensors = [tensor(1, 1, bf16), tensor(1000, 10, bf16)];
+        assert_eq!(peak(&tensors, &[vec![50, 20_000]]), BASE_MEMORY + 60_000);
+    }
+
+    #[test]
+    fn rows_longer_than_a_chunk_are_held_whole() {
+        let bf16 = Kind::Dense { dtype: DType::BF16 };
+        let cols = CHUNK_ELEMENTS + 1;
+        let planned = peak(&[tensor(1, cols, bf16)], &[]);
+        assert_eq!(planned, BASE_MEMORY + (2 + 12) * cols as u64);
+    }
+}
