@@ -153,3 +153,32 @@ fn every_writer_reads_back_what_it_laid_out_and_notices_what_it_did_not() {
         check(artifact, &layout).expect_err("half a file");
     }
 }
+
+#[test]
+fn a_name_that_would_be_there_twice_is_refused() {
+    let added = [
+        ("W4A16", "weight_scale"),
+        ("gptq-rtn", "scales"),
+        ("nf4", "weight.absmax"),
+    ];
+    for (preset, suffix) in added {
+        let folder = TempDir::new().expect("temp dir");
+        let own = format!("a.{suffix}");
+        let file = support::models::safetensors(&[("a.weight", [128, 128]), (&own, [1, 4])]);
+        fs::write(folder.path().join("model.safetensors"), file).expect("writes");
+        fs::write(folder.path().join("config.json"), "{}").expect("writes");
+        let options = if preset == "gptq-rtn" {
+            json!({"scale_dtype": "F16"})
+        } else {
+            json!({})
+        };
+        let recipe = json!({"preset": preset, "options": options});
+        let recipe = Recipe::from_value(&recipe).expect("a recipe");
+        let refused = plan(&recipe, &opened(folder.path())).expect_err("refused");
+        assert_eq!(
+            (refused[0].pointer.as_str(), refused[0].code),
+            ("/formats/0", "name_clash")
+        );
+        assert!(refused[0].detail.contains(&own), "{}", refused[0].detail);
+    }
+}

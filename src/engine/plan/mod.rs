@@ -246,12 +246,7 @@ fn plan_stage(
     };
     let outcome = technique.plan(&context)?;
     if outcome.kinds.is_empty() {
-        let detail = "no tensor of the model matches: see GET /v1/models/{id}/tensors for the names";
-        return Err(vec![Refusal::new(
-            format!("{pointer}/targets"),
-            "no_targets",
-            detail,
-        )]);
+        return Err(targets::nothing(tensors, &pointer));
     }
     let count = outcome.kinds.len();
     for (at, kind) in outcome.kinds {
@@ -316,7 +311,25 @@ pub(crate) fn layout_of(
         return Err(vec![Refusal::new(pointer, "unknown_format", detail)]);
     };
     check_options(&spec.options, &writer.schema(), &format!("{pointer}/options"))?;
-    writer.layout(&request(spec, pointer, stages, tensors, model))
+    let layout = writer.layout(&request(spec, pointer, stages, tensors, model))?;
+    distinct(&layout, pointer)?;
+    Ok(layout)
+}
+
+/// A tensor that the format adds, such as `x.weight_scale`, must not have the name of one that the model brings.
+fn distinct(layout: &Layout, pointer: &str) -> Result<(), Vec<Refusal>> {
+    let mut seen = std::collections::HashSet::new();
+    match layout.entries().find(|entry| !seen.insert(entry.name.as_str())) {
+        None => Ok(()),
+        Some(twice) => Err(vec![Refusal::new(
+            pointer,
+            "name_clash",
+            format!(
+                "two tensors would be called {}: rename or remove the model's own",
+                twice.name
+            ),
+        )]),
+    }
 }
 
 /// What a writer is given.

@@ -6,12 +6,16 @@
 use super::TensorPlan;
 use crate::models::Role;
 use crate::recipe::Refusal;
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
+use std::collections::HashSet;
+
+/// Most bytes that one compiled expression may take. Recipes bring up to [`crate::recipe::MAX_EXPRESSIONS`].
+const MAX_COMPILED: usize = 1 << 20;
 
 /// `Linear`, module names and `re:` expressions, as llm-compressor's `targets` and `ignore`.
 pub(super) struct Matcher {
     linear: bool,
-    names: Vec<String>,
+    names: HashSet<String>,
     expressions: Vec<Regex>,
 }
 
@@ -19,15 +23,16 @@ impl Matcher {
     pub(super) fn new(words: &[String], pointer: &str) -> Result<Self, Vec<Refusal>> {
         let mut matcher = Self {
             linear: false,
-            names: Vec::new(),
+            names: HashSet::new(),
             expressions: Vec::new(),
         };
         for (i, word) in words.iter().enumerate() {
             if word == "Linear" {
                 matcher.linear = true;
             } else if let Some(expression) = word.strip_prefix("re:") {
-                // Python's re.match is anchored at the start only.
-                let compiled = Regex::new(&format!("^(?:{expression})")).map_err(|e| {
+                // Compiled as it is given, so that no bracket in it can reach beyond its end.
+                let compiled = RegexBuilder::new(expression).size_limit(MAX_COMPILED).build();
+                let compiled = compiled.map_err(|e| {
                     vec![Refusal::new(
                         format!("{pointer}/{i}"),
                         "invalid_regex",
@@ -38,7 +43,7 @@ impl Matcher {
             } else {
                 matcher
                     .names
-                    .push(word.strip_suffix(".weight").unwrap_or(word).to_owned());
+                    .insert(word.strip_suffix(".weight").unwrap_or(word).to_owned());
             }
         }
         Ok(matcher)
@@ -46,11 +51,85 @@ impl Matcher {
 
     pub(super) fn matches(&self, tensor: &TensorPlan) -> bool {
         let module = tensor.module();
+        // Python's re.match is anchored at the start only.
+        let at_start = |e: &Regex| e.find(module).is_some_and(|found| found.start() == 0);
         (self.linear && tensor.role.is_linear() && tensor.role != Role::Router)
-            || self
-                .names
-                .iter()
-                .any(|n| module == n || (n == "lm_head" && tensor.role == Role::Output))
-            || self.expressions.iter().any(|e| e.is_match(module))
+            || self.names.contains(module)
+            || (tensor.role == Role::Output && self.names.contains("lm_head"))
+            || self.expressions.iter().any(at_start)
+    }
+}
+
+/// Says that nothing matched, with names that would.
+pub(super) fn nothing(tensors: &[TensorPlan], pointer: &str) -> Vec<Refusal> {
+    let matrices = tensors.iter().filter(|t| t.shape.len() > 1).take(3);
+    let names: Vec<&str> = matrices.map(TensorPlan::module).collect();
+    let detail = match names.as_slice() {
+        [] => "no tensor matches: the model has no matrix".to_owned(),
+        names => format!("no tensor matches: modules are named like {}", names.join(", ")),
+    };
+    vec![Refusal::new(format!("{pointer}/targets"), "no_targets", detail)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::DType;
+    use crate::weight::Kind;
+
+    fn tensor(name: &str) -> TensorPlan {
+        TensorPlan {
+            name: name.into(),
+            role: Role::Other,
+            layer: None,
+            shape: vec![2, 2],
+            source_dtype: DType::F32,
+            source_bytes: 16,
+            steps: Vec::new(),
+            kind: Kind::Dense { dtype: DType::F32 },
+        }
+    }
+
+    fn matches(word: &str, name: &str) -> bool {
+        Matcher::new(&[word.to_owned()], "")
+            .unwrap()
+            .matches(&tensor(name))
+    }
+
+    #[test]
+    fn expressions_are_anchored_at_the_start_only() {
+        assert!(matches("re:model", "model.norm.weight"));
+        assert!(matches("re:.*norm$", "model.norm.weight"));
+        assert!(!matches("re:norm", "model.norm.weight"));
+        assert!(matches("re:x|model", "model.norm.weight"));
+        assert!(
+            matches("model.norm", "model.norm.weight") && matches("model.norm.weight", "model.norm.weight")
+        );
+    }
+
+    #[test]
+    fn an_expression_cannot_leave_its_brackets_or_take_the_memory() {
+        for (word, says) in [
+            ("re:a)|(?:.*", "unopened group"),
+            ("re:(\\w{100}){100}", "size limit"),
+        ] {
+            let refused = Matcher::new(&[word.to_owned()], "/targets").err().unwrap();
+            assert_eq!(
+                (refused[0].pointer.as_str(), refused[0].code),
+                ("/targets/0", "invalid_regex")
+            );
+            assert!(refused[0].detail.contains(says), "{}", refused[0].detail);
+        }
+    }
+
+    #[test]
+    fn who_matches_nothing_is_told_what_there_is() {
+        let refused = nothing(&[tensor("model.up.weight")], "/stages/0");
+        assert_eq!(refused[0].pointer, "/stages/0/targets");
+        assert!(
+            refused[0].detail.contains("named like model.up"),
+            "{}",
+            refused[0].detail
+        );
     }
 }
