@@ -64,6 +64,11 @@ impl TensorPlan {
         self.elements() / self.cols().max(1)
     }
 
+    /// False where nobody knows what the network does with it: tables of masks or positions, for example.
+    pub fn is_known(&self) -> bool {
+        self.role != Role::Other
+    }
+
     /// Name without a trailing `.weight`.
     pub fn module(&self) -> &str {
         self.name.strip_suffix(".weight").unwrap_or(&self.name)

@@ -1,9 +1,11 @@
 //! Measures one tensor against what it became.
 //!
 //! Owns: error sums and entropies. Must not know: techniques, formats.
-//! Invariant: sums are taken chunk by chunk in row order, so they do not depend on the number of threads.
+//! Invariant: sums are taken chunk by chunk in row order, so they do not depend on the number of threads; what is
+//! reported is finite, and so is what was made.
 
 use super::TensorReport;
+use super::suspect;
 use crate::error::Result;
 use crate::kernels::wide;
 use crate::plan::TensorPlan;
@@ -40,8 +42,17 @@ pub fn measure(tensor: &TensorPlan, source: &dyn Rows, weight: &Weight) -> Resul
             })
         })?
     };
-    let signal = parts.iter().map(|p| p.signal).sum::<f64>() / n.max(1) as f64;
-    let mse = parts.iter().map(|p| p.error).sum::<f64>() / n.max(1) as f64;
+    let mut total = Sums::default();
+    for part in &parts {
+        total.signal += part.signal;
+        total.error += part.error;
+        total.worst = total.worst.max(part.worst);
+    }
+    if suspect::is(total.signal, total.error, total.worst) {
+        let seen = suspect::look(tensor, source, after)?;
+        (total.signal, total.error, total.worst) = (seen.signal, seen.error, seen.worst);
+    }
+    let (signal, mse) = (total.signal / n.max(1) as f64, total.error / n.max(1) as f64);
     let codes = weight.codes();
     Ok(TensorReport {
         name: tensor.name.clone(),
@@ -55,7 +66,7 @@ pub fn measure(tensor: &TensorPlan, source: &dyn Rows, weight: &Weight) -> Resul
         mse,
         predicted_mse: codes.map(|codes| codes.mean_square_step / 12.0),
         snr_db: (mse > 0.0 && signal > 0.0).then(|| 10.0 * (signal / mse).log10()),
-        max_abs_error: f64::from(parts.iter().map(|p| p.worst).fold(0.0, f32::max)),
+        max_abs_error: f64::from(total.worst),
         mean_square: signal,
     })
 }

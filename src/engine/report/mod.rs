@@ -5,6 +5,7 @@
 
 mod html;
 mod measure;
+mod suspect;
 
 pub use html::html;
 pub use measure::{entropy, measure};

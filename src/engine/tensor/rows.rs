@@ -54,7 +54,8 @@ pub fn try_fold_chunks<T: Send>(
         .collect()
 }
 
-/// All values as `dtype`, which is f32, f16 or bf16; converted in place, so that nothing is held twice.
+/// All values as `dtype`, which is f32, f16 or bf16; converted in place, so that nothing is held twice. A finite value
+/// that `dtype` would turn into an infinity is refused.
 pub fn encode_rows(source: &dyn Rows, dtype: DType) -> Result<Vec<u8>> {
     let (rows, cols) = (source.rows(), source.cols());
     let width = dtype
@@ -71,6 +72,7 @@ pub fn encode_rows(source: &dyn Rows, dtype: DType) -> Result<Vec<u8>> {
             |(values, encoded): &mut (Vec<f32>, Vec<u8>), (i, out)| {
                 values.resize(out.len() / width * cols, 0.0);
                 source.read(i * step, values)?;
+                check_range(dtype, values, i * step * cols)?;
                 encoded.clear();
                 if !encode_dense(dtype, values, encoded) || encoded.len() != out.len() {
                     return Err(Error::internal(format!("{dtype} has no such width")));
@@ -80,6 +82,33 @@ pub fn encode_rows(source: &dyn Rows, dtype: DType) -> Result<Vec<u8>> {
             },
         )?;
     Ok(bytes)
+}
+
+/// `first` is the flat index of `values[0]`. Infinities and NaN stay what they are; they are not made here.
+fn check_range(dtype: DType, values: &[f32], first: usize) -> Result<()> {
+    /// Where rounding to nearest begins to answer infinity: half a step above the largest number.
+    const F16: u32 = 0x477f_f000;
+    const BF16: u32 = 0x7f7f_8000;
+    const INFINITY: u32 = 0x7f80_0000;
+    let limit = match dtype {
+        DType::F16 => F16,
+        DType::BF16 => BF16,
+        _ => return Ok(()),
+    };
+    let is_lost = |v: &f32| (limit..INFINITY).contains(&(v.to_bits() & 0x7fff_ffff));
+    // Without a branch, so that it vectorises.
+    if !values.iter().fold(false, |found, v| found | is_lost(v)) {
+        return Ok(());
+    }
+    let at = values.iter().position(is_lost).unwrap_or(0);
+    Err(Error::numeric(
+        "value_overflow",
+        format!(
+            "element {} is {:e}, too large for {dtype}",
+            first + at,
+            values[at]
+        ),
+    ))
 }
 
 /// Rows of a tensor as it lies in its file: positional reads, nothing cached, nothing mapped, so that a file
@@ -150,5 +179,42 @@ impl Rows for MemoryRows<'_> {
         let first = first_row * self.cols;
         out.copy_from_slice(&self.values[first..first + out.len()]);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_infinity_is_made() {
+        for (dtype, last, first_lost) in [
+            (DType::F16, 65_519.996, 65_520.0),
+            (
+                DType::BF16,
+                f32::from_bits(0x7f7f_7fff),
+                f32::from_bits(0x7f7f_8000),
+            ),
+        ] {
+            let rows = |values| MemoryRows { values, cols: 2 };
+            let fine = [1.0, -last, f32::INFINITY, f32::NAN];
+            encode_rows(&rows(&fine), dtype).unwrap();
+            let mut out = Vec::new();
+            assert!(crate::tensor::encode_dense(dtype, &[first_lost], &mut out));
+            let mut back = [0.0];
+            decode(dtype, &out, &mut back);
+            assert!(back[0].is_infinite(), "{dtype} would have made one");
+            let error = encode_rows(&rows(&[1.0, 2.0, 3.0, -first_lost]), dtype).unwrap_err();
+            assert_eq!(error.code, "value_overflow");
+            assert!(error.message.contains("element 3 is -"), "{error}");
+        }
+        encode_rows(
+            &MemoryRows {
+                values: &[f32::MAX],
+                cols: 1,
+            },
+            DType::F32,
+        )
+        .unwrap();
     }
 }
