@@ -15,7 +15,7 @@ use super::partial::Partial;
 use crate::domain::ports::Bounds;
 
 /// Bytes handed to the disk at once: enough that the hand-over costs nothing, few enough to stay in the cache.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 2 << 20;
 /// Chunks in a batch, so that a client of tiny chunks cannot pin many buffers.
 const BATCH_CHUNKS: usize = 1024;
 /// Written bytes after which free space is looked at and, in a resumable upload, the durable offset moves on.

@@ -36,6 +36,9 @@ pub(super) struct Partial {
     started: u64,
 }
 
+/// Batches from this size on are worth a thread of their own for the hash.
+const PARALLEL_BYTES: usize = 256 << 10;
+
 /// Written bytes after which writeback is started, so that the last fsync has little left to do.
 const WRITEBACK_BYTES: u64 = 16 << 20;
 
@@ -109,12 +112,23 @@ impl Partial {
     }
 
     /// Appends chunks. After an error the upload must be opened again.
+    ///
+    /// Hashing costs about as much as copying into the page cache, so large batches do both at once.
     pub(super) fn write(&mut self, chunks: &[Bytes]) -> io::Result<()> {
-        for chunk in chunks {
-            self.file.write_all(chunk)?;
-            self.hasher.update(chunk);
-            self.offset += chunk.len() as u64;
+        let bytes: usize = chunks.iter().map(Bytes::len).sum();
+        let (file, hasher) = (&mut self.file, &mut self.hasher);
+        let mut write = || chunks.iter().try_for_each(|chunk| file.write_all(chunk));
+        let mut hash = || chunks.iter().for_each(|chunk| hasher.update(chunk));
+        if bytes < PARALLEL_BYTES {
+            hash();
+            write()?;
+        } else {
+            std::thread::scope(|scope| {
+                scope.spawn(hash);
+                write()
+            })?;
         }
+        self.offset += bytes as u64;
         self.start_writeback();
         Ok(())
     }
