@@ -182,3 +182,23 @@ fn a_name_that_would_be_there_twice_is_refused() {
         assert!(refused[0].detail.contains(&own), "{}", refused[0].detail);
     }
 }
+
+#[test]
+fn one_part_of_a_split_gguf_is_not_taken_for_the_whole() {
+    let folder = TempDir::new().expect("temp dir");
+    let mut metadata = Metadata::new();
+    metadata.set("general.architecture", Field::text("llama"));
+    metadata.set("split.count", Field::U16(3));
+    let tensors = [("blk.0.attn_q.weight".to_owned(), vec![32, 1], GgmlType::F32)];
+    let layout = header_bytes(&metadata, &tensors, 32).expect("a header");
+    let mut file = layout.header;
+    file.resize(layout.file_len as usize, 0);
+    fs::write(folder.path().join("m-00001-of-00003.gguf"), file).expect("writes");
+    let files = SourceFile::from_path(folder.path()).expect("lists");
+    let error = inspect(&files).expect_err("a part");
+    assert_eq!(error.code, "split_gguf");
+    assert!(
+        error.message.contains("one of 3 parts") && error.message.contains("join"),
+        "{error}"
+    );
+}

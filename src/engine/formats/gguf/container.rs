@@ -247,6 +247,9 @@ fn read_array(reader: &mut Reader<'_>, key: &str, what: What<'_>) -> Result<Arra
 /// Reads one row of the table. The offset is still relative to the data section.
 fn read_tensor(reader: &mut Reader<'_>, index: u64, alignment: u32) -> Result<GgufTensor, GgufError> {
     let name = reader.name(&|| format!("name of tensor number {index}"), MAX_NAME_BYTES)?;
+    if name.is_empty() || name.chars().any(char::is_control) {
+        return Err(GgufError::TensorName { index, name });
+    }
     let what = || format!("the table entry of tensor {name}");
     let n_dims = reader.u32(&what)?;
     if !(1..=4).contains(&n_dims) {

@@ -61,6 +61,14 @@ pub enum GgufError {
         /// The bytes, escaped.
         got: String,
     },
+    /// A tensor name that other files, pages and logs could not show.
+    #[error("gguf tensor number {index} has a name that is empty or holds control characters: {name:?}")]
+    TensorName {
+        /// Position in the table.
+        index: u64,
+        /// The name.
+        name: String,
+    },
     /// A key of no characters.
     #[error("gguf metadata key number {index} is empty")]
     EmptyKey {
@@ -260,7 +268,27 @@ pub enum GgufError {
     },
 }
 
+/// The JSON found, shortened for a message.
+pub(super) fn shown(got: &serde_json::Value) -> String {
+    const MOST: usize = 200;
+    let text = got.to_string();
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 impl GgufError {
+    /// Stable code for the API: which file is to be mended, or that this version cannot do it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            _ if self.is_unsupported() => "unsupported_model",
+            Self::MissingConfig { .. } | Self::ConfigValue { .. } => "invalid_config",
+            Self::TokenizerValue { .. } => "invalid_tokenizer",
+            _ => "invalid_gguf",
+        }
+    }
+
     /// True when the input is valid but outside of what this version converts or reads; false when it is broken.
     pub fn is_unsupported(&self) -> bool {
         matches!(

@@ -7,13 +7,16 @@
 
 use serde_json::Value as Json;
 
-use super::error::GgufError;
+use super::error::{GgufError, shown};
 use super::names::{Family, Names};
 use super::rope::Rope;
 use super::value::{Metadata, Value};
 
 /// `general.quantization_version` of the block layouts ggml has had since 2023.
 pub const QUANTIZATION_VERSION: u32 = 2;
+
+/// Widest head. Real ones have 64 to 256; rope factors are held for half of it.
+const MAX_HEAD_DIM: u32 = 1 << 16;
 
 /// The model's shape, from `config.json`.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,8 +84,9 @@ impl ModelConfig {
             return Err(value_error("hidden_size", expected, &config["hidden_size"]));
         }
         let head_dim = stated.unwrap_or(hidden / heads);
-        if !head_dim.is_multiple_of(2) {
-            return Err(value_error("head_dim", "even", &Json::from(head_dim)));
+        if !head_dim.is_multiple_of(2) || head_dim > MAX_HEAD_DIM {
+            let expected = format!("even and at most {MAX_HEAD_DIM}");
+            return Err(value_error("head_dim", expected, &Json::from(head_dim)));
         }
         let context = required(config, "max_position_embeddings")?;
         Ok(Self {
@@ -294,7 +298,7 @@ pub(super) fn value_error(key: &str, expected: impl Into<String>, got: &Json) ->
     GgufError::ConfigValue {
         key: key.into(),
         expected: expected.into(),
-        got: got.to_string(),
+        got: shown(got),
     }
 }
 
@@ -302,7 +306,7 @@ pub(super) fn unsupported(key: impl Into<String>, expected: impl Into<String>, g
     GgufError::UnsupportedConfig {
         key: key.into(),
         expected: expected.into(),
-        got: got.to_string(),
+        got: shown(got),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod names;
 mod reader;
 mod reader_seam;
 pub mod rope;
+mod shapes;
 pub mod tokenizer;
 pub mod value;
 mod writer_seam;
@@ -22,3 +23,7 @@ pub struct Gguf;
 #[cfg(test)]
 #[path = "tests/real_model.rs"]
 mod real_model;
+
+#[cfg(test)]
+#[path = "tests/mutate.rs"]
+mod mutate;

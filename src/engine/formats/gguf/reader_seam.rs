@@ -15,12 +15,12 @@ use std::os::unix::fs::FileExt;
 
 impl From<super::GgufError> for Error {
     fn from(error: super::GgufError) -> Self {
-        let (class, code) = if error.is_unsupported() {
-            (Class::Unsupported, "unsupported_model")
+        let class = if error.is_unsupported() {
+            Class::Unsupported
         } else {
-            (Class::BadInput, "invalid_gguf")
+            Class::BadInput
         };
-        Error::new(class, code, error.to_string())
+        Error::new(class, error.code(), error.to_string())
     }
 }
 
@@ -59,6 +59,7 @@ pub(super) fn read(files: &[SourceFile]) -> Result<(Metadata, Vec<TensorInfo>)> 
         return Err(Error::internal("no GGUF file"));
     };
     let header = read_header(file)?;
+    refuse_part(file, &header.metadata)?;
     let mut tensors = Vec::with_capacity(header.tensors.len());
     for tensor in &header.tensors {
         let ty = GgmlType::from_id(tensor.ggml_type_id)
@@ -79,6 +80,20 @@ pub(super) fn read(files: &[SourceFile]) -> Result<(Metadata, Vec<TensorInfo>)> 
         ));
     }
     Ok((header.metadata, tensors))
+}
+
+/// One part of a split model has a header like a whole one.
+fn refuse_part(file: &SourceFile, metadata: &Metadata) -> Result<()> {
+    match metadata.get_u64("split.count") {
+        Some(count) if count > 1 => Err(Error::unsupported(
+            "split_gguf",
+            format!(
+                "{} is one of {count} parts: join them first (llama-gguf-split --merge) and upload the whole",
+                file.name
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn is_gguf(file: &SourceFile) -> bool {

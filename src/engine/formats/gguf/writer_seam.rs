@@ -8,6 +8,7 @@ use super::build::header_bytes;
 use super::metadata::{About, ModelConfig};
 use super::names::{TensorRename, permute_row};
 use super::reader_seam::read;
+use super::shapes::{self, Found};
 use super::tokenizer::{Target, TokenizerFiles, convert};
 use super::value::{Metadata, Value as Field};
 use crate::checkpoint::{SourceFile, SourceFormat};
@@ -181,28 +182,21 @@ fn renames(request: &Request<'_>) -> Result<Vec<Option<TensorRename>>> {
         };
         return Ok(request.tensors.iter().map(same).collect());
     }
-    let names = model_config(request)?.names();
+    let config = model_config(request)?;
+    let names = config.names();
     let mut renames = Vec::new();
     for tensor in request.tensors {
-        let rename = names.to_gguf(&tensor.name)?;
-        if let Some(TensorRename {
-            gguf,
-            permute_heads: Some(heads),
-        }) = &rename
-        {
-            let rows = tensor.shape.first().copied().unwrap_or(0);
-            if *heads == 0 || !rows.is_multiple_of(2 * heads) {
-                return Err(Error::bad_input(
-                    "shape_mismatch",
-                    format!(
-                        "{} ({gguf}) has {rows} rows, which {heads} heads of config.json do not divide",
-                        tensor.name
-                    ),
-                ));
-            }
-        }
-        renames.push(rename);
+        renames.push(names.to_gguf(&tensor.name)?);
     }
+    let found = request.tensors.iter().zip(&renames);
+    let found = found.filter_map(|(tensor, rename)| {
+        Some(Found {
+            name: &tensor.name,
+            gguf: &rename.as_ref()?.gguf,
+            shape: &tensor.shape,
+        })
+    });
+    shapes::check(&config, found)?;
     Ok(renames)
 }
 

@@ -347,6 +347,25 @@ fn rich_file() -> Vec<u8> {
     file_of(&header_bytes(&metadata, &tensors, 64).unwrap())
 }
 
+#[test]
+fn names_that_cannot_be_shown_are_refused() {
+    for name in ["", "a\0b", "\u{1b}[31m"] {
+        let table = [
+            text(name),
+            1_u32.to_le_bytes().to_vec(),
+            8_u64.to_le_bytes().to_vec(),
+            0_u32.to_le_bytes().to_vec(),
+            0_u64.to_le_bytes().to_vec(),
+        ]
+        .concat();
+        let refused = parse_bytes(&raw(3, 1, 0, &[&table, &[0; 64]])).unwrap_err();
+        assert!(
+            refused.to_string().contains("tensor number 0 has a name"),
+            "{refused}"
+        );
+    }
+}
+
 proptest! {
     #[test]
     fn never_panics_on_mutated_or_truncated_files(

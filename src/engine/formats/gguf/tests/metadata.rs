@@ -1,8 +1,10 @@
 //! What config files become, and what is refused.
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::formats::gguf::mutate::{edits, mutated};
 
 fn smollm2() -> Json {
     json!({
@@ -241,5 +243,36 @@ fn size_labels_have_two_digits_or_more() {
         (500, "0.50K"),
     ] {
         assert_eq!(size_label(parameters), label);
+    }
+}
+
+#[test]
+fn long_values_are_not_echoed() {
+    let refused = ModelConfig::from_json(&with("model_type", json!("x".repeat(5000)))).unwrap_err();
+    assert!(refused.to_string().len() < 400, "{refused}");
+    assert_eq!(refused.code(), "unsupported_model");
+    let refused = ModelConfig::from_json(&with("hidden_size", json!("x"))).unwrap_err();
+    assert_eq!(refused.code(), "invalid_config");
+}
+
+#[test]
+fn a_head_has_a_width_that_can_be_held() {
+    let mut config = with("head_dim", json!(4_294_967_294_u32));
+    config["rope_scaling"] = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192});
+    assert!(refusal(&config).contains("head_dim must be even and at most 65536"));
+}
+
+proptest! {
+    #[test]
+    fn a_config_is_read_or_refused(edits in edits()) {
+        let config = mutated(smollm2(), edits);
+        match ModelConfig::from_json(&config) {
+            Ok(model) => {
+                prop_assert!(model.rope_freqs().is_none_or(|f| f.len() == model.head_dim as usize / 2));
+                keys(&config);
+            }
+            Err(error) => prop_assert!(error.to_string().len() < 1000, "{}", error),
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! Whole tokenizers, made by hand, and what their keys become.
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::formats::gguf::mutate::{edits, mutated};
 
 /// A byte-level tokenizer of six tokens: four merged or single, two added.
 fn byte_level() -> TokenizerFiles {
@@ -355,4 +357,42 @@ fn files_are_read_by_name_and_bad_json_says_which() {
         error.starts_with("tokenizer.json must be json, got EOF"),
         "{error}"
     );
+}
+
+#[test]
+fn a_broken_tokenizer_is_not_called_a_broken_gguf() {
+    let mut files = byte_level();
+    files.tokenizer_json.as_mut().unwrap()["model"]["vocab"] = json!([]);
+    let target = Target {
+        vocab_size: 10,
+        config: &json!({}),
+        generation_config: None,
+        pre: None,
+    };
+    assert_eq!(convert(&files, &target).unwrap_err().code(), "invalid_tokenizer");
+}
+
+proptest! {
+    #[test]
+    fn a_tokenizer_is_converted_or_refused(
+        json in prop_oneof![Just(byte_level().tokenizer_json.unwrap()), Just(sentencepiece())],
+        edits in edits(),
+        config in edits_of_the_config(),
+        size in prop::sample::select(vec![0_u32, 1, 6, 10, 40]),
+    ) {
+        let mut files = byte_level();
+        files.tokenizer_json = Some(mutated(json, edits));
+        files.tokenizer_config = Some(config);
+        if let Ok(keys) = keys_for(&files, size, &json!({"bos_token_id": 1, "eos_token_id": [2, 3]})) {
+            prop_assert_eq!(keys.get_texts("tokenizer.ggml.tokens").map(crate::formats::gguf::value::TextList::len), Some(size as usize));
+            prop_assert_eq!(keys.get_i32s("tokenizer.ggml.token_type").map(<[i32]>::len), Some(size as usize));
+            for (key, value) in keys.iter().filter(|(key, _)| key.ends_with("_token_id")) {
+                prop_assert!(value.as_u64().is_some_and(|id| id < u64::from(size)), "{}", key);
+            }
+        }
+    }
+}
+
+fn edits_of_the_config() -> impl Strategy<Value = Json> {
+    edits().prop_map(|edits| mutated(byte_level().tokenizer_config.unwrap(), edits))
 }

@@ -16,7 +16,7 @@ mod vocab;
 
 use serde_json::Value as Json;
 
-use super::error::GgufError;
+use super::error::{GgufError, shown};
 use super::value::{ArrayValue, Metadata, Value};
 use vocab::Vocab;
 
@@ -94,16 +94,6 @@ fn unknown_kind(json: &Json) -> GgufError {
         path: "tokenizer.json model.type".into(),
         expected: "BPE that is byte-level, or BPE with byte_fallback".into(),
         got: got.into(),
-    }
-}
-
-/// The JSON found, shortened for a message.
-fn shown(got: &Json) -> String {
-    const MOST: usize = 200;
-    let text = got.to_string();
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
     }
 }
 
