@@ -89,6 +89,32 @@ async fn a_refused_form_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_in_a_form_is_named() {
+    let app = TestApp::start().await;
+    let form = Form::new()
+        .text("metadata", r#"{"team": 1}"#)
+        .part("file", file("a.json", vec![1]));
+    let request = app.request(Method::POST, "/v1/models").multipart(form);
+    let refused = problem(request.send().await.expect("answers"), 422, "fields_invalid").await;
+    assert_eq!(refused["errors"][0]["pointer"], "/metadata/team", "{refused}");
+
+    let form = Form::new().part("file", file("up/../x", vec![1]));
+    let request = app.request(Method::POST, "/v1/models").multipart(form);
+    let refused = problem(request.send().await.expect("answers"), 422, "file_name_invalid").await;
+    let detail = refused["detail"].as_str().expect("text");
+    assert!(detail.contains("up/../x"), "which of many files: {detail}");
+
+    let head =
+        "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\0b\"\r\n\r\n{}\r\n--B--\r\n";
+    let request = app
+        .request(Method::POST, "/v1/models")
+        .header("content-type", "multipart/form-data; boundary=B");
+    let response = request.body(head).send().await.expect("answers");
+    problem(response, 400, "bad_request").await;
+    app.stop_and_expect_empty().await;
+}
+
+#[tokio::test]
 async fn a_form_that_breaks_off_leaves_nothing() {
     let app = TestApp::start().await;
     let head = "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.json\"\r\n\r\n{}\r\n\

@@ -121,6 +121,21 @@ fn refusals_name_the_flag_and_the_fix() {
     assert_eq!(code, Some(3));
     assert!(log.contains("recipe.yaml at /stages/0/tecnique"), "{log}");
     assert!(!Path::new(&out).exists(), "a refused run leaves nothing");
+    let (code, _, log) = said(&modelpress(&[
+        "plan",
+        &source,
+        "-r",
+        "W4A16",
+        "-f",
+        "safetensors",
+    ]));
+    assert_eq!(code, Some(3), "rows of 64 and 32 have no groups of 128: {log}");
+    assert!(
+        log.contains(r#"--recipe '{"preset":"W4A16","options":{"group_size":"…"}}'"#),
+        "what to type instead: {log}"
+    );
+    let threads = modelpress(&["compress", &source, "-r", "W8A16", "-o", &out, "-t", "100000"]);
+    assert_eq!(said(&threads).0, Some(2), "{threads:?}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::{BAD_MODEL, FAILED, Failure, INTERRUPTED, REFUSED, USAGE, complain, r
 pub(super) struct CompressArgs {
     /// A checkpoint folder or a single model file
     model: PathBuf,
-    /// A preset's name (`Q4_K_M`, W4A16, …), a .yaml or .json file, or JSON
+    /// A preset's name (`Q4_K_M`, `W4A16`, …; a wrong one lists all), a .yaml or .json file, or JSON
     #[arg(long, short, value_name = "RECIPE")]
     recipe: String,
     /// Output format; may be given several times [default: the recipe's own]
@@ -29,8 +29,8 @@ pub(super) struct CompressArgs {
     #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
     /// Compute threads [default: all cores]
-    #[arg(long, short, value_name = "N")]
-    threads: Option<usize>,
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// Print the report as JSON on stdout and nothing else
     #[arg(long)]
     report_only_json: bool,
@@ -39,7 +39,7 @@ pub(super) struct CompressArgs {
 pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
     if let Some(threads) = args.threads {
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
+            .num_threads(usize::from(threads))
             .build_global();
         pool.map_err(|error| Failure::new(USAGE, format!("--threads: {error}")))?;
     }

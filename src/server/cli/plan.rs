@@ -9,7 +9,7 @@ use super::{FAILED, Failure, recipe, say};
 pub(super) struct PlanArgs {
     /// A checkpoint folder or a single model file
     model: PathBuf,
-    /// A preset's name (`Q4_K_M`, W4A16, …), a .yaml or .json file, or JSON
+    /// A preset's name (`Q4_K_M`, `W4A16`, …; a wrong one lists all), a .yaml or .json file, or JSON
     #[arg(long, short, value_name = "RECIPE")]
     recipe: String,
     /// Output format; may be given several times [default: the recipe's own]

@@ -120,6 +120,14 @@ impl Asked<'_> {
             let place = self.place(&refusal.pointer);
             let _infallible = write!(text, "\n  {place}: {} ({})", refusal.detail, refusal.code);
         }
+        let option = refusals.iter().find_map(|r| r.pointer.strip_prefix("/options/"));
+        if let (Some(option), false, false) = (option, self.is_file(), self.is_object()) {
+            let changed = json!({"preset": self.recipe, "options": {option: "…"}});
+            let _infallible = write!(
+                text,
+                "\n  a preset's options can be changed: --recipe '{changed}'"
+            );
+        }
         Failure::new(REFUSED, text)
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn table(model: &ModelSummary, outcome: &Outcome, usage: Usage, out: 
     for format in &outcome.report.formats {
         let (ratio, bits) = (format.compression_ratio, format.bits_per_weight);
         let value = format!(
-            "{}, ratio {ratio:.2}, {bits:.3} bits per weight",
+            "{}, weights {ratio:.2} times smaller, {bits:.3} bits per weight",
             size(format.bytes)
         );
         line(&format.format, value);
@@ -42,12 +42,12 @@ pub(super) fn table(model: &ModelSummary, outcome: &Outcome, usage: Usage, out: 
 }
 
 fn size(bytes: u64) -> String {
-    const UNITS: [(&str, f64); 4] = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)];
-    let (unit, factor) = UNITS
-        .into_iter()
-        .find(|(_, factor)| bytes as f64 >= *factor)
-        .unwrap_or(("B", 1.0));
-    format!("{:.1} {unit} ({} bytes)", bytes as f64 / factor, grouped(bytes))
+    const UNITS: [(&str, f64); 3] = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
+    let exact = format!("{} bytes", grouped(bytes));
+    match UNITS.into_iter().find(|(_, factor)| bytes as f64 >= *factor) {
+        Some((unit, factor)) => format!("{:.1} {unit} ({exact})", bytes as f64 / factor),
+        None => exact,
+    }
 }
 
 fn grouped(number: u64) -> String {
@@ -67,6 +67,6 @@ mod tests {
         assert_eq!(grouped(7), "7");
         assert_eq!(grouped(134_515_008), "134,515,008");
         assert_eq!(size(1_500_000), "1.5 MB (1,500,000 bytes)");
-        assert_eq!(size(0), "0.0 B (0 bytes)");
+        assert_eq!(size(0), "0 bytes");
     }
 }

@@ -104,11 +104,16 @@ pub fn hex(bytes: &[u8]) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Cannot be stored safely.
-    #[error("{0}")]
-    Invalid(&'static str),
+    #[error("the file name {name:?} {reason}")]
+    Invalid {
+        /// The name, cut to what is needed to find it.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Pickle runs code when it is read.
     #[error(
-        "{0} files are Python pickles, which can run code when they are opened; convert the weights to \
+        "{0} is a Python pickle, which can run code when it is opened; convert the weights to \
          safetensors (model.save_pretrained(..., safe_serialization=True)) and upload those"
     )]
     Pickle(String),
@@ -122,34 +127,29 @@ const PICKLES: [&str; 7] = ["bin", "ckpt", "joblib", "pickle", "pkl", "pt", "pth
 /// Checks a file name of a model.
 pub fn check_file_name(name: &str) -> Result<(), NameError> {
     let rules: [(bool, &'static str); 6] = [
-        (name.is_empty(), "a file name is empty"),
-        (name.len() > MAX_NAME_BYTES, "a file name has more than 255 bytes"),
-        (
-            name.chars().any(char::is_control),
-            "a file name holds a control character",
-        ),
-        (
-            name.contains('\\'),
-            "a file name holds a backslash; separate folders with /",
-        ),
+        (name.is_empty(), "is empty"),
+        (name.len() > MAX_NAME_BYTES, "has more than 255 bytes"),
+        (name.chars().any(char::is_control), "holds a control character"),
+        (name.contains('\\'), "holds a backslash; separate folders with /"),
         (
             name.starts_with('/') || name.as_bytes().get(1) == Some(&b':'),
-            "a file name is absolute",
+            "is absolute; names are relative to the model",
         ),
         (
             name.split('/').any(|part| matches!(part, "" | "." | "..")),
-            "a file name has an empty, `.` or `..` part",
+            "has an empty, `.` or `..` part",
         ),
     ];
     if let Some((_, reason)) = rules.into_iter().find(|(broken, _)| *broken) {
-        return Err(NameError::Invalid(reason));
+        let name = name.chars().take(100).collect();
+        return Err(NameError::Invalid { name, reason });
     }
     let extension = name
         .rsplit_once('.')
         .map_or("", |(_, extension)| extension)
         .to_ascii_lowercase();
     if PICKLES.contains(&extension.as_str()) {
-        return Err(NameError::Pickle(format!(".{extension}")));
+        return Err(NameError::Pickle(name.to_owned()));
     }
     Ok(())
 }
@@ -157,6 +157,7 @@ pub fn check_file_name(name: &str) -> Result<(), NameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn names_that_escape_are_refused() {
@@ -174,7 +175,7 @@ mod tests {
             "C:/x",
         ] {
             assert!(
-                matches!(check_file_name(name), Err(NameError::Invalid(_))),
+                matches!(check_file_name(name), Err(NameError::Invalid { .. })),
                 "{name:?}"
             );
         }
@@ -198,6 +199,25 @@ mod tests {
                 matches!(error, NameError::Pickle(_)) && error.to_string().contains("safetensors"),
                 "{name}"
             );
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    proptest! {
+        /// Joined to a folder, a name that was accepted is a place below it.
+        #[test]
+        fn no_accepted_name_leaves_its_folder(name in "([a-c.:/\\\\~ \\x00\n]|\\.\\.|\\PC){0,12}") {
+            use std::path::{Component, Path};
+            match check_file_name(&name) {
+                Ok(()) => {
+                    let parts: Vec<_> = Path::new(&name).components().collect();
+                    prop_assert!(!parts.is_empty());
+                    prop_assert!(parts.iter().all(|part| matches!(part, Component::Normal(_))));
+                    prop_assert_eq!(parts.len(), name.split('/').count());
+                    prop_assert!(!name.contains(['\\', '\0', '\n']) && name.len() <= MAX_NAME_BYTES);
+                }
+                Err(error) => prop_assert!(error.to_string().len() < 600),
+            }
         }
     }
 

@@ -53,9 +53,12 @@ fn still_same(headers: &HeaderMap, etag: &str) -> bool {
 
 /// Several ranges, other units and nonsense are ignored, as RFC 9110 §14.2 allows: the whole file is sent.
 fn parse(range: &str, bytes: u64) -> Answer {
-    let Some(spec) = range.trim().strip_prefix("bytes=") else {
+    let Some((unit, spec)) = range.trim().split_once('=') else {
         return Answer::Whole;
     };
+    if !unit.eq_ignore_ascii_case("bytes") {
+        return Answer::Whole;
+    }
     let Some((first, last)) = spec.trim().split_once('-') else {
         return Answer::Whole;
     };
@@ -89,12 +92,8 @@ fn number(text: &str) -> Option<u64> {
 
 fn names(tags: &str, etag: &str, weak_too: bool) -> bool {
     tags.split(',').map(str::trim).any(|tag| {
-        let tag = if weak_too {
-            tag.strip_prefix("W/").unwrap_or(tag)
-        } else {
-            tag
-        };
-        tag == "*" || tag == etag
+        let strong = tag.strip_prefix("W/").filter(|_| weak_too);
+        tag == "*" || strong.unwrap_or(tag) == etag
     })
 }
 
@@ -132,6 +131,7 @@ mod tests {
             ("bytes=0-0", part(0, 0)),
             ("bytes=2-5", part(2, 5)),
             ("bytes=2-", part(2, 9)),
+            ("Bytes=2-5", part(2, 5)),
             ("bytes=-3", part(7, 9)),
             ("bytes=-99", part(0, 9)),
             ("bytes=5-99999999999999999999999", part(5, 9)),
@@ -176,6 +176,25 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever stands around it, a list that names the tag or `*` matches, and another never does.
+        #[test]
+        fn lists_of_tags(
+            others in prop::collection::vec("(W/)?\"[a-b!#,]{0,4}\"|[ -~]{0,6}", 0..4),
+            at in any::<prop::sample::Index>(),
+            ours in prop::sample::select(vec![None, Some("\"abc\""), Some("W/\"abc\""), Some("*")]),
+        ) {
+            let mut list = others;
+            prop_assume!(!list.iter().any(|tag| tag.contains("abc") || tag.split(',').any(|t| t.trim() == "*")));
+            if let Some(ours) = ours {
+                list.insert(at.index(list.len() + 1), ours.to_owned());
+            }
+            let text = list.join(", ");
+            prop_assert_eq!(ask(&[(header::IF_NONE_MATCH, &text)]) == Answer::NotModified, ours.is_some(), "{}", text);
+            let strong = ours.is_some_and(|ours| !ours.starts_with("W/"));
+            // No list at all is no condition.
+            prop_assert_eq!(ask(&[(header::IF_MATCH, &text)]) == Answer::Whole, strong, "{}", text);
+        }
+
         #[test]
         fn a_part_lies_inside_the_file(range in "bytes=[0-9]{0,22}-[0-9]{0,22}", bytes in 0u64..50) {
             let mut headers = HeaderMap::new();

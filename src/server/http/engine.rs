@@ -165,6 +165,34 @@ pub fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Problem
             let detail = format!("keys have 1 to {KEY} bytes, values at most {VALUE}");
             return Err(Problem::field(pointer, "too_long", detail));
         }
+        if key.chars().any(char::is_control) || value.contains('\0') {
+            let pointer = format!("/metadata/{}", key.replace('~', "~0").replace('/', "~1"));
+            let detail = "keys hold no control characters, values no NUL";
+            return Err(Problem::field(pointer, "invalid_value", detail));
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_few_short_and_printable() {
+        let check = |key: &str, value: &str| {
+            let pairs = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+            check_metadata(&pairs).map_err(|problem| problem.errors()[0].pointer.clone())
+        };
+        assert_eq!(check("team", "two\nlines"), Ok(()));
+        for (key, value, at) in [
+            ("", "v", "/metadata/"),
+            ("a\0", "v", "/metadata/a\0"),
+            ("a\nb", "v", "/metadata/a\nb"),
+            ("a/b", "\0", "/metadata/a~1b"),
+            ("k", &"v".repeat(513), "/metadata/k"),
+        ] {
+            assert_eq!(check(key, value), Err(at.to_owned()), "{key:?}");
+        }
+    }
 }

@@ -53,7 +53,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
             .map(|query| Self(query.0))
             .map_err(|error| {
                 let text = Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-                let pointer = named(&text).map(|name| format!("/{name}")).unwrap_or_default();
+                let name = named(&text).or_else(|| prefixed(&text));
+                let pointer = name.map(|name| format!("/{name}")).unwrap_or_default();
                 Problem::new(problem::QUERY_INVALID, text.clone()).with_error(
                     pointer,
                     "parameter_invalid",
@@ -146,6 +147,13 @@ fn named(message: &str) -> Option<String> {
     let (_, rest) = message.split_once('`')?;
     let (name, _) = rest.split_once('`')?;
     Some(shorten(name))
+}
+
+/// The name before the first colon, as in `limit: invalid digit found in string`.
+fn prefixed(message: &str) -> Option<String> {
+    let (name, _) = message.split_once(": ")?;
+    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    plain.then(|| shorten(name))
 }
 
 fn pointer(path: &serde_path_to_error::Path) -> String {

@@ -221,6 +221,15 @@ impl Problem {
         self
     }
 
+    /// Moves the fields below a pointer: what was read alone is part of something larger.
+    #[must_use]
+    pub fn below(mut self, pointer: &str) -> Self {
+        for error in &mut self.0.errors {
+            error.pointer.insert_str(0, pointer);
+        }
+        self
+    }
+
     /// States the offset an upload is really at, in the body and as a header.
     #[must_use]
     pub fn with_offset(mut self, offset: u64) -> Self {

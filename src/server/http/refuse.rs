@@ -74,7 +74,7 @@ impl From<BlobError> for Problem {
 impl From<NameError> for Problem {
     fn from(error: NameError) -> Self {
         let kind = match error {
-            NameError::Invalid(_) => problem::FILE_NAME_INVALID,
+            NameError::Invalid { .. } => problem::FILE_NAME_INVALID,
             NameError::Pickle(_) => problem::PICKLE_REFUSED,
         };
         Self::new(kind, error.to_string())

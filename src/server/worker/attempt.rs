@@ -160,7 +160,7 @@ impl Bench<'_> {
         loop {
             match self.kit.queue.finish(lease, &ending).await {
                 Ok(state) => {
-                    tracing::info!(job = %lease.job, state = state.as_str(), "attempt {word}, job is {}", state.as_str());
+                    tell(lease, &ending.end, state.as_str());
                     return word;
                 }
                 Err(QueueError::Lost) => return "lost",
@@ -215,6 +215,18 @@ fn ended(fault: Fault, attempt: u32, chance: f64) -> End {
         message: fault.message,
     };
     retry::after(failure, hope, attempt, chance)
+}
+
+/// The one line about how an attempt ended.
+fn tell(lease: Lease, end: &End, state: &str) {
+    let word = word(end);
+    match end {
+        End::Failed(failure) | End::Retry(failure, ..) => {
+            let (code, message) = (failure.code.as_str(), failure.message.as_str());
+            tracing::warn!(job = %lease.job, state, code, error = message, "attempt {word}, job is {state}");
+        }
+        _ => tracing::info!(job = %lease.job, state, "attempt {word}, job is {state}"),
+    }
 }
 
 fn word(end: &End) -> &'static str {

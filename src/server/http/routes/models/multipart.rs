@@ -69,7 +69,8 @@ async fn fill(state: &AppState, mut form: Multipart, undo: &mut Undo) -> Result<
                 read.name = Some(name);
             }
             ("metadata", None) => {
-                read.metadata = input::parse(text(state, field).await?.as_bytes())?;
+                let pairs = input::parse(text(state, field).await?.as_bytes());
+                read.metadata = pairs.map_err(|problem| problem.below("/metadata"))?;
                 check_metadata(&read.metadata)?;
             }
             (other, None) => {
@@ -184,5 +185,12 @@ fn broken(error: &MultipartError) -> Problem {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return Problem::new(problem::TOO_LARGE, error.body_text());
     }
-    Problem::new(problem::BODY_TRUNCATED, error.body_text())
+    let text = error.body_text();
+    // Multer tells the two apart in words only.
+    let kind = if text.contains("incomplete") || text.contains("read stream") {
+        problem::BODY_TRUNCATED
+    } else {
+        problem::BAD_REQUEST
+    };
+    Problem::new(kind, text)
 }
