@@ -42,3 +42,15 @@ async fn pages_load_nothing_from_elsewhere() {
     problem(app.get("/assets/other.js").await, 404, "not_found").await;
     problem(app.get("/assets/..%2fdocs.html").await, 404, "not_found").await;
 }
+
+/// The first screen's commands are the ones that work: without its tokenizer no model becomes a GGUF.
+#[tokio::test]
+async fn the_first_commands_send_what_the_recipe_needs() {
+    let app = TestApp::start().await;
+    let script = app.get("/assets/home.js").await.text().await.expect("text");
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        assert!(script.contains(&format!("-F file=@{file}")), "{file}");
+    }
+    let page = app.get("/").await.text().await.expect("text");
+    assert!(page.contains(">Recipe<"), "which job is which");
+}

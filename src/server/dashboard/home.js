@@ -3,8 +3,10 @@ import { copyButton, element, problemText } from "./page.js";
 
 const base = new URL(".", document.baseURI).href.replace(/\/$/, "");
 const start = [
-  `curl -F file=@config.json -F file=@model.safetensors ${base}/v1/models`,
-  `curl ${base}/v1/jobs -H 'Content-Type: application/json' -d '{"model":"mdl_…","recipe":"Q4_K_M","formats":["gguf"]}'`,
+  `curl ${base}/v1/models \\`,
+  `  -F file=@config.json -F file=@model.safetensors -F file=@tokenizer.json`,
+  `curl ${base}/v1/jobs -H 'Content-Type: application/json' \\`,
+  `  -d '{"model":"mdl_…","recipe":"Q4_K_M"}'`,
   `curl -N ${base}/v1/jobs/job_…/events -H 'Accept: text/event-stream'`,
   `curl -OJ ${base}/v1/artifacts/art_…/archive`,
 ].join("\n");
@@ -16,19 +18,26 @@ document.getElementById("curl").textContent = `curl ${base}/v1/jobs?limit=10`;
 const state = document.getElementById("state");
 const table = document.getElementById("jobs");
 
+// A preset's name, or the techniques of a recipe that was written out.
+function recipeName(recipe) {
+  if (typeof recipe === "string") return recipe;
+  return recipe?.preset ?? (recipe?.stages ?? []).map((stage) => stage.technique).join(" + ");
+}
+
 function row(job) {
-  const done = Math.round((job.progress ?? 0) * 100);
-  const progress = element("progress", { max: 100, value: done, "aria-label": `${done} %` });
+  const done = Math.floor((job.progress ?? 0) * 100);
+  const progress = element("progress", { max: 100, value: done, title: `${done} %`, "aria-label": `${done} %` });
   const report = job.status === "succeeded"
     ? element("a", { href: `v1/jobs/${job.id}/report.html` }, "report")
     : job.error?.code ?? "";
   const created = element("time", { datetime: job.created_at, title: job.created_at }, ago(job.created_at));
   return element("tr", {},
     element("td", {}, job.status),
+    element("td", {}, recipeName(job.recipe)),
     element("td", {}, progress),
     element("td", {}, created),
     element("td", {}, report),
-    element("td", {}, element("a", { href: `v1/jobs/${job.id}`, title: job.id }, `…${job.id.slice(-8)}`)));
+    element("td", { class: "id" }, element("a", { href: `v1/jobs/${job.id}`, title: job.id }, `…${job.id.slice(-8)}`)));
 }
 
 function ago(text) {
