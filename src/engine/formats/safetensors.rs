@@ -114,10 +114,16 @@ pub fn read_header(file: &SourceFile, index: usize) -> Result<Vec<TensorInfo>> {
     }
     handle.read_exact_at(&mut prefix, 0).map_err(io)?;
     let size = u64::from_le_bytes(prefix);
-    if size > MAX_HEADER || size > length - 8 {
+    if size > length - 8 {
         return Err(invalid(
             file,
             format!("the header claims {size} bytes; the file has {length}"),
+        ));
+    }
+    if size > MAX_HEADER {
+        return Err(invalid(
+            file,
+            format!("the header has {size} bytes; at most {MAX_HEADER} are read"),
         ));
     }
     let mut header = vec![0; size as usize];
@@ -268,5 +274,30 @@ mod tests {
             (tensors[1].name.as_str(), tensors[1].offset, tensors[1].bytes),
             ("b", 3, 5)
         );
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.safetensors");
+        let read = |claimed: u64, length: u64| {
+            std::fs::write(&path, claimed.to_le_bytes()).unwrap();
+            File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_len(length)
+                .unwrap();
+            let file = SourceFile {
+                name: "m.safetensors".into(),
+                path: path.clone(),
+            };
+            read_header(&file, 0).unwrap_err().message
+        };
+        assert!(read(100, 50).contains("claims 100 bytes; the file has 50"));
+        assert!(read(u64::MAX, 50).contains("claims 18446744073709551615 bytes"));
+        // A file of holes: it takes no disk space, and its header would be all of it.
+        assert!(read(MAX_HEADER + 1, 1 << 30).contains("at most 100000000 are read"));
+        assert!(read(0, 7).contains("7 bytes are too few"));
     }
 }

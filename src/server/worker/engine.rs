@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use modelpress_engine::{
     Artifact, Class, Error, Level, Observer, Outcome, Plan, SourceFile, Usage, catalog, execute, inspect,
 };
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::Watch;
@@ -77,7 +78,8 @@ impl Engine for Real {
     }
 
     fn run(&self, work: &Work, watch: &Watch) -> Result<Made, Fault> {
-        let plan: Plan = serde_json::from_value(work.plan.clone()).map_err(|error| Fault {
+        // Not from a clone: the plan of a model of many tensors is large.
+        let plan = Plan::deserialize(&work.plan).map_err(|error| Fault {
             code: "plan_unreadable".to_owned(),
             message: format!("the stored plan cannot be read by this version: {error}; submit the job again"),
             kind: FaultKind::Failed(Hope::None),
