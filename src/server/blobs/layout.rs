@@ -13,6 +13,15 @@ use sha2::{Digest as _, Sha256};
 pub(super) use crate::domain::model::hex;
 use crate::domain::ports::Hash;
 
+/// How the folder of a body begins that comes in one request: it has no row and no identifier.
+pub(super) const ONE_GO: &str = "put-";
+
+/// Whether it is such a folder.
+pub(super) fn is_one_go(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(ONE_GO))
+}
+
 /// The folders of one store.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {

@@ -15,7 +15,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::intake::{self, Cut, Keep};
-use super::layout::{Layout, remove};
+use super::layout::{Layout, ONE_GO, remove};
 use super::partial::{Partial, check_space};
 use super::shelf::{self, GRACE};
 use super::uploads::Slot;
@@ -79,7 +79,7 @@ impl Blobs for LocalBlobs {
         let this = self.clone();
         // A task of its own: it ends in order even when the client goes away and the handler is dropped.
         on_task(async move {
-            let key = format!("put-{}", uuid::Uuid::now_v7().simple());
+            let key = format!("{}{}", ONE_GO, uuid::Uuid::now_v7().simple());
             let result = this.put_as(key.clone(), body, bounds, expected).await;
             blocking(move || Ok(remove(&this.layout.upload(&key))?)).await?;
             result

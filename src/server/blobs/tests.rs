@@ -346,3 +346,27 @@ async fn a_blob_published_lately_is_spared() {
     store.discard(&stored.digest).await.expect("removed");
     assert_eq!(files(dir.path()), 0);
 }
+
+#[tokio::test]
+async fn what_nobody_can_resume_goes_sooner() {
+    let (dir, store) = store();
+    let hours = |n| std::time::SystemTime::now() - Duration::from_hours(n);
+    let left = |name: &str, age: u64| {
+        let folder = dir.path().join("uploads").join(name);
+        std::fs::create_dir(&folder).expect("makes");
+        std::fs::write(folder.join("data"), b"half").expect("writes");
+        for path in [folder.join("data"), folder.clone()] {
+            let file = std::fs::File::open(&path).expect("opens");
+            file.set_modified(hours(age)).expect("ages");
+        }
+        folder
+    };
+    let (dead, alive) = (left("put-1", 7), left("put-2", 1));
+    let (resumable, expired) = (left("upl_1", 7), left("upl_2", 50));
+    let removed = store
+        .remove_stale(Duration::from_hours(48))
+        .await
+        .expect("sweeps");
+    assert_eq!(removed, 2);
+    assert!(alive.exists() && resumable.exists() && !dead.exists() && !expired.exists());
+}

@@ -13,7 +13,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::intake::{self, Keep};
-use super::layout::remove;
+use super::layout::{is_one_go, remove};
 use super::local::{LocalBlobs, admit, blocking, on_task, refusal};
 use super::partial::{Partial, durable_offset};
 use super::shelf;
@@ -136,6 +136,7 @@ impl Uploads for LocalBlobs {
             let mut removed = 0;
             for entry in fs::read_dir(layout.uploads())? {
                 let folder = entry?.path();
+                let age = if is_one_go(&folder) { age.min(DEAD) } else { age };
                 if shelf::is_older(&folder.join("data"), age) && shelf::is_older(&folder, age) {
                     remove(&folder)?;
                     removed += 1;
@@ -146,6 +147,9 @@ impl Uploads for LocalBlobs {
         .boxed()
     }
 }
+
+/// Silence after which a body that comes in one go has died with its process: nobody can resume it.
+const DEAD: Duration = Duration::from_hours(6);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
