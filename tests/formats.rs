@@ -15,9 +15,11 @@ use std::path::Path;
 use modelpress_engine::formats::gguf::build::header_bytes;
 use modelpress_engine::formats::gguf::value::{Metadata, Value as Field};
 use modelpress_engine::formats::{Request, WRITERS, container::Layout, writer};
-use modelpress_engine::observe::Silent;
+use modelpress_engine::observe::{Level, Silent};
 use modelpress_engine::tensor::GgmlType;
-use modelpress_engine::{Artifact, Checkpoint, Plan, Recipe, SourceFile, execute, inspect, plan};
+use modelpress_engine::{
+    Artifact, Checkpoint, Observer, Plan, Recipe, SourceFile, Usage, execute, inspect, plan,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -201,4 +203,51 @@ fn one_part_of_a_split_gguf_is_not_taken_for_the_whole() {
         error.message.contains("one of 3 parts") && error.message.contains("join"),
         "{error}"
     );
+}
+
+/// An observer that asks to stop at once.
+struct Stopping;
+
+impl Observer for Stopping {
+    fn stage(&self, _name: &str, _index: usize, _of: usize) {}
+    fn advanced(&self, _bytes_done: u64, _bytes_total: u64, _detail: &str) {}
+    fn event(&self, _level: Level, _message: &str, _data: Value) {}
+    fn should_stop(&self) -> bool {
+        true
+    }
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+}
+
+#[test]
+fn a_job_that_fails_says_why() {
+    let (source, out) = (
+        TempDir::new().expect("temp dir"),
+        TempDir::new().expect("temp dir"),
+    );
+    let model = hugging_face(source.path());
+    let recipe = json!({"preset": "W8A16", "formats": ["safetensors"]});
+    let recipe = Recipe::from_value(&recipe).expect("a recipe");
+    let plan = plan(&recipe, &model).expect("plans");
+    let code = |model: &Checkpoint, observer: &dyn Observer| {
+        execute(&plan, model, out.path(), observer)
+            .expect_err("fails")
+            .code
+    };
+    assert_eq!(code(&model, &Stopping), "cancelled");
+
+    // Where a file shall be there is a folder: the writer fails, not the engine.
+    let taken = out.path().join("safetensors/model.safetensors");
+    fs::remove_file(&taken).expect("the first try left it");
+    fs::create_dir(&taken).expect("made");
+    assert_eq!(code(&model, &Silent), "io");
+    fs::remove_dir(&taken).expect("removed");
+
+    let path = source.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).expect("reads");
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&path, bytes).expect("writes");
+    assert_eq!(code(&opened(source.path()), &Silent), "non_finite_values");
 }

@@ -157,3 +157,22 @@ async fn equal_work_under_way_is_not_begun_again_when_asked_so() {
     let other = json_of(app.post("/v1/jobs", &asked(&model)).await, StatusCode::ACCEPTED).await;
     assert_ne!(first["id"], other["id"]);
 }
+
+#[tokio::test]
+async fn weights_that_are_no_numbers_end_the_job_with_a_code() {
+    let app = working().await;
+    let mut bytes = support::models::small();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    let model = upload(&app, bytes).await;
+    let job = json_of(app.post("/v1/jobs", &asked(&model)).await, StatusCode::ACCEPTED).await;
+    let (job, stream) = finish(&app, &job).await;
+    assert_eq!(
+        (&job["status"], &job["attempt"]),
+        (&json!("failed"), &json!(1)),
+        "{job}"
+    );
+    assert_eq!(job["error"]["code"], "non_finite_values", "{job}");
+    assert!(text(&job["error"]["message"]).contains("c.weight"), "{job}");
+    assert!(stream.contains("non_finite_values"), "{stream}");
+}

@@ -179,9 +179,13 @@ fn compress(
         let written = writing
             .join()
             .map_err(|_panic| Error::internal("the writer thread panicked"));
-        // The writer's own error (a full disk) says more than "it went away".
-        let written = written??;
-        Ok((made?, written))
+        // What stopped the making counts: all that the writer can say then is that something never came. Where the
+        // writer went first (a full disk), it alone knows why.
+        let Some(made) = made? else {
+            written??;
+            return Err(Error::internal("the writer stopped"));
+        };
+        Ok((made, written??))
     })
 }
 
@@ -192,6 +196,7 @@ fn write_all(mut sinks: Vec<Sink>, receive: &Receiver<Encoded>) -> Result<Vec<Ve
     sinks.into_iter().map(Sink::finish).collect()
 }
 
+/// `None` if the writer went away.
 fn make_all(
     plan: &Plan,
     model: &Checkpoint,
@@ -199,7 +204,7 @@ fn make_all(
     targets: &[Target<'_>],
     total: u64,
     send: &SyncSender<Encoded>,
-) -> Result<Vec<TensorReport>> {
+) -> Result<Option<Vec<TensorReport>>> {
     let mut reports = Vec::with_capacity(plan.tensors.len());
     let mut done = 0;
     for (index, (tensor, info)) in plan.tensors.iter().zip(&model.tensors).enumerate() {
@@ -220,13 +225,13 @@ fn make_all(
                 .encode(&target.request(plan, model), index, &weight)
                 .map_err(named)?;
             if send.send((format, index, parts)).is_err() {
-                return Err(Error::internal("the writer stopped"));
+                return Ok(None);
             }
         }
         done += info.bytes;
         observer.advanced(done, total, &tensor.name);
     }
-    Ok(reports)
+    Ok(Some(reports))
 }
 
 fn make(
