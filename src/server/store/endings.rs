@@ -50,6 +50,7 @@ impl Rows {
         let before = locked.slot;
         let Some(after) = before.cancel() else {
             let state = before.state.as_str();
+            tx.abandon().await?;
             return Err(StoreError::Conflict(format!(
                 "job {id} has {state} and cannot be cancelled"
             )));
@@ -75,6 +76,7 @@ impl Rows {
             .ok_or(QueueError::Lost)?;
         let (verdict, failure) = verdict(&ending.end);
         let Some(after) = locked.slot.finish(lease.fence, verdict, locked.db_now) else {
+            tx.abandon().await?;
             return already_published(&locked.slot, lease, verdict).ok_or(QueueError::Lost);
         };
         self.write_progress(&mut tx, lease, ending).await?;

@@ -62,21 +62,6 @@ fn end(bed: &Bed, job: JobId, verdict: Verdict) -> End {
     }
 }
 
-/// A claim skips locked rows, and the lock of a refused step goes when its connection has rolled back, a moment after
-/// the refusal: what may be claimed is claimed by a later turn at the latest, what may not is not at the first.
-async fn claimed(bed: &Bed, ttl: Duration, allowed: bool) -> bool {
-    for _ in 0..100 {
-        if bed.claim(ttl).await.is_some() {
-            return true;
-        }
-        if !allowed {
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    false
-}
-
 /// Runs a step on both; the machine's answer is whether it allowed it.
 async fn both(bed: &Bed, slot: &mut Slot, job: JobId, step: Step) {
     let fence = |stale: bool, slot: &Slot| slot.fence.saturating_sub(u64::from(stale));
@@ -84,8 +69,7 @@ async fn both(bed: &Bed, slot: &mut Slot, job: JobId, step: Step) {
     let (allowed, done) = match step {
         Step::Claim { long } => {
             let (real, pure) = ttl(long);
-            let allowed = slot.claim(0, pure);
-            (allowed, claimed(bed, real, allowed.is_some()).await)
+            (slot.claim(0, pure), bed.claim(real).await.is_some())
         }
         Step::Beat { stale, long } => {
             let (real, pure) = ttl(long);
