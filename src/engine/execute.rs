@@ -9,7 +9,7 @@ use crate::digest;
 use crate::error::{Error, Result};
 use crate::formats::container::{Layout, Sink, Written, reread};
 use crate::formats::{Request, Writer, writer};
-use crate::observe::{Observer, Usage};
+use crate::observe::{Level, Observer, Usage};
 use crate::plan::{self, Plan, TensorPlan};
 use crate::report::{FormatReport, Report, StageReport, TensorReport, measure};
 use crate::techniques::{self, Task};
@@ -91,6 +91,9 @@ pub fn execute(plan: &Plan, model: &Checkpoint, out: &Path, observer: &dyn Obser
     ];
     let formats = targets.iter().map(|t| FormatReport::of(t.spec)).collect();
     let report = Report::build(plan, model, tensors, formats, stages);
+    for warning in &report.warnings {
+        observer.event(Level::Warning, warning, json!({}));
+    }
     let mut artifacts = Vec::new();
     for (target, files) in targets.iter().zip(written) {
         let dir = out.join(&target.spec.format);

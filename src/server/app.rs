@@ -223,7 +223,7 @@ fn state(config: &Config, store: Arc<dyn Store>) -> Result<AppState, AppError> {
         streams: Arc::new(Semaphore::new(config.limits.streams)),
         wake: Arc::new(Notify::new()),
         drain: CancellationToken::new(),
-        readiness: http::routes::health::Readiness::default(),
+        readiness: http::readiness::Readiness::default(),
         metrics_elsewhere: config.metrics_listen.is_some(),
     }))
 }

@@ -50,6 +50,12 @@ async fn bodies_that_cannot_be_read() {
             "unsupported_media_type",
         )
         .await;
+        let packed = app
+            .request(Method::POST, path)
+            .header("content-type", "application/json")
+            .header("content-encoding", "gzip");
+        let packed = packed.body("{}").send().await.expect("answers");
+        problem(packed, 415, "unsupported_media_type").await;
         problem(
             send("application/json", "{".into()).await.expect("answers"),
             400,

@@ -83,6 +83,15 @@ async fn a_recipe_that_cannot_work_is_refused_here() {
         )
         .await;
         assert_eq!(unknown["errors"][0]["pointer"], "/model");
+        let twice = app
+            .request(Method::POST, path)
+            .header("content-type", "application/json")
+            .body(
+                r#"{"model": "mdl_x", "recipe": {"preset": "W4A16", "options": {"n_bits": 4, "n_bits": 8}}}"#,
+            );
+        let twice = problem(twice.send().await.expect("answers"), 422, "fields_invalid").await;
+        assert_eq!(twice["errors"][0]["pointer"], "/recipe/options/n_bits");
+        assert_eq!(twice["errors"][0]["code"], "duplicate_field");
         let draft = app.draft().await;
         problem(
             app.post(

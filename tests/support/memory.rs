@@ -10,10 +10,10 @@ use modelpress_server::domain::ports::{
     Clock as _, Commit, Counts, Enqueued, JobFilter, Reply, Store, StoreError, SystemClock,
 };
 use modelpress_server::domain::{
-    Artifact, ArtifactId, Event, FileRef, Job, JobId, JobState, Model, ModelId, ModelState, NewJob,
+    Artifact, ArtifactId, Document, Event, FileRef, Job, JobId, JobState, Model, ModelId, ModelState, NewJob,
     TensorRow, Upload, UploadId,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Everything, in maps.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub struct Tables {
     pub jobs: BTreeMap<JobId, Job>,
     pub events: BTreeMap<JobId, Vec<Event>>,
     pub keys: BTreeMap<String, ([u8; 32], JobId)>,
-    pub reports: BTreeMap<JobId, Value>,
+    pub reports: BTreeMap<JobId, Document>,
     pub artifacts: BTreeMap<ArtifactId, Artifact>,
 }
 
@@ -298,7 +298,7 @@ impl Store for MemoryStore {
         })
     }
 
-    fn report(&self, id: JobId) -> Reply<'_, Value> {
+    fn report(&self, id: JobId) -> Reply<'_, Document> {
         self.run(|t| known(t.reports.get(&id)))
     }
 

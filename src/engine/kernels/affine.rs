@@ -5,8 +5,8 @@
 //! `AutoRound` (Cheng et al. 2023).
 //! Invariant: codes are chosen against the scale as it will be stored.
 
-use super::{check_finite, wide};
-use crate::error::{Error, Result};
+use super::{check_finite, check_scales, wide};
+use crate::error::Result;
 use crate::tensor::{DType, Rows, chunk_rows, round_to, try_fold_chunks};
 use crate::weight::{Affine, Granularity};
 use rayon::prelude::*;
@@ -64,12 +64,7 @@ impl Spec {
         } else {
             (high - low) / self.top()
         };
-        let scale = round_to(self.scale_dtype, raw);
-        let scale = if scale != 0.0 && scale.is_finite() {
-            scale
-        } else {
-            self.smallest()
-        };
+        let scale = self.stored(raw);
         let zero = if self.symmetric {
             middle
         } else {
@@ -78,16 +73,19 @@ impl Spec {
         Grid { scale, zero }
     }
 
-    /// Scale of a group of zeros: small, but a normal number of the stored type.
-    fn smallest(&self) -> f32 {
-        round_to(
-            self.scale_dtype,
-            if self.scale_dtype == DType::F16 {
-                6.104e-5
-            } else {
-                f32::EPSILON
-            },
-        )
+    /// A step as it will be stored: never 0, infinite if the type cannot hold it.
+    fn stored(&self, step: f32) -> f32 {
+        let half = self.scale_dtype == DType::F16;
+        let scale = round_to(self.scale_dtype, step);
+        if scale != 0.0 {
+            scale
+        } else if step == 0.0 {
+            // A group of zeros: small, but a normal number.
+            round_to(self.scale_dtype, if half { 6.104e-5 } else { f32::EPSILON })
+        } else {
+            // A group of very small weights: the smallest step whose inverse is finite.
+            (if half { 5.960_464_5e-8 } else { f32::MIN_POSITIVE }).copysign(step)
+        }
     }
 
     fn code(&self, value: f32, grid: Grid) -> f32 {
@@ -138,13 +136,9 @@ impl Spec {
             return (self.grid(low * part, high * part), None);
         }
         let peak = if high > -low { high } else { low };
-        let raw = round_to(self.scale_dtype, peak * part / (self.top() / 2.0 + 0.5));
+        let scale = self.stored(peak * part / (self.top() / 2.0 + 0.5));
         let zero = 1u8 << (self.n_bits - 1);
-        let grid = |scale: f32| Grid {
-            scale: if scale == 0.0 { self.smallest() } else { scale },
-            zero,
-        };
-        (grid(raw), Some(grid(-raw)))
+        (Grid { scale, zero }, Some(Grid { scale: -scale, zero }))
     }
 
     /// The grid of a group.
@@ -227,12 +221,8 @@ pub fn quantize(input: &dyn Rows, spec: &Spec) -> Result<Affine> {
         }
         None => chunks?.concat(),
     };
-    if grids.iter().any(|g| !g.scale.is_finite()) {
-        return Err(Error::numeric(
-            "scale_overflow",
-            format!("a scale does not fit into {}", spec.scale_dtype),
-        ));
-    }
+    let scales: Vec<f32> = grids.iter().map(|g| g.scale).collect();
+    check_scales(&scales, spec.scale_dtype)?;
     Ok(Affine {
         rows,
         cols,
@@ -241,7 +231,7 @@ pub fn quantize(input: &dyn Rows, spec: &Spec) -> Result<Affine> {
         granularity: spec.granularity,
         scale_dtype: spec.scale_dtype,
         codes,
-        scales: grids.iter().map(|g| g.scale).collect(),
+        scales,
         zeros: grids.iter().map(|g| g.zero).collect(),
     })
 }

@@ -3,7 +3,7 @@
 //! Owns: the cast and the scales. Must not know: formats. Source: OCP 8-bit floating point specification 1.0.
 //! Invariant: the cast rounds to nearest even and saturates at ±448; the result is never NaN.
 
-use super::check_finite;
+use super::{check_finite, check_scales};
 use crate::error::Result;
 use crate::tensor::{DType, Rows, chunk_rows, round_to, try_fold_chunks};
 use crate::weight::{Float8, Granularity};
@@ -25,14 +25,25 @@ pub fn from_f32(value: f32) -> u8 {
     sign | ((rounded >> 20) - (120 << 3)) as u8
 }
 
+/// The scale as it will be stored; infinite if its type cannot hold it.
+fn scale_of(absmax: f32, scale_dtype: DType) -> f32 {
+    let scale = round_to(scale_dtype, absmax / MAX);
+    if scale > 0.0 {
+        scale
+    } else if absmax == 0.0 {
+        0.125
+    } else if scale_dtype == DType::F16 {
+        5.960_464_5e-8
+    } else {
+        f32::MIN_POSITIVE
+    }
+}
+
 /// Quantizes a matrix; `scale = absmax / 448` of each tensor, row or group.
 pub fn quantize(input: &dyn Rows, granularity: Granularity, scale_dtype: DType) -> Result<Float8> {
     let (rows, cols) = (input.rows(), input.cols());
     let absmax = |values: &[f32]| values.iter().fold(0f32, |m, v| m.max(v.abs()));
-    let scale_of = |absmax: f32| {
-        let scale = round_to(scale_dtype, absmax / MAX);
-        if scale > 0.0 { scale } else { 0.125 }
-    };
+    let scale_of = |absmax: f32| scale_of(absmax, scale_dtype);
     let whole = match granularity {
         Granularity::Tensor => {
             let parts = try_fold_chunks(input, |first, values| {
@@ -64,10 +75,9 @@ pub fn quantize(input: &dyn Rows, granularity: Granularity, scale_dtype: DType) 
             Ok(scales)
         })
         .collect();
-    let scales = whole.map_or_else(
-        || scales.clone().map(|s| s.concat()),
-        |s| scales.clone().map(|_| vec![s]),
-    )?;
+    let scales = scales?;
+    let scales = whole.map_or_else(|| scales.concat(), |scale| vec![scale]);
+    check_scales(&scales, scale_dtype)?;
     Ok(Float8 {
         rows,
         cols,

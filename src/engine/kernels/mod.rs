@@ -12,6 +12,7 @@ mod wide;
 pub(crate) use wide::wide;
 
 use crate::error::{Error, Result};
+use crate::tensor::DType;
 
 /// Refuses NaN and infinities; `first` is the flat index of `values[0]`.
 pub fn check_finite(values: &[f32], first: usize) -> Result<()> {
@@ -31,6 +32,17 @@ pub fn check_finite(values: &[f32], first: usize) -> Result<()> {
             ),
         )),
     }
+}
+
+/// Refuses scales that overflowed the type they are stored in.
+fn check_scales(scales: &[f32], scale_dtype: DType) -> Result<()> {
+    if scales.iter().all(|scale| scale.is_finite()) {
+        return Ok(());
+    }
+    Err(Error::numeric(
+        "scale_overflow",
+        format!("the weights are so large that a scale does not fit into {scale_dtype}"),
+    ))
 }
 
 wide! {

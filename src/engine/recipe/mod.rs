@@ -3,6 +3,10 @@
 //! Owns: the parsed recipe, its canonical form and hash, refusals with JSON pointers.
 //! Must not know: models (that is the plan's business). Invariant: unknown fields are refused, never ignored.
 
+mod strict;
+
+pub use strict::strict;
+
 use crate::digest::sha256;
 use crate::presets;
 use serde::{Deserialize, Serialize};
@@ -97,7 +101,7 @@ impl Recipe {
 
     /// Parses YAML (JSON is YAML).
     pub fn from_yaml(text: &str) -> Parsed<Self> {
-        match serde_norway::from_str::<Value>(text) {
+        match strict(serde_norway::Deserializer::from_str(text)) {
             Ok(value) => Self::from_value(&value),
             Err(e) => refuse("", "invalid_yaml", format!("the recipe is not valid YAML: {e}")),
         }

@@ -182,3 +182,10 @@ fn a_presets_options_can_be_changed_beside_it() {
     assert_eq!(recipe.stages[0].options["group_size"], 64);
     assert_eq!(recipe.stages[0].options["n_bits"], 4);
 }
+
+#[test]
+fn a_field_given_twice_is_refused_not_chosen_from() {
+    let refused = Recipe::from_yaml(r#"{"preset": "W4A16", "options": {"n_bits": 4, "n_bits": 8}}"#);
+    let refusal = refused.unwrap_err().remove(0);
+    assert!(refusal.detail.contains("duplicate field `n_bits`"), "{refusal:?}");
+}

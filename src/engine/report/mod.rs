@@ -3,6 +3,7 @@
 //! Owns: [`Report`] and the measurements that fill it. Must not know: clocks, storage.
 //! Invariant: every number is measured on the bytes that were written, except those named `predicted_*`.
 
+mod faint;
 mod html;
 mod measure;
 mod suspect;
@@ -158,7 +159,12 @@ impl Report {
             formats,
             stages,
             planned_peak_memory_bytes: plan.peak_memory_bytes,
-            warnings: plan.warnings.clone(),
+            warnings: plan
+                .warnings
+                .iter()
+                .cloned()
+                .chain(faint::warning(&tensors))
+                .collect(),
             tensors,
         }
     }

@@ -11,6 +11,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::direct::BLOCK;
 use super::partial::Partial;
 use crate::domain::ports::Bounds;
 
@@ -57,7 +58,7 @@ where
     S: Stream<Item = Result<Bytes, io::Error>> + Unpin + Send,
 {
     let mut writer = Writer::new(partial, keep, bounds.reserve_bytes);
-    let mut batch = Batch::default();
+    let mut batch = Batch::new(writer.begun_at);
     let mut total = writer.begun_at;
     let end = loop {
         let next = tokio::select! {
@@ -75,7 +76,7 @@ where
                     break Err(Cut::TooLarge);
                 }
                 if batch.push(chunk)
-                    && let Err(error) = writer.write(std::mem::take(&mut batch).chunks).await
+                    && let Err(error) = writer.write(batch.take()).await
                 {
                     writer.settle().await;
                     return (None, Err(Cut::Disk(error)));
@@ -89,18 +90,42 @@ where
     }
 }
 
-#[derive(Default)]
 struct Batch {
+    /// Offset of its first byte.
+    begun_at: u64,
     chunks: Vec<Bytes>,
     bytes: usize,
 }
 
 impl Batch {
+    fn new(begun_at: u64) -> Self {
+        Self {
+            begun_at,
+            chunks: Vec::new(),
+            bytes: 0,
+        }
+    }
+
     /// Adds a chunk; says whether the batch is full.
     fn push(&mut self, chunk: Bytes) -> bool {
         self.bytes += chunk.len();
         self.chunks.push(chunk);
         self.bytes >= BATCH_BYTES || self.chunks.len() >= BATCH_CHUNKS
+    }
+
+    /// Empties it, up to the last whole block of the file; what is past that begins the next batch.
+    fn take(&mut self) -> Vec<Bytes> {
+        let past = (self.begun_at + self.bytes as u64) % BLOCK as u64;
+        let carried = match self.chunks.last_mut() {
+            Some(last) if past > 0 && last.len() as u64 > past => {
+                vec![last.split_off(last.len() - past as usize)]
+            }
+            _ => Vec::new(),
+        };
+        let left = carried.iter().map(Bytes::len).sum::<usize>();
+        self.begun_at += (self.bytes - left) as u64;
+        self.bytes = left;
+        std::mem::replace(&mut self.chunks, carried)
     }
 }
 

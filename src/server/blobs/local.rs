@@ -4,11 +4,9 @@
 //! Must not know: which object a blob belongs to.
 //! Invariant: after a refused or broken intake nothing of it is left, even when the caller is gone.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -18,9 +16,11 @@ use super::intake::{self, Cut, Keep};
 use super::layout::{Layout, ONE_GO, remove};
 use super::partial::{Partial, check_space};
 use super::shelf::{self, GRACE};
-use super::uploads::Slot;
+use super::turns::Turns;
 use crate::domain::ports::{BlobError, BlobReply, Blobs, Body, Bounds, Hash, Stored};
 
+/// Free bytes below which the disk counts as full: a few rows and notes must still fit.
+const PROBE_BYTES: u64 = 1 << 20;
 /// Bytes read from disk at once.
 const READ_BYTES: usize = 512 << 10;
 
@@ -28,7 +28,7 @@ const READ_BYTES: usize = 512 << 10;
 #[derive(Debug, Clone)]
 pub struct LocalBlobs {
     pub(super) layout: Layout,
-    pub(super) slots: Arc<Mutex<HashMap<String, Arc<Slot>>>>,
+    pub(super) turns: Turns,
     pub(super) grace: Duration,
 }
 
@@ -37,7 +37,7 @@ impl LocalBlobs {
     pub fn open(root: &Path) -> io::Result<Self> {
         Ok(Self {
             layout: Layout::open(root)?,
-            slots: Arc::default(),
+            turns: Turns::default(),
             grace: GRACE,
         })
     }
@@ -124,6 +124,7 @@ impl Blobs for LocalBlobs {
     fn probe(&self) -> BlobReply<'_, ()> {
         let layout = self.layout.clone();
         blocking(move || {
+            check_space(&layout, PROBE_BYTES)?;
             let path = layout.root().join(".probe");
             fs::write(&path, b"")?;
             Ok(remove(&path)?)

@@ -4,12 +4,14 @@
 //! Must not know: models, jobs, HTTP, SQL.
 //! Invariant: a file under `blobs/` is complete, durable and has the digest that is its name.
 
+mod direct;
 mod intake;
 mod layout;
 pub mod local;
 mod partial;
 mod shelf;
 pub mod sweep;
+mod turns;
 mod uploads;
 
 pub use local::LocalBlobs;

@@ -5,8 +5,9 @@
 //! Invariant: the offset in `state` is durable in `data`; bytes past it are dropped when it is opened again.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
 use std::num::NonZeroU64;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::digest::common::hazmat::SerializableState;
 use sha2::{Digest as _, Sha256};
 
+use super::direct::{BLOCK, Direct};
 use super::layout::{Layout, hex, sync_folder, unhex};
 use crate::domain::ports::Hash;
 
@@ -34,7 +36,21 @@ pub(super) struct Partial {
     offset: u64,
     /// Writeback was started up to here.
     started: u64,
+    past_cache: PastCache,
 }
+
+/// Whether large batches go past the page cache.
+#[derive(Debug)]
+enum PastCache {
+    /// Not yet: what is small is read again soon, and the cache is the place for it.
+    Later,
+    Now(Direct),
+    /// The file system cannot.
+    Never,
+}
+
+/// Where writing past the cache begins.
+const CACHED_BYTES: u64 = 64 << 20;
 
 /// Batches from this size on are worth a thread of their own for the hash.
 const PARALLEL_BYTES: usize = 256 << 10;
@@ -58,6 +74,7 @@ impl Partial {
             hasher: Sha256::new(),
             offset: 0,
             started: 0,
+            past_cache: PastCache::Later,
         };
         partial.mark()?.write()?;
         sync_folder(&layout.uploads())?;
@@ -79,6 +96,7 @@ impl Partial {
             hasher: Sha256::new(),
             offset: 0,
             started: 0,
+            past_cache: PastCache::Later,
         })
     }
 
@@ -86,7 +104,7 @@ impl Partial {
     pub(super) fn resume(layout: &Layout, key: &str) -> io::Result<Self> {
         let folder = layout.upload(key);
         let note = read_note(layout, key)?;
-        let mut file = OpenOptions::new().write(true).open(folder.join("data"))?;
+        let file = OpenOptions::new().write(true).open(folder.join("data"))?;
         if file.metadata()?.len() < note.offset {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -94,7 +112,6 @@ impl Partial {
             ));
         }
         file.set_len(note.offset)?;
-        file.seek(SeekFrom::End(0))?;
         let hasher = restore(&note.hash_state)?;
         Ok(Self {
             layout: layout.clone(),
@@ -103,6 +120,7 @@ impl Partial {
             hasher,
             offset: note.offset,
             started: note.offset,
+            past_cache: PastCache::Later,
         })
     }
 
@@ -116,20 +134,65 @@ impl Partial {
     /// Hashing costs about as much as copying into the page cache, so large batches do both at once.
     pub(super) fn write(&mut self, chunks: &[Bytes]) -> io::Result<()> {
         let bytes: usize = chunks.iter().map(Bytes::len).sum();
-        let (file, hasher) = (&mut self.file, &mut self.hasher);
-        let mut write = || chunks.iter().try_for_each(|chunk| file.write_all(chunk));
-        let mut hash = || chunks.iter().for_each(|chunk| hasher.update(chunk));
         if bytes < PARALLEL_BYTES {
-            hash();
-            write()?;
+            for chunk in chunks {
+                self.hasher.update(chunk);
+            }
+            self.write_cached(chunks, 0)?;
         } else {
-            std::thread::scope(|scope| {
-                scope.spawn(hash);
-                write()
+            let mut hasher = std::mem::take(&mut self.hasher);
+            self.hasher = std::thread::scope(|scope| {
+                let hashing = scope.spawn(move || {
+                    for chunk in chunks {
+                        hasher.update(chunk);
+                    }
+                    hasher
+                });
+                let done = self.write_past_cache(chunks, bytes)?;
+                self.write_cached(chunks, done)?;
+                hashing
+                    .join()
+                    .map_err(|_panic| io::Error::other("hashing panicked"))
             })?;
         }
         self.offset += bytes as u64;
         self.start_writeback();
+        Ok(())
+    }
+
+    /// Writes whole blocks past the cache where that is possible; gives how many bytes it wrote.
+    fn write_past_cache(&mut self, chunks: &[Bytes], bytes: usize) -> io::Result<usize> {
+        if matches!(self.past_cache, PastCache::Later) && self.offset >= CACHED_BYTES {
+            let path = self.layout.upload(&self.key).join("data");
+            self.past_cache = Direct::open(&path).map_or(PastCache::Never, PastCache::Now);
+        }
+        let PastCache::Now(direct) = &mut self.past_cache else {
+            return Ok(0);
+        };
+        if !self.offset.is_multiple_of(BLOCK as u64) {
+            return Ok(0);
+        }
+        let whole = bytes - bytes % BLOCK;
+        match direct.write(chunks, whole, self.offset) {
+            Ok(()) => Ok(whole),
+            // Opened, but larger blocks are asked for, or none of this is.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.past_cache = PastCache::Never;
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes all but the first `done` bytes of the chunks.
+    fn write_cached(&self, chunks: &[Bytes], mut done: usize) -> io::Result<()> {
+        let mut at = self.offset + done as u64;
+        for chunk in chunks {
+            let skipped = done.min(chunk.len());
+            done -= skipped;
+            self.file.write_all_at(&chunk[skipped..], at)?;
+            at += (chunk.len() - skipped) as u64;
+        }
         Ok(())
     }
 

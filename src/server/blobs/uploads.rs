@@ -1,56 +1,29 @@
 //! Uploads by offset on the local store.
 //!
-//! Owns: whose turn it is to write an upload; resuming, finishing, abandoning.
+//! Owns: resuming, finishing, abandoning.
 //! Must not know: HTTP dialects of resumable uploads.
-//! Invariant: one writer an upload: a newer call ends the older one before it reads the offset.
+//! Invariant: nothing is read or written but in turn.
 
 use std::fs;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::OwnedMutexGuard;
-use tokio_util::sync::CancellationToken;
 
 use super::intake::{self, Keep};
 use super::layout::{is_one_go, remove};
 use super::local::{LocalBlobs, admit, blocking, on_task, refusal};
 use super::partial::{Partial, durable_offset};
 use super::shelf;
+use super::turns::Turn;
 use crate::domain::UploadId;
 use crate::domain::ports::{BlobError, BlobReply, Body, Bounds, Hash, Stored, Uploads};
-
-/// Who may write an upload.
-#[derive(Debug, Default)]
-pub(super) struct Slot {
-    current: Mutex<CancellationToken>,
-    gate: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// The right to write an upload, until a newer call takes it.
-struct Turn {
-    stop: CancellationToken,
-    _gate: OwnedMutexGuard<()>,
-}
 
 impl LocalBlobs {
     async fn take_over(&self, key: &str) -> Result<Turn, BlobError> {
         if !self.layout.upload(key).is_dir() {
             return Err(BlobError::NotFound);
         }
-        let slot = lock(&self.slots).entry(key.to_owned()).or_default().clone();
-        let stop = CancellationToken::new();
-        std::mem::replace(&mut *lock(&slot.current), stop.clone()).cancel();
-        let gate = slot.gate.clone().lock_owned().await;
-        if stop.is_cancelled() {
-            return Err(BlobError::Superseded);
-        }
-        Ok(Turn { stop, _gate: gate })
-    }
-
-    /// Forgets an upload that is no more.
-    fn forget(&self, key: &str) {
-        lock(&self.slots).remove(key);
+        self.turns.take(key).await
     }
 
     async fn append_as(self, key: String, offset: u64, body: Body, bounds: Bounds) -> Result<u64, BlobError> {
@@ -86,7 +59,7 @@ impl LocalBlobs {
         })
         .await?;
         drop(turn);
-        self.forget(&key);
+        self.turns.forget(&key);
         Ok(stored)
     }
 }
@@ -124,7 +97,7 @@ impl Uploads for LocalBlobs {
             let (layout, owned) = (self.layout.clone(), key.clone());
             blocking(move || Ok(remove(&layout.upload(&owned))?)).await?;
             drop(turn);
-            self.forget(&key);
+            self.turns.forget(&key);
             Ok(())
         }
         .boxed()
@@ -150,7 +123,3 @@ impl Uploads for LocalBlobs {
 
 /// Silence after which a body that comes in one go has died with its process: nobody can resume it.
 const DEAD: Duration = Duration::from_hours(6);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use modelpress_engine::recipe::strict;
 use modelpress_engine::{Checkpoint, Error, Plan, Recipe, Refusal, SourceFile, inspect, plan};
 use serde_json::{Value, json};
 
@@ -43,7 +44,7 @@ fn read(asked: Asked<'_>) -> Result<Recipe, Failure> {
         return from_file(asked);
     }
     let recipe = if asked.is_object() {
-        serde_json::from_str(asked.recipe)
+        strict(&mut serde_json::Deserializer::from_str(asked.recipe))
             .map_err(|error| Failure::new(USAGE, format!("--recipe is not valid JSON: {error}")))?
     } else {
         Value::String(asked.recipe.to_owned())

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::{ArtifactId, JobId, ModelId};
+use super::{ArtifactId, Document, JobId, ModelId};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,7 +75,7 @@ pub struct NewJob {
     /// What was asked, as sent.
     pub recipe: Value,
     /// What will be done (the engine's `Plan` as JSON): workers execute it and never plan again.
-    pub plan: Value,
+    pub plan: Document,
     /// Memory that the plan asks for.
     pub need_memory_bytes: u64,
     /// Names of the techniques in the plan: a worker claims only what it knows.

@@ -5,6 +5,7 @@
 //! Invariant: the same words for the same things in the API, the database, the metrics and the log.
 
 pub mod artifact;
+pub mod document;
 pub mod ids;
 pub mod job;
 pub mod lease;
@@ -14,6 +15,7 @@ pub mod queue;
 pub mod upload;
 
 pub use artifact::Artifact;
+pub use document::Document;
 pub use ids::{ArtifactId, IdError, JobId, ModelId, UploadId};
 pub use job::{Event, Failure, Job, JobState, NewJob, Progress};
 pub use model::{FileRef, Model, ModelState, TensorRow};

@@ -16,7 +16,8 @@ use time::OffsetDateTime;
 
 use super::model::TensorRow;
 use super::{
-    Artifact, ArtifactId, Event, FileRef, Job, JobId, JobState, Model, ModelId, NewJob, Upload, UploadId,
+    Artifact, ArtifactId, Document, Event, FileRef, Job, JobId, JobState, Model, ModelId, NewJob, Upload,
+    UploadId,
 };
 
 /// What a store call comes to.
@@ -40,6 +41,9 @@ pub enum StoreError {
     /// The queue is full.
     #[error("queue is full")]
     Full,
+    /// The database has no disk space left.
+    #[error("database without disk space: {0}")]
+    NoSpace(String),
     /// The database cannot be reached.
     #[error("database unavailable: {0}")]
     Unavailable(String),
@@ -125,7 +129,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Ends a waiting job, or asks a running one to stop.
     fn cancel_job<'a>(&'a self, id: JobId, reason: &'a str) -> Reply<'a, Job>;
     /// The report of a job that succeeded (the engine's `Report` as JSON).
-    fn report(&self, id: JobId) -> Reply<'_, Value>;
+    fn report(&self, id: JobId) -> Reply<'_, Document>;
     /// One artifact.
     fn artifact(&self, id: ArtifactId) -> Reply<'_, Artifact>;
 

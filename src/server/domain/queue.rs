@@ -11,7 +11,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::ports::StoreError;
-use super::{Artifact, Failure, FileRef, JobId, JobState, ModelId, Progress};
+use super::{Artifact, Document, Failure, FileRef, JobId, JobState, ModelId, Progress};
 
 /// What a call about a claimed job comes to.
 pub type Fenced<'a, T> = BoxFuture<'a, Result<T, QueueError>>;
@@ -59,7 +59,7 @@ pub struct Claim {
     /// The model's files.
     pub files: Vec<FileRef>,
     /// What to do (the engine's `Plan` as JSON).
-    pub plan: Value,
+    pub plan: Document,
     /// Number of this attempt, from 1.
     pub attempt: u32,
     /// Attempts it may have.
@@ -124,7 +124,7 @@ pub struct Publication {
     /// Its artifacts; their bytes are durable already.
     pub artifacts: Vec<Artifact>,
     /// The engine's `Report` as JSON.
-    pub report: Value,
+    pub report: Document,
 }
 
 /// The end of an attempt, with what is written in the same transaction.

@@ -80,6 +80,13 @@ fn is_over_the_limit(error: &(dyn Error + 'static)) -> bool {
 }
 
 fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
+    if let Some(coding) = headers.get(header::CONTENT_ENCODING)
+        && coding != "identity"
+    {
+        let shown = shorten(&String::from_utf8_lossy(coding.as_bytes()));
+        let detail = format!("the body is encoded as {shown}; send JSON as it is");
+        return Err(Problem::new(problem::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
     let given = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())

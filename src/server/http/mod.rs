@@ -16,6 +16,7 @@ pub mod openapi;
 pub mod page;
 pub mod path;
 pub mod problem;
+pub mod readiness;
 pub mod refuse;
 pub mod routes;
 pub mod state;

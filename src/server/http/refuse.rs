@@ -31,6 +31,9 @@ impl From<StoreError> for Problem {
                 Self::new(problem::IDEMPOTENCY_MISMATCH, detail)
             }
             StoreError::Full => Self::new(problem::OVERLOADED, "too many jobs are waiting; try again later"),
+            StoreError::NoSpace(cause) => {
+                Self::new(problem::DISK_FULL, "the database has no disk space for this").because(cause)
+            }
             StoreError::Unavailable(cause) => {
                 Self::new(problem::UNAVAILABLE, "the database cannot be reached; try again").because(cause)
             }

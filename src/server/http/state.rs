@@ -12,7 +12,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::page::Cursors;
-use super::routes::health::Readiness;
+use super::readiness::Readiness;
 use crate::config::Limits;
 use crate::domain::ports::{Blobs, Bounds, Clock, Store, Uploads};
 use crate::telemetry::Metrics;

@@ -4,15 +4,13 @@
 //! Must not know: the words inside a report.
 //! Invariant: a blob that a row refers to, or that an attempt announced, is never called an orphan.
 
-use serde_json::Value;
-
 use super::Rows;
 use super::db::{Row, Session, json, text};
 use super::models::file;
 use super::statement as sql;
 use crate::domain::ports::StoreError;
 use crate::domain::queue::{Lease, Publication, QueueError};
-use crate::domain::{Artifact, ArtifactId, JobId};
+use crate::domain::{Artifact, ArtifactId, Document, JobId};
 
 impl Rows {
     pub(super) async fn find_artifact(&self, id: ArtifactId) -> Result<Artifact, StoreError> {
@@ -23,9 +21,10 @@ impl Rows {
         artifact(&row, &files)
     }
 
-    pub(super) async fn find_report(&self, id: JobId) -> Result<Value, StoreError> {
+    pub(super) async fn find_report(&self, id: JobId) -> Result<Document, StoreError> {
         let row = self.db.read().await?.one(&sql::REPORT_GET, &[text(id)]).await?;
-        row.ok_or(StoreError::NotFound)?.json("report")
+        let row = row.ok_or(StoreError::NotFound)?;
+        Ok(Document::from_store(row.text("report")?))
     }
 
     pub(super) async fn orphans(&self, digests: &[String]) -> Result<Vec<String>, StoreError> {
@@ -67,7 +66,7 @@ pub(super) async fn publish(
     }
     tx.run(
         &sql::REPORT_INSERT,
-        &[text(lease.job), json(&publication.report)?],
+        &[text(lease.job), publication.report.as_str().into()],
     )
     .await?;
     Ok(())

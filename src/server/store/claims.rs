@@ -11,9 +11,9 @@ use super::db::{Row, Session, json, text};
 use super::events::{append, state_event};
 use super::models::files_of;
 use super::statement as sql;
-use crate::domain::JobState;
 use crate::domain::ports::StoreError;
 use crate::domain::queue::{Beat, Claim, Lease, Node, Pulse, QueueError};
+use crate::domain::{Document, JobState};
 
 impl Rows {
     pub(super) async fn take_next(&self, node: &Node) -> Result<Option<Claim>, StoreError> {
@@ -79,7 +79,7 @@ async fn claim(tx: &mut Session, row: &Row) -> Result<Claim, StoreError> {
         },
         model,
         files: files_of(tx, model).await?,
-        plan: body.ok_or_else(missing)?.json("plan")?,
+        plan: Document::from_store(body.ok_or_else(missing)?.text("plan")?),
         attempt: row.small("attempt")?,
         max_attempts: row.small("max_attempts")?,
         need_memory_bytes: row.count("need_memory_bytes")?,

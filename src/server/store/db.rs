@@ -397,6 +397,7 @@ fn refine(statement: &Statement, error: sqlx::Error) -> StoreError {
     match StoreError::from(error) {
         StoreError::Internal(text) => StoreError::Internal(format!("{}: {text}", statement.name)),
         StoreError::Unavailable(text) => StoreError::Unavailable(format!("{}: {text}", statement.name)),
+        StoreError::NoSpace(text) => StoreError::NoSpace(format!("{}: {text}", statement.name)),
         other => other,
     }
 }
@@ -411,12 +412,22 @@ impl From<sqlx::Error> for StoreError {
             E::Database(database) => database.code().is_some_and(|code| is_passing(&code)),
             _ => false,
         };
-        if passing {
+        let code = error
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code);
+        if code.is_some_and(|code| is_no_space(&code)) {
+            Self::NoSpace(error.to_string())
+        } else if passing {
             Self::Unavailable(error.to_string())
         } else {
             Self::Internal(error.to_string())
         }
     }
+}
+
+/// PostgreSQL's and SQLite's words for a full disk.
+fn is_no_space(code: &str) -> bool {
+    code == "53100" || code == "13"
 }
 
 /// Codes that say "not now": PostgreSQL's classes for connections, resources, restarts, conflicts and time-outs;

@@ -38,7 +38,10 @@ struct Locked {
 
 /// Whether the same call may succeed when it is made again.
 pub(super) fn may_try_again(error: &QueueError) -> bool {
-    matches!(error, QueueError::Store(StoreError::Unavailable(_)))
+    matches!(
+        error,
+        QueueError::Store(StoreError::Unavailable(_) | StoreError::NoSpace(_))
+    )
 }
 
 impl Rows {

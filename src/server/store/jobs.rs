@@ -56,7 +56,7 @@ impl Rows {
         }
         tx.run(
             &sql::JOB_BODY_INSERT,
-            &[text(job.id), json(&job.recipe)?, json(&job.plan)?],
+            &[text(job.id), json(&job.recipe)?, job.plan.as_str().into()],
         )
         .await?;
         let event = state_event(JobState::Queued, "info", object!({}));

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::db::{Db, timed};
@@ -22,8 +21,8 @@ use crate::domain::queue::{
     Beat, Claim, Ending, Fenced, Lease, NewEvent, Node, Pulse, Queue, Reaped, Retention, Silent,
 };
 use crate::domain::{
-    Artifact, ArtifactId, Clock, Event, FileRef, Job, JobId, JobState, Model, ModelId, NewJob, Upload,
-    UploadId,
+    Artifact, ArtifactId, Clock, Document, Event, FileRef, Job, JobId, JobState, Model, ModelId, NewJob,
+    Upload, UploadId,
 };
 
 /// A database that is open.
@@ -136,7 +135,7 @@ impl Store for Rows {
         timed(self.cancel(id, reason)).boxed()
     }
 
-    fn report(&self, id: JobId) -> Reply<'_, Value> {
+    fn report(&self, id: JobId) -> Reply<'_, Document> {
         timed(self.find_report(id)).boxed()
     }
 

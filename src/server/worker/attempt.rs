@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use super::engine::{Fault, FaultKind, Made, Work, source};
-use super::pool::Kit;
+use super::kit::Kit;
 use super::probe::Point;
 use super::publish::{Obstacle, Press};
 use super::scratch::{self, Scratch};

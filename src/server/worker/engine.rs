@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 use modelpress_engine::{
     Artifact, Class, Error, Level, Observer, Outcome, Plan, SourceFile, Usage, catalog, execute, inspect,
 };
-use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::Watch;
+use crate::domain::Document;
 use crate::queue::retry::Hope;
 
 /// What is to be done.
 #[derive(Debug)]
 pub struct Work {
     /// The stored plan.
-    pub plan: Value,
+    pub plan: Document,
     /// The model's files.
     pub files: Vec<SourceFile>,
     /// An empty folder for the outcome.
@@ -32,7 +32,7 @@ pub struct Made {
     /// One for each format.
     pub artifacts: Vec<Artifact>,
     /// The report as JSON.
-    pub report: Value,
+    pub report: Document,
     /// Original minus compressed bytes, over all artifacts.
     pub saved_bytes: u64,
 }
@@ -78,8 +78,7 @@ impl Engine for Real {
     }
 
     fn run(&self, work: &Work, watch: &Watch) -> Result<Made, Fault> {
-        // Not from a clone: the plan of a model of many tensors is large.
-        let plan = Plan::deserialize(&work.plan).map_err(|error| Fault {
+        let plan: Plan = work.plan.read().map_err(|error| Fault {
             code: "plan_unreadable".to_owned(),
             message: format!("the stored plan cannot be read by this version: {error}; submit the job again"),
             kind: FaultKind::Failed(Hope::None),
@@ -97,7 +96,7 @@ fn made(outcome: Outcome) -> Result<Made, Fault> {
         saved_bytes: formats
             .map(|format| source.saturating_sub(format.weight_bytes))
             .sum(),
-        report: serde_json::to_value(&outcome.report).map_err(|error| Fault {
+        report: Document::of(&outcome.report).map_err(|error| Fault {
             code: "internal".to_owned(),
             message: format!("the report cannot be written: {error}"),
             kind: FaultKind::Failed(Hope::None),

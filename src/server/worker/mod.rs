@@ -6,13 +6,15 @@
 
 mod attempt;
 pub mod engine;
+mod kit;
 mod pool;
 pub mod probe;
 mod publish;
 mod scratch;
 mod watch;
 
-pub use pool::{Kit, Pool, PoolError, Settings};
+pub use kit::{Kit, Settings};
+pub use pool::{Pool, PoolError};
 pub use watch::Watch;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 pub mod build;
 pub mod container;
 pub mod error;
+mod fields;
 pub mod metadata;
 pub mod names;
 mod reader;

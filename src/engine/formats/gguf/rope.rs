@@ -7,7 +7,7 @@ use std::f64::consts::TAU;
 use serde_json::Value as Json;
 
 use super::error::GgufError;
-use super::metadata::{number, unsupported, value_error};
+use super::fields::{number, unsupported, value_error};
 use super::value::{Metadata, Value};
 
 /// Base frequency and scaling.

@@ -19,6 +19,7 @@ mod q4_k;
 mod q6_k;
 mod q8_k;
 mod search;
+mod step_min;
 mod ternary;
 #[cfg(test)]
 mod tests;

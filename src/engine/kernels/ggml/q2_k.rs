@@ -5,14 +5,16 @@
 
 use super::Columns;
 use super::blocks::{Blocks, Unpacked};
-use super::lanes::{clamp, gather, importance, round, round_to_byte, sum_of_squares, sums};
+use super::lanes::{gather, importance, sum_of_squares, sums};
 use super::legacy::{read_f16, write_f16};
-use super::search::{Affine, Candidates, affine, positive};
+use super::search::{Affine, Candidates, affine};
+use super::step_min::StepMin;
 
 pub(super) const GROUPS: usize = 16;
 pub(super) const GROUP: usize = 16;
 const LEN: usize = 256;
 const TOP: f32 = 3.0;
+const TOP_SCALE: f32 = 15.0;
 
 pub(super) type Lanes = [[f32; GROUPS]; GROUP];
 
@@ -39,15 +41,8 @@ pub(super) fn unpack_pairs(bytes: &[u8], codes: &mut [u8; LEN]) {
     }
 }
 
-struct Chosen {
-    step: f32,
-    min_step: f32,
-    scales: [u8; GROUPS],
-    mins: [u8; GROUPS],
-}
-
 #[inline(always)]
-fn unweighted(x: &Lanes) -> (Affine<GROUPS>, Chosen) {
+fn unweighted(x: &Lanes) -> (Affine<GROUPS>, StepMin<GROUPS>) {
     let w = x.map(|lanes| lanes.map(f32::abs));
     let grid = Candidates {
         top: TOP,
@@ -56,23 +51,12 @@ fn unweighted(x: &Lanes) -> (Affine<GROUPS>, Chosen) {
         last: 15,
     };
     let fit = affine::<GROUP, GROUPS, true>(x, &w, &grid);
-    let largest = |values: &[f32; GROUPS]| values.iter().fold(0f32, |m, v| if *v > m { *v } else { m });
-    let quarters = |values: &[f32; GROUPS], largest: f32| {
-        let inverse = if largest > 0.0 { 15.0 / largest } else { 0.0 };
-        values.map(|v| clamp(round(inverse * v), 0.0, 15.0) as u8)
-    };
-    let (scale, min) = (largest(&fit.scale), largest(&fit.min));
-    let chosen = Chosen {
-        step: scale / 15.0,
-        min_step: min / 15.0,
-        scales: quarters(&fit.scale, scale),
-        mins: quarters(&fit.min, min),
-    };
+    let chosen = StepMin::by_largest(&fit, TOP_SCALE);
     (fit, chosen)
 }
 
 #[inline(always)]
-fn weighted(block: &[f32], x: &Lanes, columns: &[f32]) -> (Affine<GROUPS>, Chosen) {
+fn weighted(block: &[f32], x: &Lanes, columns: &[f32]) -> (Affine<GROUPS>, StepMin<GROUPS>) {
     let spread = [sum_of_squares(block) / LEN as f32; GROUPS];
     let w = importance(x, &gather(columns, |l| l * GROUP), spread);
     let grid = Candidates {
@@ -82,15 +66,7 @@ fn weighted(block: &[f32], x: &Lanes, columns: &[f32]) -> (Affine<GROUPS>, Chose
         last: 36,
     };
     let fit = affine::<GROUP, GROUPS, false>(x, &w, &grid);
-    let weights = sums(&w);
-    let (step, scales) = positive(&fit.scale, &weights, 15.0);
-    let (min_step, mins) = positive(&fit.min, &weights, 15.0);
-    let chosen = Chosen {
-        step,
-        min_step,
-        scales,
-        mins,
-    };
+    let chosen = StepMin::by_weight(&fit, &sums(&w), TOP_SCALE);
     (fit, chosen)
 }
 
@@ -127,15 +103,8 @@ impl Blocks for Q2K {
             let min_step = write_f16(chosen.min_step, &mut out[82..]);
             for l in 0..GROUPS {
                 out[l] = chosen.scales[l] | chosen.mins[l] << 4;
-                let d = step * f32::from(chosen.scales[l]);
-                let m = min_step * f32::from(chosen.mins[l]);
-                for (code, v) in codes[l * GROUP..][..GROUP].iter_mut().zip(&block[l * GROUP..]) {
-                    *code = if d == 0.0 {
-                        fit.code(l, *v)
-                    } else {
-                        round_to_byte(clamp(round((v + m) / d), 0.0, TOP))
-                    };
-                }
+                let (values, codes) = (&block[l * GROUP..][..GROUP], &mut codes[l * GROUP..][..GROUP]);
+                chosen.codes(&fit, l, (step, min_step), TOP, values, codes);
             }
             pack_pairs(&codes, &mut out[16..80]);
         }

@@ -4,23 +4,17 @@
 
 use super::Columns;
 use super::blocks::{Blocks, Unpacked};
-use super::lanes::{clamp, gather, importance, round, round_to_byte, sum_of_squares, sums};
+use super::lanes::{gather, importance, sum_of_squares, sums};
 use super::legacy::{pack_nibbles, read_f16, unpack_nibbles, write_f16};
-use super::search::{Affine, Candidates, affine, positive};
+use super::search::{Affine, Candidates, affine};
+use super::step_min::StepMin;
 
 const GROUPS: usize = 8;
 const GROUP: usize = 32;
 const LEN: usize = 256;
+const TOP_SCALE: f32 = 63.0;
 
 type Lanes = [[f32; GROUPS]; GROUP];
-
-/// Scales and minima of a super-block as stored, and the codes chosen against them.
-struct Chosen {
-    step: f32,
-    min_step: f32,
-    scales: [u8; GROUPS],
-    mins: [u8; GROUPS],
-}
 
 /// Searches one super-block; writes its header and gives its codes.
 #[inline(always)]
@@ -41,20 +35,12 @@ fn quantize_block(
     pack_scales(chosen.scales, chosen.mins, &mut header[4..16]);
     for l in 0..GROUPS {
         let (values, out) = (&block[l * GROUP..][..GROUP], &mut codes[l * GROUP..][..GROUP]);
-        let d = step * f32::from(chosen.scales[l]);
-        let m = min_step * f32::from(chosen.mins[l]);
-        for (code, v) in out.iter_mut().zip(values) {
-            *code = if d == 0.0 {
-                fit.code(l, *v)
-            } else {
-                round_to_byte(clamp(round((v + m) / d), 0.0, plain.top))
-            };
-        }
+        chosen.codes(&fit, l, (step, min_step), plain.top, values, out);
     }
 }
 
 #[inline(always)]
-fn unweighted(x: &Lanes, grid: &Candidates) -> (Affine<GROUPS>, Chosen) {
+fn unweighted(x: &Lanes, grid: &Candidates) -> (Affine<GROUPS>, StepMin<GROUPS>) {
     let mut squares = [0f32; GROUPS];
     for lanes in x {
         for l in 0..GROUPS {
@@ -69,18 +55,12 @@ fn unweighted(x: &Lanes, grid: &Candidates) -> (Affine<GROUPS>, Chosen) {
         }
     }
     let fit = affine::<GROUP, GROUPS, false>(x, &w, grid);
-    let (scale, min) = (largest(&fit.scale), largest(&fit.min));
-    let chosen = Chosen {
-        step: scale / 63.0,
-        min_step: min / 63.0,
-        scales: sixths(&fit.scale, scale),
-        mins: sixths(&fit.min, min),
-    };
+    let chosen = StepMin::by_largest(&fit, TOP_SCALE);
     (fit, chosen)
 }
 
 #[inline(always)]
-fn weighted(block: &[f32], x: &Lanes, columns: &[f32], top: f32) -> (Affine<GROUPS>, Chosen) {
+fn weighted(block: &[f32], x: &Lanes, columns: &[f32], top: f32) -> (Affine<GROUPS>, StepMin<GROUPS>) {
     let spread = [2.0 * sum_of_squares(block) / LEN as f32; GROUPS];
     let w = importance(x, &gather(columns, |l| l * GROUP), spread);
     let grid = Candidates {
@@ -90,25 +70,8 @@ fn weighted(block: &[f32], x: &Lanes, columns: &[f32], top: f32) -> (Affine<GROU
         last: 36,
     };
     let fit = affine::<GROUP, GROUPS, false>(x, &w, &grid);
-    let weights = sums(&w);
-    let (step, scales) = positive(&fit.scale, &weights, 63.0);
-    let (min_step, mins) = positive(&fit.min, &weights, 63.0);
-    let chosen = Chosen {
-        step,
-        min_step,
-        scales,
-        mins,
-    };
+    let chosen = StepMin::by_weight(&fit, &sums(&w), TOP_SCALE);
     (fit, chosen)
-}
-
-fn largest(values: &[f32; GROUPS]) -> f32 {
-    values.iter().fold(0.0, |m, v| if *v > m { *v } else { m })
-}
-
-fn sixths(values: &[f32; GROUPS], largest: f32) -> [u8; GROUPS] {
-    let inverse = if largest > 0.0 { 63.0 / largest } else { 0.0 };
-    values.map(|v| clamp(round(inverse * v), 0.0, 63.0) as u8)
 }
 
 /// Eight 6-bit scales and eight 6-bit minima in twelve bytes.

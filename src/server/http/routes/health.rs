@@ -1,30 +1,22 @@
 //! `/livez`, `/readyz`, `/metrics`, `/openapi.json`.
 //!
-//! Owns: what ready means, and the second for which an answer is kept.
+//! Owns: what ready means.
 //! Must not know: which database it is.
 //! Invariant: a probe never writes to the database and never costs more than one look a second.
 
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
-use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use crate::domain::JobState;
 use crate::http::openapi as document;
 use crate::http::problem::{self, Problem};
 use crate::http::state::AppState;
-
-const KEPT: Duration = Duration::from_secs(1);
-
-/// The last look at the dependencies.
-#[derive(Debug, Default)]
-pub struct Readiness(Mutex<Option<(Instant, Result<(), String>)>>);
 
 /// State of the process.
 #[derive(Debug, Serialize, ToSchema)]
@@ -65,14 +57,7 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<HealthOut>, Pr
     if state.drain.is_cancelled() {
         return Err(Problem::new(problem::UNAVAILABLE, "the server is draining").with_code("draining"));
     }
-    let mut kept = state.readiness.0.lock().await;
-    let look = match kept.take() {
-        Some((at, look)) if at.elapsed() < KEPT => (at, look),
-        _ => (Instant::now(), look(&state).await),
-    };
-    let answer = look.1.clone();
-    *kept = Some(look);
-    match answer {
+    match state.readiness.kept(look(&state)).await {
         Ok(()) => Ok(Json(OK)),
         Err(cause) => Err(Problem::new(problem::UNAVAILABLE, "a dependency is down").because(cause)),
     }

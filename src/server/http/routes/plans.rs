@@ -7,6 +7,7 @@
 use axum::Json;
 use axum::extract::State;
 use modelpress_engine::Plan;
+use modelpress_engine::recipe::strict;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -27,6 +28,7 @@ pub struct PlanIn {
     pub model: String,
     /// The name of a preset (`GET /v1/presets`) or a recipe object.
     #[schema(value_type = Object)]
+    #[serde(deserialize_with = "strict")]
     pub recipe: Value,
     /// Output formats (`GET /v1/formats`, those that are `writable`); the preset's own unless given.
     pub formats: Option<Vec<String>>,

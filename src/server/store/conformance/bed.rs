@@ -208,7 +208,7 @@ impl Bed {
             id: JobId::from_uuid(Uuid::now_v7()),
             model: self.model,
             recipe: json!("Q4_K_M"),
-            plan: json!({"z": "the plan", "a": 1}),
+            plan: Document::from_store(r#"{"z":"the plan","a":1}"#.into()),
             need_memory_bytes: 100,
             techniques: vec!["affine".into()],
             metadata: BTreeMap::new(),
@@ -283,7 +283,7 @@ impl Bed {
         };
         Publication {
             artifacts: vec![artifact],
-            report: json!({"z": 1, "ratio": 3.5}),
+            report: Document::from_store(r#"{"z":1,"ratio":3.5}"#.into()),
         }
     }
 }

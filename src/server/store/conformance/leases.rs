@@ -15,7 +15,7 @@ pub(super) async fn a_claim_takes_the_job_and_says_so(bed: Bed) {
     let id = bed.enqueue().await;
     let claim = bed.claim(HOUR).await.expect("one");
     assert_eq!((claim.lease.job, claim.attempt, claim.max_attempts), (id, 1, 3));
-    assert_eq!(claim.plan.to_string(), r#"{"z":"the plan","a":1}"#);
+    assert_eq!(claim.plan.as_str(), r#"{"z":"the plan","a":1}"#);
     assert_eq!(claim.files[0].digest, digest('a'));
     let job = bed.job(id).await;
     assert_eq!((job.state, job.attempt), (JobState::Running, 1));

@@ -37,7 +37,7 @@ pub(super) async fn a_success_publishes_everything_at_once(bed: Bed) {
     let read = bed.rows.artifact(artifact.id).await.expect("published");
     assert_eq!(format!("{read:?}"), format!("{artifact:?}"));
     let report = bed.rows.report(lease.job).await.expect("published");
-    assert_eq!(report.to_string(), r#"{"z":1,"ratio":3.5}"#);
+    assert_eq!(report.as_str(), r#"{"z":1,"ratio":3.5}"#);
     assert_eq!(
         bed.messages(lease.job).await,
         ["job is queued", "job is running", "verified", "job is succeeded"]

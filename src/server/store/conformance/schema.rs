@@ -200,7 +200,7 @@ async fn what_follows_a_full_disk_works_again() {
     no_growth.expect("set");
     let full = rows.insert_model(&model("x".repeat(1 << 20))).await;
     assert!(
-        matches!(&full, Err(StoreError::Unavailable(why)) if why.contains("full")),
+        matches!(&full, Err(StoreError::NoSpace(why)) if why.contains("full")),
         "{full:?}"
     );
     rows.insert_model(&model("small".into()))

@@ -7,7 +7,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -22,13 +22,16 @@ const READERS: u32 = 4;
 /// Only a backup tool can hold the file: this process writes through one connection.
 const BUSY: Duration = Duration::from_secs(10);
 const ACQUIRE: Duration = Duration::from_secs(10);
+/// How long another process may take to go away, and how often that is looked at.
+const LOCK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Opens the file, creating it and bringing its schema up to date.
 ///
 /// Nobody else has it open then, so every job that a former process was working on is free:
 /// see [`Silent::Everyone`](crate::domain::queue::Silent).
 pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Rows, StoreError> {
-    let lock = lock(path)?;
+    let lock = lock(path).await?;
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -62,7 +65,8 @@ async fn readers(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Erro
         .await
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
+/// Keeps other processes out. One that was killed while it wrote holds its lock until the kernel is done with it.
+async fn lock(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
@@ -76,12 +80,18 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .write(true)
         .open(&name)
         .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Unavailable(format!(
-            "{} is in use by another modelpress process; several processes need PostgreSQL (database_url)",
-            path.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK => tokio::time::sleep(LOOK).await,
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::Unavailable(format!(
+                    "{} is in use by another modelpress process; several processes need PostgreSQL (database_url)",
+                    path.display()
+                )));
+            }
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::blobs::LocalBlobs;
 use crate::domain::model::set_digest;
 use crate::domain::ports::{Blobs as _, Bounds, Commit, Store as _, SystemClock};
 use crate::domain::queue::Retention;
-use crate::domain::{Clock as _, FileRef, Job, JobId, Model, ModelId, ModelState, NewJob};
+use crate::domain::{Clock as _, Document, FileRef, Job, JobId, Model, ModelId, ModelState, NewJob};
 use crate::queue::reap::Neighbours;
 use crate::store::{Rows, sqlite};
 use crate::telemetry::Metrics;
@@ -182,7 +182,7 @@ impl House {
             id,
             model: self.model,
             recipe: json!("a recipe"),
-            plan: json!({"job": id.to_string()}),
+            plan: Document::of(&json!({"job": id.to_string()})).expect("JSON"),
             need_memory_bytes: 1,
             techniques: vec!["affine".into()],
             metadata: BTreeMap::new(),

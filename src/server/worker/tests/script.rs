@@ -6,13 +6,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use modelpress_engine::{Artifact, ArtifactFile, Error, Observer as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
 use super::house::OUTPUT;
-use crate::domain::JobId;
 use crate::domain::model::hex;
+use crate::domain::{Document, JobId};
 use crate::worker::Watch;
 use crate::worker::engine::{Engine, Fault, Made, Work};
 
@@ -81,7 +81,8 @@ impl Script {
     }
 
     fn play(&self, work: &Work, watch: &Watch) -> Result<Made, Fault> {
-        let job = work.plan["job"].as_str().unwrap_or_default();
+        let plan: Value = work.plan.read().expect("JSON");
+        let job = plan["job"].as_str().unwrap_or_default();
         watch.stage("compress", 0, 1);
         watch.advanced(4, 8, "half");
         let act = self.act(job);
@@ -126,7 +127,7 @@ fn made(work: &Work) -> Made {
             format: "gguf".into(),
             files: vec![file("model.gguf", OUTPUT), file("modelpress.json", b"{}")],
         }],
-        report: json!({"made": true}),
+        report: Document::of(&json!({"made": true})).expect("JSON"),
         saved_bytes: 3,
     }
 }

@@ -6,13 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use modelpress_engine::recipe::strict;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::JobOut;
 use crate::domain::ports::Enqueued;
-use crate::domain::{JobId, NewJob};
+use crate::domain::{Document, JobId, NewJob};
 use crate::http::engine::{AskedRecipe, check_metadata};
 use crate::http::headers::idempotency_key;
 use crate::http::input::Input;
@@ -31,6 +32,7 @@ pub struct JobIn {
     pub model: String,
     /// The name of a preset (`GET /v1/presets`) or a recipe object.
     #[schema(value_type = Object)]
+    #[serde(deserialize_with = "strict")]
     pub recipe: Value,
     /// Output formats (`GET /v1/formats`, those that are `writable`); the preset's own unless given.
     pub formats: Option<Vec<String>>,
@@ -118,7 +120,7 @@ async fn new_job(
         recipe: spelled,
         need_memory_bytes: plan.peak_memory_bytes,
         techniques: plan.stages.iter().map(|stage| stage.technique.clone()).collect(),
-        plan: serde_json::to_value(&plan).map_err(Problem::internal)?,
+        plan: Document::of(&plan).map_err(Problem::internal)?,
         metadata: asked.metadata,
         priority: asked.priority,
         dedupe_key: same_work.filter(|_| asked.deduplicate),

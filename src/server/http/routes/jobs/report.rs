@@ -1,13 +1,11 @@
 //! `GET /v1/jobs/{id}/report`: what changed and what it cost.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use modelpress_engine::{Report, report};
-use serde_json::Value;
 
-use crate::domain::{JobId, JobState};
+use crate::domain::{Document, JobId, JobState};
 use crate::http::headers::accepted;
 use crate::http::path::Id;
 use crate::http::problem::{self, Problem};
@@ -38,9 +36,10 @@ pub async fn get_report(
     let wanted = accepted(&headers, &[JSON, HTML])?;
     let found = find(&state, id).await?;
     let mut response = if wanted == HTML {
-        page(found)?
+        page(&found)?
     } else {
-        Json(found).into_response()
+        let kind = [(header::CONTENT_TYPE, HeaderValue::from_static(JSON))];
+        (kind, found.as_str().to_owned()).into_response()
     };
     response
         .headers_mut()
@@ -58,10 +57,10 @@ pub async fn get_report(
     extensions(("x-problem-codes" = json!(["not_found", "not_ready", "request_timeout"])))
 )]
 pub async fn get_report_html(State(state): State<AppState>, Id(id): Id<JobId>) -> Result<Response, Problem> {
-    page(find(&state, id).await?)
+    page(&find(&state, id).await?)
 }
 
-async fn find(state: &AppState, id: JobId) -> Result<Value, Problem> {
+async fn find(state: &AppState, id: JobId) -> Result<Document, Problem> {
     let job = state.store.job(id).await.map_err(about("job", &id))?;
     if job.state != JobState::Succeeded {
         let detail = format!(
@@ -73,8 +72,8 @@ async fn find(state: &AppState, id: JobId) -> Result<Value, Problem> {
     state.store.report(id).await.map_err(about("report", &id))
 }
 
-fn page(report: Value) -> Result<Response, Problem> {
-    let report: Report = serde_json::from_value(report).map_err(Problem::internal)?;
+fn page(report: &Document) -> Result<Response, Problem> {
+    let report: Report = report.read().map_err(Problem::internal)?;
     let mut response = Html(report::html(&report)).into_response();
     response
         .headers_mut()
