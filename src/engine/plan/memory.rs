@@ -10,6 +10,10 @@ use crate::weight::Kind;
 /// What the engine holds beside tensors: code, threads' buffers, headers, the tokenizer, the allocator's slack.
 const BASE_MEMORY: u64 = 192 << 20;
 
+/// What a tensor's name, header, plan, layout and report take, each also as text on its way in or out. A model of
+/// experts has tens of thousands.
+const TENSOR_MEMORY: u64 = 8 << 10;
+
 /// One tensor being made and encoded for one format, and the encoding before it on its way to disk. `encoded` has
 /// the bytes of every tensor for each format.
 pub(super) fn peak(tensors: &[TensorPlan], encoded: &[Vec<u64>]) -> u64 {
@@ -18,7 +22,11 @@ pub(super) fn peak(tensors: &[TensorPlan], encoded: &[Vec<u64>]) -> u64 {
         let waiting = most(at).max(if at > 0 { most(at - 1) } else { 0 });
         making(tensor) + most(at) + waiting
     };
-    BASE_MEMORY + tensors.iter().enumerate().map(of).max().unwrap_or(0)
+    base(tensors) + tensors.iter().enumerate().map(of).max().unwrap_or(0)
+}
+
+fn base(tensors: &[TensorPlan]) -> u64 {
+    BASE_MEMORY + TENSOR_MEMORY * tensors.len() as u64
 }
 
 /// A step's weight beside the one it is made from, and what a format or a thread may copy of it.
@@ -82,22 +90,31 @@ mod tests {
         let weight = 2 * n + 24 * rows as u64;
         assert_eq!(
             peak(&tensors, std::slice::from_ref(&packed)),
-            BASE_MEMORY + weight + n
+            base(&tensors) + weight + n
         );
-        assert_eq!(peak(&tensors, &[packed, full]), BASE_MEMORY + weight + 8 * n);
+        assert_eq!(peak(&tensors, &[packed, full]), base(&tensors) + weight + 8 * n);
         // A small tensor is made while the large one before it is still being written.
         let bf16 = Kind::Dense { dtype: DType::BF16 };
         let tensors = [tensor(1, 1, bf16), tensor(10, 10, bf16)];
-        assert_eq!(peak(&tensors, &[vec![5000, 200]]), BASE_MEMORY + 2 + 10_000);
+        assert_eq!(peak(&tensors, &[vec![5000, 200]]), base(&tensors) + 2 + 10_000);
         let tensors = [tensor(1, 1, bf16), tensor(1000, 10, bf16)];
-        assert_eq!(peak(&tensors, &[vec![50, 20_000]]), BASE_MEMORY + 60_000);
+        assert_eq!(peak(&tensors, &[vec![50, 20_000]]), base(&tensors) + 60_000);
+    }
+
+    #[test]
+    fn many_tensors_take_memory_however_small_they_are() {
+        let bf16 = Kind::Dense { dtype: DType::BF16 };
+        let one = tensor(1, 1, bf16);
+        let many = vec![one.clone(); 90_000];
+        let more = peak(&many, &[vec![2; 90_000]]) - peak(&[one], &[vec![2]]);
+        assert!(more > 500 << 20, "{more}");
     }
 
     #[test]
     fn rows_longer_than_a_chunk_are_held_whole() {
         let bf16 = Kind::Dense { dtype: DType::BF16 };
         let cols = CHUNK_ELEMENTS + 1;
-        let planned = peak(&[tensor(1, cols, bf16)], &[]);
-        assert_eq!(planned, BASE_MEMORY + (2 + 12) * cols as u64);
+        let tensors = [tensor(1, cols, bf16)];
+        assert_eq!(peak(&tensors, &[]), base(&tensors) + (2 + 12) * cols as u64);
     }
 }
