@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use modelpress_engine::{Checkpoint, Plan, Recipe, Refusal, SourceFile, inspect, plan};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::problem::Problem;
 use super::refuse::{RecipePlace, refused_recipe, rejected_model};
@@ -138,10 +139,19 @@ fn tensor_rows(checkpoint: &Checkpoint) -> Vec<TensorRow> {
     rows.collect()
 }
 
-/// Runs engine work where it may block. A panic there is one request's failure.
+/// Engine work at once: each may hold the headers and the plan of a model of very many tensors.
+static SLOTS: Semaphore = Semaphore::const_new(4);
+
+/// Runs engine work where it may block. A panic there is one request's failure. A request that has given up keeps its
+/// slot until the work ends, so that impatient clients cannot pile work up.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
+    let slot = SLOTS.acquire().await.map_err(Problem::internal)?;
+    let work = move || {
+        let _slot = slot;
+        work()
+    };
     tokio::task::spawn_blocking(work)
         .await
         .map_err(Problem::internal)?
