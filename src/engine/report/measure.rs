@@ -12,7 +12,7 @@ use crate::plan::TensorPlan;
 use crate::tensor::{DType, Rows, try_fold_chunks};
 use crate::weight::{Kind, Weight};
 use std::cell::RefCell;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Clone, Copy, Default)]
 struct Sums {
@@ -141,62 +141,102 @@ wide! {
     }
 }
 
-/// Histogram over 16-bit symbols. One table a thread would be 512 KiB each; tables are borrowed from a pool.
+/// Up to so many weights their symbols are listed and sorted: a table would cost more than everything else done to
+/// such a tensor.
+const FEW: usize = 1 << 14;
+
+/// Counts symbols.
 struct Symbols {
     half: bool,
-    pool: Mutex<Vec<Box<[u32; SYMBOLS]>>>,
-    count: bool,
+    seen: Seen,
+}
+
+enum Seen {
+    /// Too many to count, or no floats.
+    Nothing,
+    List(Mutex<Vec<u32>>),
+    /// Histograms. One a thread would be 512 KiB each; they are borrowed from a pool.
+    Tables(Mutex<Vec<Box<[u32; SYMBOLS]>>>),
 }
 
 impl Symbols {
     fn new(dtype: DType, elements: usize) -> Self {
-        let countable = dtype.is_float() && elements < u32::MAX as usize;
+        let seen = if !dtype.is_float() || elements >= u32::MAX as usize {
+            Seen::Nothing
+        } else if elements <= FEW {
+            Seen::List(Mutex::default())
+        } else {
+            Seen::Tables(Mutex::default())
+        };
         Self {
             half: dtype == DType::F16,
-            pool: Mutex::new(Vec::new()),
-            count: countable,
+            seen,
         }
     }
 
-    #[expect(clippy::expect_used, reason = "the length of the vector is that of the type")]
-    fn take(&self) -> Box<[u32; SYMBOLS]> {
-        let pooled = self.pool.lock().ok().and_then(|mut pool| pool.pop());
-        // By way of a vector, so that half a megabyte never lies on the stack.
-        pooled.unwrap_or_else(|| vec![0; SYMBOLS].try_into().expect("as long as it says"))
+    /// Symbols of at most as many values as there is room for.
+    fn of(&self, values: &[f32], symbols: &mut [u32]) {
+        if self.half {
+            half_symbols(values, symbols);
+        } else {
+            bfloat_symbols(values, symbols);
+        }
     }
 
     fn count(&self, values: &[f32]) {
-        if !self.count {
-            return;
-        }
-        let mut table = self.take();
-        // Two loops: the first vectorises, the second is one increment an element.
-        let mut symbols = [0u32; 1024];
-        for chunk in values.chunks(symbols.len()) {
-            let symbols = &mut symbols[..chunk.len()];
-            if self.half {
-                half_symbols(chunk, symbols);
-            } else {
-                bfloat_symbols(chunk, symbols);
+        match &self.seen {
+            Seen::Nothing => {}
+            Seen::List(list) => {
+                let mut symbols = vec![0; values.len()];
+                self.of(values, &mut symbols);
+                lock(list).append(&mut symbols);
             }
-            for symbol in symbols {
-                table[*symbol as usize % SYMBOLS] += 1;
+            Seen::Tables(pool) => {
+                let mut table = lock(pool).pop().unwrap_or_else(table);
+                // Two loops: the first vectorises, the second is one increment an element.
+                let mut symbols = [0u32; 1024];
+                for chunk in values.chunks(symbols.len()) {
+                    let symbols = &mut symbols[..chunk.len()];
+                    self.of(chunk, symbols);
+                    for symbol in symbols {
+                        table[*symbol as usize % SYMBOLS] += 1;
+                    }
+                }
+                lock(pool).push(table);
             }
-        }
-        if let Ok(mut pool) = self.pool.lock() {
-            pool.push(table);
         }
     }
 
     fn entropy(self) -> f64 {
-        let mut sum = vec![0u64; SYMBOLS];
-        for table in self.pool.into_inner().unwrap_or_default() {
-            for (total, n) in sum.iter_mut().zip(table.iter()) {
-                *total += u64::from(*n);
+        match self.seen {
+            Seen::Nothing => 0.0,
+            Seen::List(list) => {
+                let mut list = list.into_inner().unwrap_or_else(PoisonError::into_inner);
+                list.sort_unstable();
+                let runs: Vec<u64> = list.chunk_by(|a, b| a == b).map(|run| run.len() as u64).collect();
+                entropy(&runs)
+            }
+            Seen::Tables(pool) => {
+                let mut sum = vec![0u64; SYMBOLS];
+                for table in pool.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                    for (total, n) in sum.iter_mut().zip(table.iter()) {
+                        *total += u64::from(*n);
+                    }
+                }
+                entropy(&sum)
             }
         }
-        entropy(&sum)
     }
+}
+
+/// By way of a vector, so that half a megabyte never lies on the stack.
+#[expect(clippy::expect_used, reason = "the length of the vector is that of the type")]
+fn table() -> Box<[u32; SYMBOLS]> {
+    vec![0; SYMBOLS].try_into().expect("as long as it says")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Shannon entropy of a histogram, bits a symbol.
@@ -226,6 +266,20 @@ mod tests {
         assert_eq!(entropy(&[1, 1, 1, 1]), 2.0);
         assert_eq!(entropy(&[5, 0]), 0.0);
         assert_eq!(entropy(&[]), 0.0);
+    }
+
+    #[test]
+    fn a_list_and_a_table_count_the_same() {
+        let values: Vec<f32> = (0..FEW).map(|i| (i * i % 977) as f32 / 7.0).collect();
+        for dtype in [DType::F16, DType::BF16, DType::F32] {
+            let [few, many] = [FEW, FEW + 1].map(|elements| {
+                let symbols = Symbols::new(dtype, elements);
+                values.chunks(3000).for_each(|chunk| symbols.count(chunk));
+                symbols.entropy()
+            });
+            assert_eq!(few.to_bits(), many.to_bits());
+            assert!(few > 5.0, "{few}");
+        }
     }
 
     #[test]
