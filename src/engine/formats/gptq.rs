@@ -180,10 +180,10 @@ fn quantization_config(request: &Request<'_>) -> std::result::Result<Value, Vec<
         .filter(|t| t.role.is_linear() && !t.kind.is_compressed() && t.module() != "lm_head")
         .map(|t| (format!("-:^{}$", regex::escape(t.module())), json!({})))
         .collect();
+    // Without "meta", which names the tool: transformers does not load a folder that has it through auto-round.
     let mut config = json!({
         "bits": n_bits, "group_size": group_size, "desc_act": false, "sym": symmetric, "lm_head": false,
-        "quant_method": "gptq", "checkpoint_format": version, "format": version, "pack_dtype": "int32",
-        "meta": {"quantizer": [format!("modelpress:{}", crate::VERSION)], "static_groups": false, "true_sequential": false}
+        "quant_method": "gptq", "checkpoint_format": version, "format": version, "pack_dtype": "int32"
     });
     if !skipped.is_empty() {
         config["dynamic"] = Value::Object(skipped);
