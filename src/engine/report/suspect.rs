@@ -250,7 +250,12 @@ mod tests {
             scale_dtype: DType::F16,
             activations: Activations::DynamicToken,
         };
-        let made = float8::quantize(&rows, Granularity::Channel, DType::F16).map(Weight::Float8);
+        let spec = float8::Spec {
+            granularity: Granularity::Channel,
+            scale_dtype: DType::F16,
+            search: true,
+        };
+        let made = float8::quantize(&rows, &spec).map(Weight::Float8);
         let report = made.and_then(|made| measure(&plan("linear", kind, true), &rows, &made));
         assert_eq!(code(report), "scale_overflow");
     }

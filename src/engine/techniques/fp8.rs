@@ -20,14 +20,16 @@ impl Technique for Fp8 {
     }
 
     fn summary(&self) -> &'static str {
-        "8-bit floating point (OCP E4M3), scaled per tensor or channel so that the largest weight is 448. Needs no \
-         data. Micikevicius et al. 2022."
+        "8-bit floating point (OCP E4M3), scaled per tensor or channel by the largest weight or for the least squared \
+         error. Needs no data. Micikevicius et al. 2022."
     }
 
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "granularity": {"type": "string", "enum": ["tensor", "channel"], "default": "channel",
                 "description": "Which weights share a scale.", "examples": ["channel"]},
+            "range": {"type": "string", "enum": ["minmax", "mse"], "default": "mse", "examples": ["mse"],
+                "description": "How the scale is found: the largest weight becomes 448; or the scale up to twice that of least squared error."},
             "activations": {"type": "string", "enum": ["none", "dynamic_token"], "default": "dynamic_token",
                 "description": "Let the engine quantize the layer's inputs to FP8 per token.", "examples": ["dynamic_token"]},
             "scale_dtype": {"type": "string", "enum": ["auto", "F32", "F16", "BF16"], "default": "auto",
@@ -52,6 +54,7 @@ impl Technique for Fp8 {
     }
 
     fn run(&self, task: &Task<'_>, input: &dyn Rows) -> Result<Weight> {
+        let options = Options::of(&task.stage.options, self.schema());
         let Kind::Float8 {
             granularity,
             scale_dtype,
@@ -63,6 +66,11 @@ impl Technique for Fp8 {
                 task.kind.label()
             )));
         };
-        float8::quantize(input, granularity, scale_dtype).map(Weight::Float8)
+        let spec = float8::Spec {
+            granularity,
+            scale_dtype,
+            search: options.text("range") == "mse",
+        };
+        float8::quantize(input, &spec).map(Weight::Float8)
     }
 }
