@@ -6,6 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::app::{TestApp, json_of, problem, text};
+use crate::support::memory::Tables;
 
 fn id_of(job: &Value) -> JobId {
     text(&job["id"]).parse().expect("a job id")
@@ -141,6 +142,36 @@ async fn a_job_that_no_worker_has_the_memory_for_is_refused_here() {
         json_of(app.get("/v1/jobs").await, StatusCode::OK).await["data"],
         json!([])
     );
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_memory_says_so() {
+    let app = TestApp::scripted_with(Settings {
+        worker_memory_bytes: Some(ByteSize(4_000_000_000)),
+        ..Settings::default()
+    })
+    .await;
+    let model = app.model().await;
+    let job = job(&app, &model, json!({})).await;
+    assert_eq!(job["waiting_for"], Value::Null);
+    assert!(
+        job["planned_memory_bytes"]
+            .as_u64()
+            .is_some_and(|bytes| bytes > 1 << 20)
+    );
+    // It was planned when workers had more.
+    let row = |tables: &mut Tables| {
+        tables
+            .jobs
+            .get_mut(&id_of(&job))
+            .map(|job| job.need_memory_bytes = 5_000_000_000)
+    };
+    row(&mut app.memory.lock()).expect("stored");
+    let path = format!("/v1/jobs/{}", text(&job["id"]));
+    let waiting = json_of(app.get(&path).await, StatusCode::OK).await;
+    for part in ["5000000000", "4000000000", "worker_memory_bytes"] {
+        assert!(text(&waiting["waiting_for"]).contains(part), "{waiting}");
+    }
 }
 
 #[tokio::test]

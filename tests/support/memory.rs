@@ -245,6 +245,7 @@ impl Store for MemoryStore {
                 metadata: job.metadata.clone(),
                 attempt: 0,
                 max_attempts: 3,
+                need_memory_bytes: job.need_memory_bytes,
                 progress: Progress::default(),
                 failure: None,
                 artifacts: Vec::new(),

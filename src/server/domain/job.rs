@@ -139,6 +139,8 @@ pub struct Job {
     pub attempt: u32,
     /// Attempts it may have.
     pub max_attempts: u32,
+    /// Memory that its plan asks for.
+    pub need_memory_bytes: u64,
     /// How far it is.
     pub progress: Progress,
     /// Why it failed.

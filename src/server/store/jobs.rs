@@ -197,6 +197,7 @@ fn job(row: &Row) -> Result<Job, StoreError> {
         metadata: row.json("metadata")?,
         attempt: row.small("attempt")?,
         max_attempts: row.small("max_attempts")?,
+        need_memory_bytes: row.count("need_memory_bytes")?,
         progress: Progress {
             stage: row.maybe_text("stage")?,
             stage_index: row.small("stage_index")?,

@@ -27,5 +27,5 @@ pub async fn cancel_job(State(state): State<AppState>, Id(id): Id<JobId>) -> Res
         .await
         .map_err(about("job", &id))?;
     state.wake.notify_waiters();
-    Ok(Json(JobOut::new(&job, state.clock.now())))
+    Ok(Json(JobOut::new(&job, &state)))
 }

@@ -78,7 +78,7 @@ pub async fn create_job(
     };
     state.wake.notify_waiters();
     let location = format!("/v1/jobs/{}", job.id);
-    let body = Json(JobOut::new(&job, state.clock.now()));
+    let body = Json(JobOut::new(&job, &state));
     let mut response = (status, [(header::LOCATION, location)], body).into_response();
     if replayed {
         let name = HeaderName::from_static("idempotent-replayed");

@@ -21,5 +21,5 @@ use crate::http::state::AppState;
 )]
 pub async fn get_job(State(state): State<AppState>, Id(id): Id<JobId>) -> Result<Json<JobOut>, Problem> {
     let job = state.store.job(id).await.map_err(about("job", &id))?;
-    Ok(Json(JobOut::new(&job, state.clock.now())))
+    Ok(Json(JobOut::new(&job, &state)))
 }

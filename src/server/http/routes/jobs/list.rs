@@ -55,11 +55,10 @@ pub async fn list_jobs(
         limit: limit + 1,
     };
     let jobs = state.store.list_jobs(&filter).await?;
-    let now = state.clock.now();
     let page = PageOut::of(
         &jobs,
         limit,
-        |job| JobOut::new(job, now),
+        |job| JobOut::new(job, &state),
         |last| state.cursors.seal(&words, &last.id.to_string()),
     );
     Ok(page::render(&uri, &page))

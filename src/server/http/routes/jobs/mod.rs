@@ -20,6 +20,7 @@ use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
 use crate::domain::{Event, Job, JobState};
+use crate::http::state::AppState;
 
 /// The stage a job is at.
 #[derive(Debug, Serialize, ToSchema)]
@@ -71,6 +72,11 @@ pub struct JobOut {
     /// Attempts it may have.
     #[schema(example = 3)]
     pub max_attempts: u32,
+    /// Memory that its plan asks for.
+    #[schema(example = 449_839_104)]
+    pub planned_memory_bytes: u64,
+    /// Why it is queued for longer than its turn takes, if this server knows.
+    pub waiting_for: Option<String>,
     /// 0 to 1.
     #[schema(example = 0.42)]
     pub progress: f64,
@@ -104,8 +110,9 @@ pub struct JobOut {
 }
 
 impl JobOut {
-    /// The wire form at a time.
-    pub fn new(job: &Job, now: OffsetDateTime) -> Self {
+    /// The wire form, now.
+    pub fn new(job: &Job, state: &AppState) -> Self {
+        let now = state.clock.now();
         let progress = &job.progress;
         Self {
             id: job.id.to_string(),
@@ -117,6 +124,8 @@ impl JobOut {
             metadata: job.metadata.clone(),
             attempt: job.attempt,
             max_attempts: job.max_attempts,
+            planned_memory_bytes: job.need_memory_bytes,
+            waiting_for: waiting_for(job, state.limits.plan_memory_bytes),
             progress: fraction(job),
             stage: progress
                 .stage
@@ -142,6 +151,17 @@ impl JobOut {
             cancel_requested_at: job.cancel_requested_at,
         }
     }
+}
+
+/// A job that was planned when workers had more memory is left for a worker that has it.
+fn waiting_for(job: &Job, memory_bytes: Option<u64>) -> Option<String> {
+    let (need, allowed) = (job.need_memory_bytes, memory_bytes?);
+    (job.state == JobState::Queued && need > allowed).then(|| {
+        format!(
+            "a worker with memory: the plan asks for {need} bytes, and the workers of this server may use {allowed} \
+             (worker_memory_bytes)"
+        )
+    })
 }
 
 fn fraction(job: &Job) -> f64 {

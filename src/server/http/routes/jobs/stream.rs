@@ -96,7 +96,7 @@ fn events(
                 break;
             }
             if ticked.as_ref() != Some(&job.progress) {
-                yield Ok(sent("progress", None, &JobOut::new(&job, state.clock.now())));
+                yield Ok(sent("progress", None, &JobOut::new(&job, &state)));
                 ticked = Some(job.progress);
             }
             tokio::select! {
