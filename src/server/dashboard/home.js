@@ -29,7 +29,8 @@ function row(job) {
   const progress = element("progress", { max: 100, value: done, title: `${done} %`, "aria-label": `${done} %` });
   const report = job.status === "succeeded"
     ? element("a", { href: `v1/jobs/${job.id}/report.html` }, "report")
-    : job.error?.code ?? "";
+    : element("span", { title: job.error?.message ?? job.waiting_for ?? "" },
+      job.error?.code ?? (job.waiting_for ? "waits for memory" : ""));
   const created = element("time", { datetime: job.created_at, title: job.created_at }, ago(job.created_at));
   return element("tr", {},
     element("td", {}, job.status),
