@@ -5,7 +5,7 @@
 //! `AutoRound` (Cheng et al. 2023).
 //! Invariant: codes are chosen against the scale as it will be stored.
 
-use super::{check_finite, check_scales, wide};
+use super::{check_finite, check_scales, stored_step, sum_over, wide};
 use crate::error::Result;
 use crate::tensor::{DType, Rows, chunk_rows, round_to, try_fold_chunks};
 use crate::weight::{Affine, Granularity};
@@ -73,18 +73,13 @@ impl Spec {
         Grid { scale, zero }
     }
 
-    /// A step as it will be stored: never 0, infinite if the type cannot hold it.
+    /// A step as it will be stored, never 0: for a group of zeros it is small, but a normal number.
     fn stored(&self, step: f32) -> f32 {
-        let half = self.scale_dtype == DType::F16;
-        let scale = round_to(self.scale_dtype, step);
-        if scale != 0.0 {
-            scale
-        } else if step == 0.0 {
-            // A group of zeros: small, but a normal number.
-            round_to(self.scale_dtype, if half { 6.104e-5 } else { f32::EPSILON })
-        } else {
-            // A group of very small weights: the smallest step whose inverse is finite.
-            (if half { 5.960_464_5e-8 } else { f32::MIN_POSITIVE }).copysign(step)
+        let stored = stored_step(self.scale_dtype, step);
+        match self.scale_dtype {
+            _ if stored != 0.0 => stored,
+            DType::F16 => round_to(DType::F16, 6.104e-5),
+            _ => f32::EPSILON,
         }
     }
 
@@ -94,7 +89,7 @@ impl Spec {
             .clamp(0.0, self.top())
     }
 
-    /// Error of a group under a grid, in a fixed order of sixteen partial sums.
+    /// Error of a group under a grid.
     #[inline(always)]
     fn error(&self, values: &[f32], grid: Grid) -> f32 {
         if self.range == Range::WeightedMse {
@@ -109,24 +104,13 @@ impl Spec {
         let (zero, scale, inverse, top) = (f32::from(grid.zero), grid.scale, 1.0 / grid.scale, self.top());
         // Round half to even without a call: adding and taking away 1.5 · 2^23.
         const MAGIC: f32 = 12_582_912.0;
-        let mut sums = [0f32; 16];
-        let (blocks, rest) = values.as_chunks::<16>();
-        let add = |lane: &mut f32, v: f32| {
+        sum_over(values, |v| {
             let q = v * inverse + zero;
             let q = if q < top { q } else { top };
             let q = ((if q > 0.0 { q } else { 0.0 }) + MAGIC) - MAGIC;
             let e = (q - zero) * scale - v;
-            *lane += e * e * weight(v);
-        };
-        for block in blocks {
-            for (lane, v) in sums.iter_mut().zip(block) {
-                add(lane, *v);
-            }
-        }
-        for (lane, v) in sums.iter_mut().zip(rest) {
-            add(lane, *v);
-        }
-        sums.iter().sum()
+            e * e * weight(v)
+        })
     }
 
     /// Grids to try for the extremes of a group; the second of a pair is the mirrored one.

@@ -4,14 +4,25 @@
 //! Invariant: the cast rounds to nearest even and saturates at ±448; the result is never NaN. Codes are chosen against
 //! the scale as it will be stored.
 
-use super::{check_finite, check_scales, wide};
+use super::{check_finite, check_scales, stored_step, sum_over, wide};
 use crate::error::Result;
-use crate::tensor::{DType, Rows, chunk_rows, round_to, try_fold_chunks};
+use crate::tensor::{DType, Rows, chunk_rows, try_fold_chunks};
 use crate::weight::{Float8, Granularity};
 use rayon::prelude::*;
 
 /// Largest finite E4M3 value.
 pub const MAX: f32 = 448.0;
+
+/// What to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// Which elements share a scale.
+    pub granularity: Granularity,
+    /// Stored type of the scales.
+    pub scale_dtype: DType,
+    /// Looks for the scale of least squared error; otherwise the largest weight becomes 448.
+    pub search: bool,
+}
 
 /// Nearest E4M3 byte, ties to even, saturating.
 pub fn from_f32(value: f32) -> u8 {
@@ -28,16 +39,8 @@ pub fn from_f32(value: f32) -> u8 {
 
 /// The scale as it will be stored; infinite if its type cannot hold it.
 fn scale_of(absmax: f32, scale_dtype: DType) -> f32 {
-    let scale = round_to(scale_dtype, absmax / MAX);
-    if scale > 0.0 {
-        scale
-    } else if absmax == 0.0 {
-        0.125
-    } else if scale_dtype == DType::F16 {
-        5.960_464_5e-8
-    } else {
-        f32::MIN_POSITIVE
-    }
+    let scale = stored_step(scale_dtype, absmax / MAX);
+    if scale == 0.0 { 0.125 } else { scale }
 }
 
 /// Candidate scales as parts of absmax / 448. E4M3 errs by a part of each weight, and by the same part one binade up:
@@ -53,26 +56,15 @@ const PARTS: [f32; 16] = {
     parts
 };
 
-/// Squared error of a group under a scale, in a fixed order of sixteen partial sums.
+/// Squared error of a group under a scale.
 #[inline(always)]
 fn error(values: &[f32], scale: f32) -> f32 {
     let inverse = 1.0 / scale;
-    let mut sums = [0f32; 16];
-    let (blocks, rest) = values.as_chunks::<16>();
-    let add = |lane: &mut f32, v: f32| {
+    sum_over(values, |v| {
         let magnitude = v.abs();
         let e = rounded(magnitude * inverse) * scale - magnitude;
-        *lane += e * e;
-    };
-    for block in blocks {
-        for (lane, v) in sums.iter_mut().zip(block) {
-            add(lane, *v);
-        }
-    }
-    for (lane, v) in sums.iter_mut().zip(rest) {
-        add(lane, *v);
-    }
-    sums.iter().sum()
+        e * e
+    })
 }
 
 /// What a non-negative value is after the cast: without a branch, so that a loop of it vectorises.
@@ -129,17 +121,6 @@ wide! {
             scales.push(scale);
         }
     }
-}
-
-/// What to do.
-#[derive(Clone, Copy, Debug)]
-pub struct Spec {
-    /// Which elements share a scale.
-    pub granularity: Granularity,
-    /// Stored type of the scales.
-    pub scale_dtype: DType,
-    /// Looks for the scale of least squared error; otherwise the largest weight becomes 448.
-    pub search: bool,
 }
 
 /// Quantizes a matrix.

@@ -12,7 +12,7 @@ mod wide;
 pub(crate) use wide::wide;
 
 use crate::error::{Error, Result};
-use crate::tensor::DType;
+use crate::tensor::{DType, round_to};
 
 /// Refuses NaN and infinities; `first` is the flat index of `values[0]`.
 pub fn check_finite(values: &[f32], first: usize) -> Result<()> {
@@ -32,6 +32,36 @@ pub fn check_finite(values: &[f32], first: usize) -> Result<()> {
             ),
         )),
     }
+}
+
+/// A step as it will be stored: 0 only if it is 0, infinite if the type cannot hold it. Where rounding would give 0, it
+/// is the smallest step whose inverse is finite.
+fn stored_step(scale_dtype: DType, step: f32) -> f32 {
+    let stored = round_to(scale_dtype, step);
+    if stored != 0.0 || step == 0.0 {
+        return stored;
+    }
+    let smallest = match scale_dtype {
+        DType::F16 => 5.960_464_5e-8,
+        _ => f32::MIN_POSITIVE,
+    };
+    smallest.copysign(step)
+}
+
+/// Sum of a term over values, in a fixed order of sixteen partial sums, so that it vectorises.
+#[inline(always)]
+fn sum_over(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    let mut sums = [0f32; 16];
+    let (blocks, rest) = values.as_chunks::<16>();
+    for block in blocks {
+        for (sum, v) in sums.iter_mut().zip(block) {
+            *sum += term(*v);
+        }
+    }
+    for (sum, v) in sums.iter_mut().zip(rest) {
+        *sum += term(*v);
+    }
+    sums.iter().sum()
 }
 
 /// Refuses scales that overflowed the type they are stored in.

@@ -61,21 +61,7 @@ const WRITEBACK_BYTES: u64 = 16 << 20;
 impl Partial {
     /// A new, empty upload.
     pub(super) fn create(layout: &Layout, key: &str) -> io::Result<Self> {
-        let folder = layout.upload(key);
-        fs::create_dir(&folder)?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(folder.join("data"))?;
-        let partial = Self {
-            layout: layout.clone(),
-            key: key.to_owned(),
-            file,
-            hasher: Sha256::new(),
-            offset: 0,
-            started: 0,
-            past_cache: PastCache::Later,
-        };
+        let partial = Self::create_transient(layout, key)?;
         partial.mark()?.write()?;
         sync_folder(&layout.uploads())?;
         Ok(partial)
