@@ -89,3 +89,10 @@ impl Error {
         }
     }
 }
+
+impl From<candle_core::Error> for Error {
+    /// Shapes are checked when a network is built: what fails after that is a bug of ours.
+    fn from(error: candle_core::Error) -> Self {
+        Self::internal(format!("tensor operation: {error}"))
+    }
+}

@@ -14,6 +14,7 @@ pub mod execute;
 pub mod formats;
 pub mod kernels;
 pub mod models;
+pub mod network;
 pub mod observe;
 pub mod plan;
 pub mod presets;

@@ -6,7 +6,9 @@
 pub mod affine;
 pub mod float8;
 pub mod ggml;
+pub mod linalg;
 pub mod nf4;
+pub mod nn;
 mod wide;
 
 pub(crate) use wide::wide;

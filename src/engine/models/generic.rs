@@ -2,8 +2,10 @@
 //!
 //! Owns: that rule. Must not know: particular families. Invariant: recognises everything.
 
-use super::{Architecture, Facts, Place, Role, facts_from_config, layer_of};
+use super::{Architecture, does_not_run, Facts, Place, Role, facts_from_config, layer_of};
 use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::network::Network;
 use crate::tensor::TensorInfo;
 
 /// The fallback family.
@@ -52,5 +54,10 @@ impl Architecture for Generic {
 
     fn facts(&self, model: &Checkpoint) -> Facts {
         facts_from_config(model)
+    }
+
+    fn network(&self, model: &Checkpoint) -> Result<Box<dyn Network>> {
+        let name = model.architecture().unwrap_or_else(|| "a model without config.json".to_owned());
+        Err(does_not_run(&name))
     }
 }

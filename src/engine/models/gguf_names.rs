@@ -3,8 +3,10 @@
 //! Owns: those names. Must not know: the container's layout.
 //! Invariant: names outside the convention are [`Role::Other`].
 
-use super::{Architecture, Facts, Place, Role, layer_of};
+use super::{Architecture, does_not_run, Facts, Place, Role, layer_of};
 use crate::checkpoint::{Checkpoint, SourceFormat};
+use crate::error::Result;
+use crate::network::Network;
 use crate::tensor::TensorInfo;
 
 /// Models in GGUF.
@@ -62,5 +64,9 @@ impl Architecture for GgufNames {
             kv_heads: get("attention.head_count_kv").unwrap_or(heads),
             experts: get("expert_count").unwrap_or(0),
         }
+    }
+
+    fn network(&self, _model: &Checkpoint) -> Result<Box<dyn Network>> {
+        Err(does_not_run("a GGUF file"))
     }
 }

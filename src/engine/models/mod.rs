@@ -3,14 +3,22 @@
 //! Owns: roles and the [`Architecture`] seam. Must not know: techniques, output formats.
 //! Invariant: a tensor no family knows is [`Role::Other`], never a guess.
 //!
+//! Shared by siblings: `config`, `decoder`, `experts`, `rope_scaling`.
+//!
 //! A family is one file and one line in [`ARCHITECTURES`]; the first that recognises a checkpoint wins, and
 //! `generic` recognises all.
 
+mod config;
+mod decoder;
+mod experts;
 mod generic;
 mod gguf_names;
 mod llama;
+mod rope_scaling;
 
 use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::network::Network;
 use crate::tensor::TensorInfo;
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +112,8 @@ pub trait Architecture: Sync {
     fn place(&self, tensor: &TensorInfo) -> Place;
     /// Layer and head counts; zeros where unknown.
     fn facts(&self, model: &Checkpoint) -> Facts;
+    /// The forward pass, or why this checkpoint cannot run.
+    fn network(&self, model: &Checkpoint) -> Result<Box<dyn Network>>;
 }
 
 /// Every family; order matters only for `generic`, which is last.
@@ -116,6 +126,23 @@ pub fn architecture_of(model: &Checkpoint) -> &'static dyn Architecture {
         .copied()
         .find(|a| a.recognise(model))
         .unwrap_or(&generic::Generic)
+}
+
+/// The checkpoint's forward pass. Refused where no family knows how to run it, naming those that run.
+pub fn network_of(model: &Checkpoint) -> Result<Box<dyn Network>> {
+    architecture_of(model).network(model)
+}
+
+/// Says which models run.
+fn does_not_run(what: &str) -> Error {
+    Error::unsupported(
+        "unsupported_architecture",
+        format!(
+            "{what} cannot be run here, and calibration and evaluation need that; families that run are llama, \
+             mistral, qwen2, qwen3, smollm3, mixtral, qwen2_moe, qwen3_moe, bert, roberta, distilbert and gpt2 \
+             as Hugging Face checkpoints"
+        ),
+    )
 }
 
 /// Counts from a Hugging Face config.json under the names its families use.
@@ -140,3 +167,6 @@ pub(crate) fn facts_from_config(model: &Checkpoint) -> Facts {
 pub(crate) fn layer_of(name: &str) -> Option<usize> {
     name.split('.').find_map(|part| part.parse().ok())
 }
+
+#[cfg(test)]
+mod tests;

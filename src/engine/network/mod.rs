@@ -1,0 +1,195 @@
+//! Networks that run: a model's forward pass, cut wherever a linear layer reads its input.
+//!
+//! Owns: the [`Network`] seam, what flows through it, tensor operations. Must not know: techniques, model families.
+//! Invariant: a block is a chain of pure functions between cuts, so that whoever stands at a cut sees every linear's
+//! input, may replace its weight, and goes on without computing anything twice.
+
+mod ops;
+mod weights;
+
+pub use ops::Ops;
+pub use weights::{InputRounding, Linear, Weights};
+pub(crate) use ops::with_values;
+
+use crate::error::Result;
+use crate::kernels::nn::rope;
+use candle_core::{Device, Tensor};
+
+/// Sequences that go through a network together, one after another in the rows of every tensor: no padding.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Token ids of all sequences.
+    pub ids: Vec<u32>,
+    /// Length of each sequence.
+    pub lengths: Vec<usize>,
+    /// Position of each token in its sequence.
+    pub positions: Vec<u32>,
+}
+
+impl Batch {
+    /// A batch of sequences.
+    pub fn new(sequences: &[&[u32]]) -> Self {
+        let lengths: Vec<usize> = sequences.iter().map(|s| s.len()).collect();
+        Self {
+            ids: sequences.concat(),
+            positions: lengths.iter().flat_map(|n| 0..*n as u32).collect(),
+            lengths,
+        }
+    }
+
+    /// Tokens of all sequences.
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+/// Which tokens an expert works on, and how much of its result each takes.
+#[derive(Clone, Debug, Default)]
+pub struct Route {
+    /// Rows of the block's input.
+    pub rows: Vec<u32>,
+    /// Share of each row.
+    pub shares: Vec<f32>,
+}
+
+/// What flows from cut to cut.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The residual stream, `[tokens, hidden]`.
+    pub hidden: Tensor,
+    /// What the linears at this cut read.
+    pub inputs: Vec<Tensor>,
+    /// Routes to experts, where the block has some: one for each.
+    pub routes: Vec<Route>,
+}
+
+impl State {
+    /// Between two blocks.
+    pub fn between(hidden: Tensor) -> Self {
+        Self {
+            hidden,
+            inputs: Vec::new(),
+            routes: Vec::new(),
+        }
+    }
+
+    /// At a cut.
+    pub fn at(hidden: Tensor, inputs: Vec<Tensor>) -> Self {
+        Self {
+            hidden,
+            inputs,
+            routes: Vec::new(),
+        }
+    }
+}
+
+/// A linear layer at a cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// Its weight's name in the checkpoint.
+    pub tensor: String,
+    /// Which of the state's inputs it reads.
+    pub input: usize,
+}
+
+/// Linear layers that read at the same cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// They, in the order of the checkpoint's family.
+    pub readers: Vec<Reader>,
+}
+
+impl Cut {
+    /// Layers that all read the one input.
+    pub fn of(tensors: impl IntoIterator<Item = String>) -> Self {
+        let reader = |tensor| Reader { tensor, input: 0 };
+        Self {
+            readers: tensors.into_iter().map(reader).collect(),
+        }
+    }
+}
+
+/// What one run of a network needs beside its state.
+pub struct Run<'a> {
+    /// The sequences.
+    pub batch: &'a Batch,
+    /// The weights of the block at hand.
+    pub weights: &'a Weights,
+    /// How tensor operations are carried out.
+    pub ops: Ops,
+    /// Let every token visit every expert; those it would not have visited add nothing to the result.
+    pub all_experts: bool,
+}
+
+/// What a network's head makes of the last hidden states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadKind {
+    /// A distribution over the next token for each token.
+    NextToken,
+    /// Classes of a whole sequence.
+    Classes,
+    /// An embedding of a whole sequence.
+    Embedding,
+}
+
+/// Sizes that plans need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Blocks.
+    pub blocks: usize,
+    /// Elements of a hidden state.
+    pub hidden: usize,
+    /// Rows of the embedding table.
+    pub vocab: usize,
+    /// Longest sequence the model was made for, where it says so.
+    pub context: Option<usize>,
+}
+
+/// A model that runs.
+pub trait Network: Send + Sync {
+    /// Its sizes.
+    fn sizes(&self) -> Sizes;
+    /// What comes out at the end.
+    fn head_kind(&self) -> HeadKind;
+    /// Tensors that [`Network::embed`] reads.
+    fn embed_tensors(&self) -> Vec<String>;
+    /// Token ids to the first hidden states, `[tokens, hidden]`.
+    fn embed(&self, run: &Run<'_>) -> Result<Tensor>;
+    /// Cuts of a block, in order.
+    fn cuts(&self, block: usize) -> Vec<Cut>;
+    /// Tensors of a block that are not read at a cut: norms, biases, routers.
+    fn block_tensors(&self, block: usize) -> Vec<String>;
+    /// From the cut before to cut `at` of a block; `at` = number of cuts ends the block. Readers of the cut before
+    /// are applied with the weights of the run.
+    fn advance(&self, block: usize, at: usize, state: State, run: &Run<'_>) -> Result<State>;
+    /// Tensors that [`Network::head`] reads.
+    fn head_tensors(&self) -> Vec<String>;
+    /// What comes out, one row for each token ([`HeadKind::NextToken`]) or sequence.
+    fn head(&self, hidden: &Tensor, run: &Run<'_>) -> Result<Tensor>;
+}
+
+/// Positions a rotary table must hold for a batch.
+pub(crate) fn longest(batch: &Batch) -> usize {
+    batch.lengths.iter().copied().max().unwrap_or(0)
+}
+
+/// How a family rotates positions.
+#[derive(Clone, Debug)]
+pub struct Rotary {
+    /// Angle per position of each pair, as far as no position is beyond `limit`.
+    pub frequencies: Vec<f64>,
+    /// Factor of cosines and sines (YaRN), 1 otherwise.
+    pub factor: f64,
+}
+
+impl Rotary {
+    /// The table for a batch.
+    pub fn table(&self, batch: &Batch) -> rope::Table {
+        rope::Table::new(&self.frequencies, self.factor, longest(batch))
+    }
+}
+
+/// A tensor of the CPU's memory.
+pub(crate) fn tensor(values: Vec<f32>, rows: usize, cols: usize) -> Result<Tensor> {
+    Ok(Tensor::from_vec(values, (rows, cols), &Device::Cpu)?)
+}

@@ -1,0 +1,89 @@
+//! The weights that are in memory: those of one block, or of the embedding or the head.
+//!
+//! Owns: tensors by name, how a linear layer is applied. Must not know: where they come from.
+//! Invariant: a layer's inputs are quantized exactly as the engine that will serve it does.
+
+use super::Ops;
+use super::ops::with_values;
+use crate::error::{Error, Result};
+use crate::tensor::{Rows, chunk_rows};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What happens to a layer's inputs before they are multiplied: a function over rows of `cols` values.
+pub type InputRounding = Arc<dyn Fn(&mut [f32], usize) + Send + Sync>;
+
+/// A linear layer's weight.
+#[derive(Clone)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Tensor,
+    /// What happens to its inputs.
+    pub rounding: Option<InputRounding>,
+}
+
+/// Tensors by their names in the checkpoint.
+#[derive(Clone, Default)]
+pub struct Weights {
+    map: HashMap<String, Linear>,
+}
+
+impl Weights {
+    /// Puts a tensor in, or replaces it.
+    pub fn put(&mut self, name: &str, weight: Tensor, rounding: Option<InputRounding>) {
+        self.map.insert(name.to_owned(), Linear { weight, rounding });
+    }
+
+    /// Reads a tensor's rows as f32 in the given shape.
+    pub fn load(&mut self, name: &str, rows: &dyn Rows, shape: &[usize], rounding: Option<InputRounding>) -> Result<()> {
+        let values = read_all(rows)?;
+        let weight = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        self.put(name, weight, rounding);
+        Ok(())
+    }
+
+    /// The tensor of that name.
+    pub fn get(&self, name: &str) -> Result<&Tensor> {
+        self.find(name).map(|l| &l.weight)
+    }
+
+    /// The tensor of that name, where there is one.
+    pub fn maybe(&self, name: &str) -> Option<&Tensor> {
+        self.map.get(name).map(|l| &l.weight)
+    }
+
+    fn find(&self, name: &str) -> Result<&Linear> {
+        self.map
+            .get(name)
+            .ok_or_else(|| Error::internal(format!("tensor {name} is not loaded")))
+    }
+
+    /// Applies the linear layer whose weight is `name`, with its bias if there is one.
+    pub fn linear(&self, ops: Ops, name: &str, x: &Tensor) -> Result<Tensor> {
+        let layer = self.find(name)?;
+        let bias = name
+            .strip_suffix("weight")
+            .and_then(|module| self.maybe(&format!("{module}bias")));
+        let Some(rounding) = &layer.rounding else {
+            return ops.linear(x, &layer.weight, bias);
+        };
+        let mut rounded = with_values(x, <[f32]>::to_vec)?;
+        rounding(&mut rounded, x.dim(1)?);
+        let rounded = Tensor::from_vec(rounded, x.dims(), &Device::Cpu)?;
+        ops.linear(&rounded, &layer.weight, bias)
+    }
+}
+
+/// All rows as f32, read in parallel.
+pub(crate) fn read_all(rows: &dyn Rows) -> Result<Vec<f32>> {
+    let cols = rows.cols().max(1);
+    let mut values = vec![0.0; rows.rows() * cols];
+    let step = chunk_rows(cols);
+    values
+        .par_chunks_mut(step * cols)
+        .enumerate()
+        .try_for_each(|(i, out)| rows.read(i * step, out))?;
+    Ok(values)
+}
