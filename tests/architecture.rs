@@ -58,12 +58,14 @@ const SERVER_TESTS: Edges = &[("worker", &["blobs", "store"])];
 const ENGINE: Edges = &[
     ("catalog", &["formats", "presets", "techniques"]),
     ("checkpoint", &["error", "formats", "models", "tensor"]),
+    ("dataset", &["checkpoint", "error", "formats", "tensor"]),
     ("digest", &[]),
     ("error", &[]),
     (
         "execute",
         &[
             "checkpoint",
+            "dataset",
             "digest",
             "error",
             "formats",
@@ -94,6 +96,7 @@ const ENGINE: Edges = &[
         "plan",
         &[
             "checkpoint",
+            "dataset",
             "formats",
             "models",
             "recipe",
@@ -103,7 +106,7 @@ const ENGINE: Edges = &[
         ],
     ),
     ("presets", &["recipe"]),
-    ("recipe", &["digest", "presets"]),
+    ("recipe", &["dataset", "digest", "presets"]),
     (
         "report",
         &[

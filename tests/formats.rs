@@ -18,7 +18,7 @@ use modelpress_engine::formats::{Request, WRITERS, container::Layout, writer};
 use modelpress_engine::observe::{Level, Silent};
 use modelpress_engine::tensor::GgmlType;
 use modelpress_engine::{
-    Artifact, Checkpoint, Observer, Plan, Recipe, SourceFile, Usage, execute, inspect, plan,
+    Artifact, Checkpoint, Datasets, Observer, Plan, Recipe, SourceFile, Usage, execute, inspect, plan,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -129,8 +129,8 @@ fn every_writer_reads_back_what_it_laid_out_and_notices_what_it_did_not() {
         );
         let (model, recipe) = work(format.name(), source.path());
         let recipe = Recipe::from_value(&recipe).expect("a recipe");
-        let plan = plan(&recipe, &model).expect("plans");
-        let outcome = execute(&plan, &model, out.path(), &Silent).expect("executes");
+        let plan = plan(&recipe, &model, &Datasets::new()).expect("plans");
+        let outcome = execute(&plan, &model, &Datasets::new(), out.path(), &Silent).expect("executes");
         let (layout, artifact) = (layout(&plan, &model), &outcome.artifacts[0]);
         assert_eq!(artifact.format, format.name());
         let entries: Vec<String> = layout.entries().map(|entry| entry.name.clone()).collect();
@@ -176,7 +176,7 @@ fn a_name_that_would_be_there_twice_is_refused() {
         };
         let recipe = json!({"preset": preset, "options": options});
         let recipe = Recipe::from_value(&recipe).expect("a recipe");
-        let refused = plan(&recipe, &opened(folder.path())).expect_err("refused");
+        let refused = plan(&recipe, &opened(folder.path()), &Datasets::new()).expect_err("refused");
         assert_eq!(
             (refused[0].pointer.as_str(), refused[0].code),
             ("/formats/0", "name_clash")
@@ -229,9 +229,9 @@ fn a_job_that_fails_says_why() {
     let model = hugging_face(source.path());
     let recipe = json!({"preset": "W8A16", "formats": ["safetensors"]});
     let recipe = Recipe::from_value(&recipe).expect("a recipe");
-    let plan = plan(&recipe, &model).expect("plans");
+    let plan = plan(&recipe, &model, &Datasets::new()).expect("plans");
     let code = |model: &Checkpoint, observer: &dyn Observer| {
-        execute(&plan, model, out.path(), observer)
+        execute(&plan, model, &Datasets::new(), out.path(), observer)
             .expect_err("fails")
             .code
     };

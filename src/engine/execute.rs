@@ -5,6 +5,7 @@
 //! Invariant: one tensor is in memory at a time, plus the encoded previous one that is being written.
 
 use crate::checkpoint::{Checkpoint, SourceFile};
+use crate::dataset::Datasets;
 use crate::digest;
 use crate::error::{Error, Result};
 use crate::formats::container::{Layout, Sink, Written, reread};
@@ -48,6 +49,8 @@ pub struct Outcome {
     pub artifacts: Vec<Artifact>,
     /// What it cost and what it changed.
     pub report: Report,
+    /// Which quality gate was missed, in one sentence; none if there was none or all were kept.
+    pub gate: Option<String>,
 }
 
 struct Target<'a> {
@@ -73,7 +76,14 @@ impl Target<'_> {
 type Encoded = (usize, usize, Vec<Vec<u8>>);
 
 /// Runs a plan. Files go to `out/<format>/`; nothing outside `out` is touched.
-pub fn execute(plan: &Plan, model: &Checkpoint, out: &Path, observer: &dyn Observer) -> Result<Outcome> {
+pub fn execute(
+    plan: &Plan,
+    model: &Checkpoint,
+    datasets: &Datasets,
+    out: &Path,
+    observer: &dyn Observer,
+) -> Result<Outcome> {
+    check_datasets(plan, datasets)?;
     check_version(plan, model)?;
     let targets = layouts(plan, model)?;
     let total = plan.source_bytes + plan.disk_bytes;
@@ -104,7 +114,22 @@ pub fn execute(plan: &Plan, model: &Checkpoint, out: &Path, observer: &dyn Obser
             files,
         });
     }
-    Ok(Outcome { artifacts, report })
+    Ok(Outcome {
+        artifacts,
+        report,
+        gate: None,
+    })
+}
+
+fn check_datasets(plan: &Plan, datasets: &Datasets) -> Result<()> {
+    let mut names = plan.recipe.datasets().into_iter().map(|(name, _)| name);
+    match names.find(|name| datasets.get(name).is_none()) {
+        None => Ok(()),
+        Some(name) => Err(Error::bad_input(
+            "unknown_dataset",
+            format!("no dataset is called {name:?}"),
+        )),
+    }
 }
 
 fn check_version(plan: &Plan, model: &Checkpoint) -> Result<()> {

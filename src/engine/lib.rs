@@ -1,6 +1,6 @@
 //! The numbers of modelpress: open a model, plan a recipe on it, execute the plan, report what it cost.
 //!
-//! Owns: tensors, weight kinds, techniques, formats, recipes, plans, reports.
+//! Owns: tensors, weight kinds, techniques, formats, datasets, recipes, plans, reports.
 //! Must not know: HTTP, SQL, async, the clock, the network, the environment. Its only way out while it works
 //! is an [`Observer`].
 //! Invariant: the same model bytes, recipe, seed and engine version give the same output bytes, whatever the
@@ -8,6 +8,7 @@
 
 pub mod catalog;
 pub mod checkpoint;
+pub mod dataset;
 pub mod digest;
 pub mod error;
 pub mod execute;
@@ -25,6 +26,7 @@ pub mod tensor;
 pub mod weight;
 
 pub use checkpoint::{Checkpoint, ModelSummary, SourceFile, inspect};
+pub use dataset::{Dataset, DatasetSummary, Datasets};
 pub use error::{Class, Error};
 pub use execute::{Artifact, ArtifactFile, Outcome, execute};
 pub use observe::{Level, Observer, Usage};

@@ -154,6 +154,9 @@ pub fn find(name: &str) -> Option<Recipe> {
         preset: Some(preset.name.to_owned()),
         stages: vec![stage],
         formats: vec![format],
+        calibration: None,
+        evaluation: None,
+        gates: None,
         seed: 0,
     })
 }

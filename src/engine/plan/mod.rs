@@ -7,6 +7,7 @@ mod memory;
 mod targets;
 
 use crate::checkpoint::Checkpoint;
+use crate::dataset::Datasets;
 use crate::formats::{self, Request, container::Layout};
 use crate::models::{Facts, Role};
 use crate::recipe::{FormatSpec, Recipe, Refusal, StageSpec};
@@ -160,8 +161,9 @@ pub struct Context<'a> {
     pub facts: Facts,
 }
 
-/// Plans a recipe on a model.
-pub fn plan(recipe: &Recipe, model: &Checkpoint) -> Result<Plan, Vec<Refusal>> {
+/// Plans a recipe on a model, with the datasets that it names.
+pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<Plan, Vec<Refusal>> {
+    known_datasets(recipe, datasets)?;
     let mut tensors: Vec<TensorPlan> = model.tensors.iter().map(|t| untouched(model, t)).collect();
     let mut stages = Vec::new();
     for (index, spec) in recipe.stages.iter().enumerate() {
@@ -196,6 +198,25 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint) -> Result<Plan, Vec<Refusal>> {
         tensors,
         formats: planned,
     })
+}
+
+fn known_datasets(recipe: &Recipe, datasets: &Datasets) -> Result<(), Vec<Refusal>> {
+    let unknown = |(name, pointer): (&str, &'static str)| {
+        let detail = format!(
+            "no dataset is called {name:?}; there are {}",
+            datasets.names().join(", ")
+        );
+        datasets
+            .get(name)
+            .is_none()
+            .then(|| Refusal::new(pointer, "unknown_dataset", detail))
+    };
+    let refusals: Vec<Refusal> = recipe.datasets().into_iter().filter_map(unknown).collect();
+    if refusals.is_empty() {
+        Ok(())
+    } else {
+        Err(refusals)
+    }
 }
 
 fn untouched(model: &Checkpoint, tensor: &TensorInfo) -> TensorPlan {

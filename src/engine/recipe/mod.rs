@@ -1,10 +1,12 @@
-//! What the user asks for: stages, formats, seed.
+//! What the user asks for: stages, formats, data, seed.
 //!
 //! Owns: the parsed recipe, its canonical form and hash, refusals with JSON pointers.
 //! Must not know: models (that is the plan's business). Invariant: unknown fields are refused, never ignored.
 
+mod data;
 mod strict;
 
+pub use data::{CalibrationSpec, EvaluationSpec, GateSpec, Metric, schema as data_schema};
 pub use strict::strict;
 
 use crate::digest::sha256;
@@ -70,6 +72,15 @@ pub struct Recipe {
     pub stages: Vec<StageSpec>,
     /// Formats to write.
     pub formats: Vec<FormatSpec>,
+    /// Data for calibrated techniques.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub calibration: Option<CalibrationSpec>,
+    /// How the result is compared with the original.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub evaluation: Option<EvaluationSpec>,
+    /// Limits that the result must keep.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gates: Option<GateSpec>,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -108,9 +119,10 @@ impl Recipe {
     }
 
     fn from_object(map: &Map<String, Value>) -> Parsed<Self> {
-        let known = [
+        let mut known = vec![
             "version", "preset", "options", "targets", "ignore", "stages", "formats", "seed",
         ];
+        known.extend(data::FIELDS);
         unknown_fields(map, "", &known)?;
         let version = map.get("version").map_or(Some(1), Value::as_u64);
         if version != Some(1) {
@@ -145,6 +157,9 @@ impl Recipe {
                     preset: None,
                     stages: stages_of(stages)?,
                     formats: Vec::new(),
+                    calibration: None,
+                    evaluation: None,
+                    gates: None,
                     seed,
                 }
             }
@@ -157,6 +172,7 @@ impl Recipe {
             }
         };
         recipe.seed = seed;
+        (recipe.calibration, recipe.evaluation, recipe.gates) = data::parts_of(map)?;
         check_expressions(&recipe)?;
         if let Some(formats) = map.get("formats") {
             recipe.formats = formats_of(formats)?;
@@ -169,6 +185,19 @@ impl Recipe {
             );
         }
         Ok(recipe)
+    }
+
+    /// The datasets that it names, each with the JSON pointer to its name.
+    pub fn datasets(&self) -> Vec<(&str, &'static str)> {
+        let calibration = self
+            .calibration
+            .iter()
+            .map(|spec| (spec.dataset.as_str(), "/calibration/dataset"));
+        let evaluation = self
+            .evaluation
+            .iter()
+            .map(|spec| (spec.dataset.as_str(), "/evaluation/dataset"));
+        calibration.chain(evaluation).collect()
     }
 
     /// SHA-256 of the canonical JSON (sorted keys, presets spelled out), hex.

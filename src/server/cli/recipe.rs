@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use modelpress_engine::recipe::strict;
-use modelpress_engine::{Checkpoint, Error, Plan, Recipe, Refusal, SourceFile, inspect, plan};
+use modelpress_engine::{Checkpoint, Datasets, Error, Plan, Recipe, Refusal, SourceFile, inspect, plan};
 use serde_json::{Value, json};
 
 use super::{BAD_MODEL, Failure, REFUSED, USAGE};
@@ -35,7 +35,7 @@ pub(super) fn open_and_plan(model: &Path, asked: Asked<'_>) -> Result<(Checkpoin
     };
     let files = SourceFile::from_path(model).map_err(unreadable)?;
     let checkpoint = inspect(&files).map_err(unreadable)?;
-    let plan = plan(&recipe, &checkpoint).map_err(|refusals| asked.refused(&refusals))?;
+    let plan = plan(&recipe, &checkpoint, &Datasets::new()).map_err(|refusals| asked.refused(&refusals))?;
     Ok((checkpoint, plan))
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use modelpress_engine::{Checkpoint, Plan, Recipe, Refusal, SourceFile, inspect, plan};
+use modelpress_engine::{Checkpoint, Datasets, Plan, Recipe, Refusal, SourceFile, inspect, plan};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -82,7 +82,7 @@ pub async fn plan_recipe(
         let refused = |refusals: Vec<Refusal>| refused_recipe(&refusals, asked.place);
         let recipe = Recipe::from_value(&asked.value).map_err(refused)?;
         let checkpoint = inspect(&sources).map_err(|error| rejected_model(&error))?;
-        let plan = plan(&recipe, &checkpoint).map_err(refused)?;
+        let plan = plan(&recipe, &checkpoint, &Datasets::new()).map_err(refused)?;
         fits(&plan, memory_bytes).map_err(|refusal| refused(vec![refusal]))?;
         Ok(plan)
     })

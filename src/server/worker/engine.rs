@@ -7,7 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use modelpress_engine::{
-    Artifact, Class, Error, Level, Observer, Outcome, Plan, SourceFile, Usage, catalog, execute, inspect,
+    Artifact, Class, Datasets, Error, Level, Observer, Outcome, Plan, SourceFile, Usage, catalog, execute,
+    inspect,
 };
 use serde_json::Value;
 
@@ -84,7 +85,7 @@ impl Engine for Real {
             kind: FaultKind::Failed(Hope::None),
         })?;
         let model = inspect(&work.files)?;
-        let outcome = execute(&plan, &model, &work.out, watch)?;
+        let outcome = execute(&plan, &model, &Datasets::new(), &work.out, watch)?;
         made(outcome)
     }
 }
