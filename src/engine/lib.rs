@@ -6,6 +6,7 @@
 //! Invariant: the same model bytes, recipe, seed and engine version give the same output bytes, whatever the
 //! number of threads.
 
+pub mod calibrate;
 pub mod catalog;
 pub mod checkpoint;
 pub mod dataset;

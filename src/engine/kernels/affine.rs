@@ -83,10 +83,18 @@ impl Spec {
         }
     }
 
-    fn code(&self, value: f32, grid: Grid) -> f32 {
+    /// The code of a value.
+    #[inline(always)]
+    pub(super) fn code(&self, value: f32, grid: Grid) -> f32 {
         (value / grid.scale + f32::from(grid.zero))
             .round_ties_even()
             .clamp(0.0, self.top())
+    }
+
+    /// What a code stands for, rounded as the stored type does.
+    #[inline(always)]
+    pub(super) fn value(&self, code: f32, grid: Grid) -> f32 {
+        round_to(self.scale_dtype, (code - f32::from(grid.zero)) * grid.scale)
     }
 
     /// Error of a group under a grid.
@@ -101,16 +109,19 @@ impl Spec {
 
     #[inline(always)]
     fn sum_errors(&self, values: &[f32], grid: Grid, weight: impl Fn(f32) -> f32) -> f32 {
-        let (zero, scale, inverse, top) = (f32::from(grid.zero), grid.scale, 1.0 / grid.scale, self.top());
+        sum_over(values, |v| self.square_error(v, grid) * weight(v))
+    }
+
+    #[inline(always)]
+    fn square_error(&self, v: f32, grid: Grid) -> f32 {
         // Round half to even without a call: adding and taking away 1.5 · 2^23.
         const MAGIC: f32 = 12_582_912.0;
-        sum_over(values, |v| {
-            let q = v * inverse + zero;
-            let q = if q < top { q } else { top };
-            let q = ((if q > 0.0 { q } else { 0.0 }) + MAGIC) - MAGIC;
-            let e = (q - zero) * scale - v;
-            e * e * weight(v)
-        })
+        let (zero, scale, inverse, top) = (f32::from(grid.zero), grid.scale, 1.0 / grid.scale, self.top());
+        let q = v * inverse + zero;
+        let q = if q < top { q } else { top };
+        let q = ((if q > 0.0 { q } else { 0.0 }) + MAGIC) - MAGIC;
+        let e = (q - zero) * scale - v;
+        e * e
     }
 
     /// Grids to try for the extremes of a group; the second of a pair is the mirrored one.
@@ -128,16 +139,28 @@ impl Spec {
     /// The grid of a group.
     #[inline(always)]
     pub fn fit(&self, values: &[f32]) -> Grid {
+        self.search(values, |grid| self.error(values, grid))
+    }
+
+    /// The grid of a group whose elements matter by `weights`.
+    pub fn fit_weighted(&self, values: &[f32], weights: &[f32]) -> Grid {
+        let mut best = Grid { scale: 1.0, zero: 0 };
+        fit_weighted(self, values, weights, &mut best);
+        best
+    }
+
+    #[inline(always)]
+    fn search(&self, values: &[f32], error_of: impl Fn(Grid) -> f32) -> Grid {
         let (low, high) = extremes(values);
         let start = self.grid(low, high);
         if self.range == Range::MinMax || low == high {
             return start;
         }
-        let mut best = (self.error(values, start), start);
+        let mut best = (error_of(start), start);
         for part in PARTS {
             let (grid, mirrored) = self.candidates(low, high, part);
             for grid in [Some(grid), mirrored].into_iter().flatten() {
-                let error = self.error(values, grid);
+                let error = error_of(grid);
                 if error < best.0 {
                     best = (error, grid);
                 }
@@ -218,6 +241,23 @@ pub fn quantize(input: &dyn Rows, spec: &Spec) -> Result<Affine> {
         scales,
         zeros: grids.iter().map(|g| g.zero).collect(),
     })
+}
+
+wide! {
+    fn fit_weighted(spec: &Spec, values: &[f32], weights: &[f32], best: &mut Grid) {
+        let (blocks, rest) = values.as_chunks::<16>();
+        let (weights, more) = weights.as_chunks::<16>();
+        *best = spec.search(values, |grid| {
+            let mut sums = [0f32; 16];
+            for (values, weights) in blocks.iter().zip(weights) {
+                for i in 0..16 {
+                    sums[i] += spec.square_error(values[i], grid) * weights[i];
+                }
+            }
+            sums.iter().sum::<f32>()
+                + rest.iter().zip(more).map(|(v, w)| spec.square_error(*v, grid) * w).sum::<f32>()
+        });
+    }
 }
 
 wide! {

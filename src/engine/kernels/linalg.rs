@@ -1,50 +1,139 @@
-//! Matrix products and factorizations in f32, by faer.
+//! Matrix products in f32, by the gemm crate.
 //!
-//! Owns: how products are cut into tasks. Must not know: what the matrices mean.
+//! Owns: how products are cut into tasks, and the one call into gemm. Must not know: what the matrices mean.
 //! Invariant: tasks are cut by the shapes alone and each runs on one thread, so the bits do not depend on the number
 //! of threads. They may differ between CPUs with different vector units.
 
-use faer::linalg::matmul::matmul;
-use faer::linalg::matmul::triangular::{BlockStructure, matmul as triangular_matmul};
-use faer::{Accum, MatMut, MatRef, Par};
+use gemm::Parallelism;
 use rayon::prelude::*;
 
 /// Rows of the left matrix that one task multiplies.
 const TASK_ROWS: usize = 256;
 /// Side of the tiles of a Gram matrix.
-const TILE: usize = 384;
+const TILE: usize = 192;
+
+/// A matrix in a slice: element (i, j) lies at `i · row + j · col`.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The elements.
+    pub values: &'a [f32],
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Distance of rows.
+    pub row: usize,
+    /// Distance of columns.
+    pub col: usize,
+}
+
+impl<'a> View<'a> {
+    /// Rows of `cols` elements at a distance of `stride`.
+    pub fn rows(values: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        Self {
+            values,
+            rows,
+            cols,
+            row: stride,
+            col: 1,
+        }
+    }
+
+    /// The transposed matrix.
+    pub fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row: self.col,
+            col: self.row,
+            ..self
+        }
+    }
+
+    fn last(&self) -> usize {
+        last(self.rows, self.cols, self.row, self.col)
+    }
+}
+
+/// Index just past the last element of a matrix.
+fn last(rows: usize, cols: usize, row: usize, col: usize) -> usize {
+    if rows == 0 || cols == 0 {
+        return 0;
+    }
+    (rows - 1) * row + (cols - 1) * col + 1
+}
+
+/// What becomes of the old values of a product's destination.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Into {
+    /// They are overwritten.
+    Replace,
+    /// The product is added to them.
+    Add,
+}
+
+/// `out = (out +) factor · a · b` on the calling thread; rows of `out` lie `stride` apart.
+///
+/// # Panics
+/// Where the sides do not fit together or a slice is too short.
+pub fn product(out: &mut [f32], stride: usize, into: Into, a: View<'_>, b: View<'_>, factor: f32) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    assert!(b.rows == k && stride >= n, "sides of a product");
+    assert!(out.len() >= last(m, n, stride, 1) && a.values.len() >= a.last() && b.values.len() >= b.last());
+    if m == 0 || n == 0 {
+        return;
+    }
+    let keep = into == Into::Add;
+    #[expect(unsafe_code, reason = "gemm takes pointers and strides")]
+    // SAFETY: every element that the sides and strides reach lies within its slice: asserted above. `out` is borrowed
+    // mutably, so it overlaps with neither of the others, and rows of it do not overlap: `stride` is at least `n`.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            stride as isize,
+            keep,
+            a.values.as_ptr(),
+            a.col as isize,
+            a.row as isize,
+            b.values.as_ptr(),
+            b.col as isize,
+            b.row as isize,
+            if keep { 1.0 } else { 0.0 },
+            factor,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
 
 /// `out = x · wᵀ`; x `[m, k]`, w `[n, k]`, out `[m, n]`, row-major.
 pub fn matmul_nt(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
     let n = w.len() / k.max(1);
-    if n == 0 || k == 0 {
-        return;
-    }
-    let w = MatRef::from_row_major_slice(w, n, k);
-    out.par_chunks_mut(TASK_ROWS * n)
-        .zip(x.par_chunks(TASK_ROWS * k))
-        .for_each(|(out, x)| {
-            let m = x.len() / k;
-            let out = MatMut::from_row_major_slice_mut(out, m, n);
-            let x = MatRef::from_row_major_slice(x, m, k);
-            matmul(out, Accum::Replace, x, w.transpose(), 1.0, Par::Seq);
-        });
+    rows_times(x, View::rows(w, n, k, k).t(), out);
 }
 
 /// `out = a · b`; a `[m, k]`, b `[k, n]`, out `[m, n]`, row-major.
 pub fn matmul_nn(a: &[f32], b: &[f32], k: usize, out: &mut [f32]) {
     let n = b.len() / k.max(1);
+    rows_times(a, View::rows(b, k, n, n), out);
+}
+
+fn rows_times(a: &[f32], b: View<'_>, out: &mut [f32]) {
+    let (k, n) = (b.rows, b.cols);
     if n == 0 || k == 0 {
         return;
     }
-    let b = MatRef::from_row_major_slice(b, k, n);
     out.par_chunks_mut(TASK_ROWS * n)
         .zip(a.par_chunks(TASK_ROWS * k))
         .for_each(|(out, a)| {
-            let m = a.len() / k;
-            let out = MatMut::from_row_major_slice_mut(out, m, n);
-            let a = MatRef::from_row_major_slice(a, m, k);
-            matmul(out, Accum::Replace, a, b, 1.0, Par::Seq);
+            let a = View::rows(a, a.len() / k, k, k);
+            product(out, n, Into::Replace, a, b, 1.0);
         });
 }
 
@@ -61,7 +150,7 @@ struct Tile {
     col: usize,
     rows: usize,
     cols: usize,
-    /// Column-major, so that each tile is what faer likes to write.
+    /// Row-major.
     values: Vec<f32>,
 }
 
@@ -82,8 +171,6 @@ impl Gram {
                 });
             }
         }
-        // Full tiles first: the halves on the diagonal fill the gaps at the end.
-        tiles.sort_by_key(|t| (t.row == t.col, t.row, t.col));
         Self { k, tiles }
     }
 
@@ -96,18 +183,13 @@ impl Gram {
     /// Adds xᵀx; x is `[rows, k]`, row-major.
     pub fn add(&mut self, x: &[f32]) {
         let (k, m) = (self.k, x.len() / self.k.max(1));
-        let x = MatRef::from_row_major_slice(x, m, k);
+        if m == 0 {
+            return;
+        }
         self.tiles.par_iter_mut().for_each(|tile| {
-            let (rows, cols) = (tile.rows, tile.cols);
-            let out = MatMut::from_column_major_slice_mut(&mut tile.values, rows, cols);
-            let left = x.subcols(tile.row, rows).transpose();
-            let right = x.subcols(tile.col, cols);
-            if tile.row == tile.col {
-                let (half, whole) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
-                triangular_matmul(out, half, Accum::Add, left, whole, right, whole, 1.0, Par::Seq);
-            } else {
-                matmul(out, Accum::Add, left, right, 1.0, Par::Seq);
-            }
+            let left = View::rows(&x[tile.row..], m, tile.rows, k).t();
+            let right = View::rows(&x[tile.col..], m, tile.cols, k);
+            product(&mut tile.values, tile.cols, Into::Add, left, right, 1.0);
         });
     }
 
@@ -120,7 +202,7 @@ impl Gram {
                 for r in 0..tile.rows {
                     let (i, j) = (tile.row + r, tile.col + c);
                     if i >= j {
-                        let value = tile.values[c * tile.rows + r];
+                        let value = tile.values[r * tile.cols + c];
                         full[i * k + j] = value;
                         full[j * k + i] = value;
                     }
@@ -171,7 +253,7 @@ mod tests {
         gram.add(&x[4 * k..]);
         assert!(Gram::bytes(k) >= gram.tiles.iter().map(|t| 4 * t.values.len() as u64).sum());
         let full = gram.into_full();
-        for (i, j) in [(0, 0), (5, 390), (400, 3), (k - 1, k - 1), (390, 388)] {
+        for (i, j) in [(0, 0), (5, 200), (207, 3), (k - 1, k - 1), (200, 198)] {
             let sum: f32 = (0..9).map(|t| x[t * k + i] * x[t * k + j]).sum();
             assert!((full[i * k + j] - sum).abs() < 1e-3, "{i} {j}");
             assert_eq!(full[i * k + j], full[j * k + i]);

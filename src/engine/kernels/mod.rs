@@ -4,8 +4,10 @@
 //! Invariant: the same bits on every CPU and for any number of threads.
 
 pub mod affine;
+mod cholesky;
 pub mod float8;
 pub mod ggml;
+pub mod gptq;
 pub mod linalg;
 pub mod nf4;
 pub mod nn;

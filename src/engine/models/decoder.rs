@@ -7,7 +7,7 @@ use super::experts::Experts;
 use crate::error::{Error, Result};
 use crate::kernels::nn::attention::Heads;
 use crate::kernels::nn::elementwise::Activation;
-use crate::network::{Batch, Cut, HeadKind, Network, Rotary, Run, Sizes, State};
+use crate::network::{Cut, HeadKind, Network, Rotary, Run, Sizes, State};
 use candle_core::Tensor;
 
 /// The feed-forward part of a block.
@@ -86,12 +86,7 @@ impl Decoder {
         if !self.blocks[block].rotates {
             return Ok(x);
         }
-        let table = self.table(run.batch);
-        run.ops.rotate(&x, self.head_dim, run.batch, &table)
-    }
-
-    fn table(&self, batch: &Batch) -> crate::kernels::nn::rope::Table {
-        self.rotary.table(batch)
+        run.ops.rotate(&x, self.head_dim, &self.rotary.turns(run.batch))
     }
 
     fn attend(&self, block: usize, x: &Tensor, run: &Run<'_>) -> Result<Tensor> {

@@ -89,6 +89,7 @@ impl Llama {
             sizes: Sizes {
                 blocks: layers,
                 hidden,
+                widest: config.maybe(&["intermediate_size"])?.unwrap_or(hidden).max(heads * head_dim),
                 vocab: config.count(&["vocab_size"])?,
                 context: config.maybe(&["max_position_embeddings"])?,
             },

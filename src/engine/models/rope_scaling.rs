@@ -4,7 +4,7 @@
 //! Invariant: an unknown scaling is refused, never ignored.
 
 use crate::error::{Error, Result};
-use crate::network::Rotary;
+use crate::network::{Dynamic, Rotary};
 use serde_json::Value;
 use std::f64::consts::PI;
 
@@ -31,7 +31,6 @@ pub(super) fn rotary(config: &Value, head_dim: usize) -> Result<Rotary> {
     let (frequencies, scale) = match kind {
         "default" | "mrope" => (plain, 1.0),
         "linear" => (plain.iter().map(|f| f / factor).collect(), 1.0),
-        // Within the original context nothing is scaled, and calibration never goes beyond it.
         "dynamic" => (plain, 1.0),
         "llama3" => (llama3(&plain, factor, &number)?, 1.0),
         "yarn" => yarn(&plain, theta, rotated, factor, config, &number),
@@ -42,10 +41,13 @@ pub(super) fn rotary(config: &Value, head_dim: usize) -> Result<Rotary> {
             ));
         }
     };
-    Ok(Rotary {
-        frequencies,
-        factor: scale,
-    })
+    let context = number("original_max_position_embeddings").or_else(|| number("max_position_embeddings"));
+    let dynamic = (kind == "dynamic").then(|| Dynamic {
+        theta,
+        factor,
+        context: context.unwrap_or(2048.0) as usize,
+    });
+    Ok(Rotary::new(frequencies, scale, dynamic))
 }
 
 /// LLaMA 3.1: long wavelengths are stretched, short ones kept, a smooth ramp between.

@@ -5,14 +5,15 @@
 //! input, may replace its weight, and goes on without computing anything twice.
 
 mod ops;
+mod rotary;
 mod weights;
 
 pub use ops::Ops;
+pub use rotary::{Dynamic, Rotary, Turns};
 pub use weights::{InputRounding, Linear, Weights};
 pub(crate) use ops::with_values;
 
 use crate::error::Result;
-use crate::kernels::nn::rope;
 use candle_core::{Device, Tensor};
 
 /// Sequences that go through a network together, one after another in the rows of every tensor: no padding.
@@ -139,6 +140,8 @@ pub struct Sizes {
     pub blocks: usize,
     /// Elements of a hidden state.
     pub hidden: usize,
+    /// Most elements of a token in a layer between two hidden states.
+    pub widest: usize,
     /// Rows of the embedding table.
     pub vocab: usize,
     /// Longest sequence the model was made for, where it says so.
@@ -166,27 +169,6 @@ pub trait Network: Send + Sync {
     fn head_tensors(&self) -> Vec<String>;
     /// What comes out, one row for each token ([`HeadKind::NextToken`]) or sequence.
     fn head(&self, hidden: &Tensor, run: &Run<'_>) -> Result<Tensor>;
-}
-
-/// Positions a rotary table must hold for a batch.
-pub(crate) fn longest(batch: &Batch) -> usize {
-    batch.lengths.iter().copied().max().unwrap_or(0)
-}
-
-/// How a family rotates positions.
-#[derive(Clone, Debug)]
-pub struct Rotary {
-    /// Angle per position of each pair, as far as no position is beyond `limit`.
-    pub frequencies: Vec<f64>,
-    /// Factor of cosines and sines (YaRN), 1 otherwise.
-    pub factor: f64,
-}
-
-impl Rotary {
-    /// The table for a batch.
-    pub fn table(&self, batch: &Batch) -> rope::Table {
-        rope::Table::new(&self.frequencies, self.factor, longest(batch))
-    }
 }
 
 /// A tensor of the CPU's memory.

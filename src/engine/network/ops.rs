@@ -4,7 +4,7 @@
 //! Invariant: both forms compute the same function (tested); the composed one runs on every device and can be
 //! differentiated.
 
-use super::{Batch, tensor};
+use super::{Batch, Turns, tensor};
 use crate::error::{Error, Result};
 use crate::kernels::linalg;
 use crate::kernels::nn::attention::{Heads, attention};
@@ -93,19 +93,20 @@ impl Ops {
     }
 
     /// Rotary positions on `[tokens, heads · head_dim]`.
-    pub fn rotate(self, x: &Tensor, head_dim: usize, batch: &Batch, table: &rope::Table) -> Result<Tensor> {
+    pub fn rotate(self, x: &Tensor, head_dim: usize, turns: &Turns) -> Result<Tensor> {
         let (tokens, cols) = sides(x)?;
         let heads = cols / head_dim;
+        let table = &turns.table;
         if self == Self::Fused {
             return same_shape(x, |x, out| {
                 out.copy_from_slice(x);
-                rope::rotate(out, heads, head_dim, &batch.positions, table);
+                rope::rotate(out, heads, head_dim, &turns.rows, table);
                 Ok(())
             });
         }
         let half = table.half;
         let pick = |values: &[f32]| -> Result<Tensor> {
-            let rows = batch.positions.iter().flat_map(|p| {
+            let rows = turns.rows.iter().flat_map(|p| {
                 let at = *p as usize * half;
                 values[at..at + half].iter().copied()
             });
@@ -222,6 +223,7 @@ pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::Rotary;
 
     fn pattern(rows: usize, cols: usize, seed: usize) -> Tensor {
         let values = (0..rows * cols).map(|i| (((i + seed) * 7919 % 1009) as f32 - 500.0) / 250.0);
@@ -249,8 +251,8 @@ mod tests {
         for activation in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
             assert!(both(&|o| o.gated(&x, &y, activation)) < 1e-5, "{activation:?}");
         }
-        let table = rope::Table::new(&[1.0, 0.1, 0.01], 1.1, 21);
-        assert!(both(&|o| o.rotate(&x, 16, &batch, &table)) < 1e-5);
+        let turns = Rotary::new(vec![1.0, 0.1, 0.01], 1.1, None).turns(&batch);
+        assert!(both(&|o| o.rotate(&x, 16, &turns)) < 1e-5);
         for (causal, window) in [(true, None), (true, Some(4)), (false, None)] {
             let heads = Heads {
                 heads: 4,

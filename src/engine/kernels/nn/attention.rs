@@ -5,9 +5,8 @@
 //! depend on the number of threads.
 
 use super::elementwise::{exp, exp_sum, row_max};
+use crate::kernels::linalg::{Into, View, product};
 use crate::kernels::wide;
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 use std::cell::RefCell;
 
@@ -112,7 +111,7 @@ fn run(task: Task<'_>, q: &[f32], k: &[f32], v: &[f32], heads: &Heads, buffers: 
     buffers.scores.resize(QUERIES * KEYS, 0.0);
     for head in 0..heads.heads {
         let q = &q[(task.start + task.first) * cols + head * dim..];
-        let q = MatRef::from_row_major_slice_with_stride(q, rows, dim, cols);
+        let q = View::rows(q, rows, dim, cols);
         buffers.sums.clear();
         buffers.sums.resize(rows, 0.0);
         buffers.maxima.clear();
@@ -120,20 +119,17 @@ fn run(task: Task<'_>, q: &[f32], k: &[f32], v: &[f32], heads: &Heads, buffers: 
         for key in keys.clone().step_by(KEYS) {
             let n = KEYS.min(keys.end - key);
             let at = (task.start + key) * kv_cols + head / shared * dim;
-            let k = MatRef::from_row_major_slice_with_stride(&k[at..], n, dim, kv_cols);
-            let v = MatRef::from_row_major_slice_with_stride(&v[at..], n, dim, kv_cols);
+            let k = View::rows(&k[at..], n, dim, kv_cols);
+            let v = View::rows(&v[at..], n, dim, kv_cols);
             let scores = &mut buffers.scores[..rows * n];
-            let tile = MatMut::from_row_major_slice_mut(scores, rows, n);
-            matmul(tile, Accum::Replace, q, k.transpose(), heads.scale, Par::Seq);
+            product(scores, n, Into::Replace, q, k.t(), heads.scale);
             for (r, scores) in scores.chunks_mut(n).enumerate() {
                 heads.mask(task.first + r, key, scores);
                 let row = &mut task.out[r * cols + head * dim..][..dim];
                 fold(scores, &mut buffers.maxima[r], &mut buffers.sums[r], row);
             }
-            let p = MatRef::from_row_major_slice(&*scores, rows, n);
-            let out = &mut task.out[head * dim..];
-            let out = MatMut::from_row_major_slice_with_stride_mut(out, rows, dim, cols);
-            matmul(out, Accum::Add, p, v, 1.0, Par::Seq);
+            let p = View::rows(scores, rows, n, n);
+            product(&mut task.out[head * dim..], cols, Into::Add, p, v, 1.0);
         }
         for (r, sum) in buffers.sums.iter().enumerate() {
             scale_row(&mut task.out[r * cols + head * dim..][..dim], 1.0 / sum);

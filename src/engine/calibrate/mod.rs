@@ -1,0 +1,16 @@
+//! Running a model over data, block by block.
+//!
+//! Owns: token sequences, the walk through the blocks, what waits between them. Must not know: techniques, formats.
+//! Invariant: one block's weights are in memory at a time; what waits between blocks stays within its budget and goes
+//! to scratch beyond it.
+
+mod chat;
+mod sequences;
+mod stash;
+mod tokens;
+mod walk;
+
+pub use sequences::{Choice, Sequences, sequences};
+pub use stash::Stash;
+pub use tokens::Tokens;
+pub use walk::{Here, Pace, Source, Visitor, Walk};

@@ -1,0 +1,308 @@
+//! The walk: all sequences through one block, then the next.
+//!
+//! Owns: the order of work, which weights are loaded when. Must not know: what visitors compute.
+//! Invariant: only one block's weights are loaded; a visitor sees every input of every linear exactly once, with all
+//! weights before it as they are at that moment.
+
+use super::Stash;
+use crate::error::{Error, Result};
+use crate::network::{Batch, Cut, Network, Ops, Route, Run, State, Weights};
+use candle_core::Tensor;
+
+/// Elements of the widest layer's output that a batch makes at a time.
+const BATCH_ELEMENTS: usize = 4 << 20;
+
+/// Where weights come from.
+pub trait Source {
+    /// Loads the tensor of that name.
+    fn load(&self, name: &str, weights: &mut Weights) -> Result<()>;
+}
+
+/// Who looks at the inputs of linear layers.
+pub trait Visitor {
+    /// True where it may replace weights at a cut: then every sequence waits there until it has.
+    fn replaces(&self) -> bool;
+    /// The inputs of a batch at a cut.
+    fn see(&mut self, at: usize, cut: &Cut, state: &State) -> Result<()>;
+    /// All batches were seen at this cut.
+    fn settle(&mut self, here: &mut Here<'_>) -> Result<()>;
+}
+
+/// A cut at which every sequence waits.
+pub struct Here<'a> {
+    /// The block.
+    pub block: usize,
+    /// The cut.
+    pub at: usize,
+    /// Its readers.
+    pub cut: &'a Cut,
+    /// The block's weights, which may be replaced.
+    pub weights: &'a mut Weights,
+    /// The network.
+    pub network: &'a dyn Network,
+    line: &'a Line,
+}
+
+impl Here<'_> {
+    /// Number of batches.
+    pub fn batches(&self) -> usize {
+        self.line.batches.len()
+    }
+
+    /// A batch and its state at this cut; only where the visitor replaces weights.
+    pub fn state(&self, batch: usize) -> Result<(&Batch, State)> {
+        Ok((&self.line.batches[batch], self.line.look(batch)?))
+    }
+}
+
+/// The sequences with their states.
+struct Line {
+    batches: Vec<Batch>,
+    stash: Stash,
+    waiting: Vec<Waiting>,
+}
+
+/// Slots of one batch's state.
+#[derive(Clone, Default)]
+struct Waiting {
+    hidden: usize,
+    inputs: Vec<usize>,
+    used: usize,
+    routes: Vec<Route>,
+}
+
+impl Line {
+    fn put(&mut self, batch: usize, state: State) -> Result<()> {
+        let waiting = &mut self.waiting[batch];
+        self.stash.put(waiting.hidden, &state.hidden)?;
+        while waiting.inputs.len() < state.inputs.len() {
+            waiting.inputs.push(self.stash.add());
+        }
+        waiting.used = state.inputs.len();
+        for (slot, input) in waiting.inputs.iter().zip(&state.inputs) {
+            self.stash.put(*slot, input)?;
+        }
+        waiting.routes = state.routes;
+        Ok(())
+    }
+
+    fn take(&mut self, batch: usize) -> Result<State> {
+        let waiting = &mut self.waiting[batch];
+        let hidden = self.stash.take(waiting.hidden)?;
+        let slots = &waiting.inputs[..waiting.used];
+        let inputs: Result<Vec<Tensor>> = slots.iter().map(|s| self.stash.take(*s)).collect();
+        waiting.used = 0;
+        Ok(State {
+            hidden,
+            inputs: inputs?,
+            routes: std::mem::take(&mut waiting.routes),
+        })
+    }
+
+    fn look(&self, batch: usize) -> Result<State> {
+        let waiting = &self.waiting[batch];
+        let slots = &waiting.inputs[..waiting.used];
+        let inputs: Result<Vec<Tensor>> = slots.iter().map(|s| self.stash.read(*s)).collect();
+        Ok(State {
+            hidden: self.stash.read(waiting.hidden)?,
+            inputs: inputs?,
+            routes: waiting.routes.clone(),
+        })
+    }
+}
+
+/// What a walk tells while it goes on, and whether it shall stop.
+pub trait Pace {
+    /// Part of the walk that is done, 0 to 1.
+    fn at(&self, part: f64);
+    /// True once the walk shall end.
+    fn should_stop(&self) -> bool;
+}
+
+/// A walk through a network.
+pub struct Walk<'a> {
+    network: &'a dyn Network,
+    source: &'a dyn Source,
+    pace: &'a dyn Pace,
+    all_experts: bool,
+    line: Line,
+}
+
+impl<'a> Walk<'a> {
+    /// Embeds the sequences.
+    pub fn start(
+        network: &'a dyn Network,
+        source: &'a dyn Source,
+        pace: &'a dyn Pace,
+        sequences: &[Vec<u32>],
+        stash: Stash,
+    ) -> Result<Self> {
+        let mut walk = Self {
+            network,
+            source,
+            pace,
+            all_experts: false,
+            line: Line {
+                batches: batches(sequences, widest(network)),
+                stash,
+                waiting: Vec::new(),
+            },
+        };
+        let weights = walk.load(&network.embed_tensors())?;
+        for index in 0..walk.line.batches.len() {
+            walk.check()?;
+            let hidden = network.embed(&walk.run(index, &weights))?;
+            let slot = walk.line.stash.add();
+            walk.line.waiting.push(Waiting {
+                hidden: slot,
+                ..Waiting::default()
+            });
+            walk.line.put(index, State::between(hidden))?;
+        }
+        Ok(walk)
+    }
+
+    /// Lets every token visit every expert.
+    pub fn with_all_experts(mut self, all: bool) -> Self {
+        self.all_experts = all;
+        self
+    }
+
+    /// Number of batches.
+    pub fn batches(&self) -> usize {
+        self.line.batches.len()
+    }
+
+    /// All sequences through one block.
+    pub fn block(&mut self, block: usize, visitor: &mut dyn Visitor) -> Result<()> {
+        let cuts = self.network.cuts(block);
+        let mut names = self.network.block_tensors(block);
+        names.extend(cuts.iter().flat_map(|c| c.readers.iter().map(|r| r.tensor.clone())));
+        let mut weights = self.load(&names)?;
+        let part = |at: usize, batch: usize, batches: usize| {
+            let within = (at as f64 + batch as f64 / batches.max(1) as f64) / (cuts.len() + 1) as f64;
+            (block as f64 + within) / self.network.sizes().blocks.max(1) as f64
+        };
+        let count = self.line.batches.len();
+        if !visitor.replaces() {
+            for index in 0..count {
+                self.check()?;
+                self.pace.at(part(0, index * (cuts.len() + 1), count));
+                let mut state = self.line.take(index)?;
+                for at in 0..=cuts.len() {
+                    state = self.network.advance(block, at, state, &self.run(index, &weights))?;
+                    if let Some(cut) = cuts.get(at) {
+                        visitor.see(at, cut, &state)?;
+                    }
+                }
+                self.line.put(index, state)?;
+            }
+            for (at, cut) in cuts.iter().enumerate() {
+                visitor.settle(&mut self.here(block, at, cut, &mut weights))?;
+            }
+            return Ok(());
+        }
+        for at in 0..=cuts.len() {
+            for index in 0..count {
+                self.check()?;
+                self.pace.at(part(at, index, count));
+                let state = self.line.take(index)?;
+                let state = self.network.advance(block, at, state, &self.run(index, &weights))?;
+                if let Some(cut) = cuts.get(at) {
+                    visitor.see(at, cut, &state)?;
+                }
+                self.line.put(index, state)?;
+            }
+            if let Some(cut) = cuts.get(at) {
+                self.check()?;
+                visitor.settle(&mut self.here(block, at, cut, &mut weights))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The hidden states after the last block and the head's weights, batch by batch.
+    pub fn end(self, mut f: impl FnMut(&Batch, &Tensor, &Weights) -> Result<()>) -> Result<()> {
+        let weights = self.load(&self.network.head_tensors())?;
+        for index in 0..self.line.batches.len() {
+            self.check()?;
+            let hidden = self.line.stash.read(self.line.waiting[index].hidden)?;
+            f(&self.line.batches[index], &hidden, &weights)?;
+        }
+        Ok(())
+    }
+
+    /// A batch's hidden states between two blocks.
+    pub fn hidden(&self, batch: usize) -> Result<(&Batch, Tensor)> {
+        let waiting = &self.line.waiting[batch];
+        Ok((&self.line.batches[batch], self.line.stash.read(waiting.hidden)?))
+    }
+
+    /// Puts hidden states back that [`Walk::hidden`] gave, in this or an earlier run.
+    pub fn restore(&mut self, batch: usize, hidden: Tensor) -> Result<()> {
+        self.line.take(batch)?;
+        self.line.put(batch, State::between(hidden))
+    }
+
+    fn here<'b>(&'b self, block: usize, at: usize, cut: &'b Cut, weights: &'b mut Weights) -> Here<'b> {
+        Here {
+            block,
+            at,
+            cut,
+            weights,
+            network: self.network,
+            line: &self.line,
+        }
+    }
+
+    fn run<'b>(&'b self, batch: usize, weights: &'b Weights) -> Run<'b> {
+        Run {
+            batch: &self.line.batches[batch],
+            weights,
+            ops: Ops::Fused,
+            all_experts: self.all_experts,
+        }
+    }
+
+    fn load(&self, names: &[String]) -> Result<Weights> {
+        let mut weights = Weights::default();
+        for name in names {
+            self.check()?;
+            self.source.load(name, &mut weights)?;
+        }
+        Ok(weights)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.pace.should_stop() {
+            return Err(Error::cancelled());
+        }
+        Ok(())
+    }
+}
+
+/// The widest layer, as far as the sizes tell.
+fn widest(network: &dyn Network) -> usize {
+    network.sizes().widest
+}
+
+/// Sequences in order, as many together as the widest layer allows.
+fn batches(sequences: &[Vec<u32>], widest: usize) -> Vec<Batch> {
+    let most = (BATCH_ELEMENTS / widest.max(1)).max(1);
+    let mut batches = Vec::new();
+    let mut group: Vec<&[u32]> = Vec::new();
+    let mut tokens = 0;
+    for sequence in sequences {
+        if !group.is_empty() && tokens + sequence.len() > most {
+            batches.push(Batch::new(&group));
+            group.clear();
+            tokens = 0;
+        }
+        group.push(sequence);
+        tokens += sequence.len();
+    }
+    if !group.is_empty() {
+        batches.push(Batch::new(&group));
+    }
+    batches
+}

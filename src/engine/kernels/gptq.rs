@@ -1,0 +1,391 @@
+//! Rounding with error compensation: GPTQ (Frantar et al. 2022), an optimal brain surgeon that quantizes.
+//!
+//! Owns: the solve for one matrix. Must not know: where its Hessian comes from.
+//! Invariant: rows are independent given the Hessian, so the bits do not depend on the number of threads.
+
+use super::affine::{Grid, Spec};
+use super::cholesky::inverse_factor;
+use super::linalg::{Into, View, product};
+use super::{check_finite, check_scales};
+use crate::error::{Error, Result};
+use crate::weight::{Affine, Granularity};
+use rayon::prelude::*;
+
+/// Most columns whose errors are carried on together.
+const BLOCK: usize = 128;
+/// Rows that one task solves.
+const ROWS: usize = 32;
+/// How often damping is raised before giving up.
+const ATTEMPTS: usize = 6;
+
+/// In which order columns are quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActOrder {
+    /// As they lie; a group's grid is chosen when it is reached, from weights that already carry errors.
+    None,
+    /// By falling diagonal of the Hessian; grids are chosen before, so the layout stays that of plain groups.
+    Static,
+}
+
+/// What the curvature of a layer's loss says, prepared for a solve; layers that read the same input share it.
+#[derive(Clone, Debug)]
+pub struct Curvature {
+    /// Inputs.
+    pub n: usize,
+    /// Diagonal of XᵀX, in the order of the checkpoint.
+    pub diagonal: Vec<f32>,
+    /// Order in which columns are quantized: position → column.
+    order: Vec<u32>,
+    /// U, UᵀU = (XᵀX + damping)⁻¹, in that order, row-major; none where it cannot be had.
+    factor: Option<Vec<f32>>,
+    /// Part of the mean diagonal that was added in the end.
+    pub damp_percent: f64,
+    /// Inputs that were zero throughout.
+    pub dead: usize,
+}
+
+impl Curvature {
+    /// Damps, orders and factorizes XᵀX of `[n, n]`.
+    pub fn new(gram: &[f32], n: usize, damp: f64, act_order: ActOrder, stop: &(dyn Fn() -> bool + Sync)) -> Result<Self> {
+        check_finite(gram, 0).map_err(|_nan| {
+            Error::numeric(
+                "non_finite_activations",
+                "the inputs of this layer hold NaN or infinities: the model overflows on the calibration data",
+            )
+        })?;
+        let diagonal: Vec<f32> = (0..n).map(|i| gram[i * n + i]).collect();
+        let mut order: Vec<u32> = (0..n as u32).collect();
+        if act_order == ActOrder::Static {
+            order.sort_by(|a, b| diagonal[*b as usize].total_cmp(&diagonal[*a as usize]).then(a.cmp(b)));
+        }
+        let dead = diagonal.iter().filter(|d| **d == 0.0).count();
+        let mean = diagonal.iter().map(|d| f64::from(*d)).sum::<f64>() / n.max(1) as f64;
+        let mut curvature = Self {
+            n,
+            diagonal,
+            order,
+            factor: None,
+            damp_percent: damp,
+            dead,
+        };
+        let mut h = vec![0.0f64; n * n];
+        for attempt in 0..ATTEMPTS {
+            curvature.damp_percent = damp * 10f64.powi(attempt as i32);
+            curvature.damped(gram, mean, &mut h);
+            let factor = inverse_factor(&h, n, stop);
+            if stop() {
+                return Err(Error::cancelled());
+            }
+            if let Some(factor) = factor {
+                let factor: Vec<f32> = factor.into_iter().map(|v| v as f32).collect();
+                if factor.iter().all(|v| v.is_finite()) {
+                    curvature.factor = Some(factor);
+                    break;
+                }
+            }
+        }
+        Ok(curvature)
+    }
+
+    /// False where even strong damping did not help: weights are then rounded to nearest.
+    pub fn is_usable(&self) -> bool {
+        self.factor.is_some()
+    }
+
+    fn damped(&self, gram: &[f32], mean: f64, h: &mut [f64]) {
+        let n = self.n;
+        let add = self.damp_percent * mean;
+        for (i, a) in self.order.iter().enumerate() {
+            for (j, b) in self.order.iter().enumerate() {
+                h[i * n + j] = f64::from(gram[*a as usize * n + *b as usize]);
+            }
+            // An input that never was anything else than 0 says nothing: its weight is rounded by itself.
+            if h[i * n + i] == 0.0 {
+                h[i * n + i] = if mean > 0.0 { mean } else { 1.0 };
+            }
+            h[i * n + i] += add;
+        }
+    }
+}
+
+/// The quantized matrix and what it costs.
+#[derive(Clone, Debug)]
+pub struct Solved {
+    /// The weight.
+    pub weight: Affine,
+    /// Σ (error / U_jj)² / 2 over all elements: the predicted loss.
+    pub loss: f64,
+}
+
+/// Quantizes `w` of `[rows, n]`, row-major; the values are used up.
+pub fn solve(mut w: Vec<f32>, curvature: &Curvature, act_order: ActOrder, spec: &Spec, stop: &(dyn Fn() -> bool + Sync)) -> Result<Solved> {
+    let n = curvature.n;
+    let rows = w.len() / n.max(1);
+    check_finite(&w, 0)?;
+    let (groups, _) = spec.granularity.groups(n);
+    if spec.granularity == Granularity::Tensor {
+        return Err(Error::internal("gptq was planned with one scale for a tensor"));
+    }
+    let mut codes = vec![0u8; w.len()];
+    let mut grids = vec![Grid { scale: 1.0, zero: 0 }; rows * groups];
+    let work = codes
+        .par_chunks_mut(ROWS * n)
+        .zip(grids.par_chunks_mut(ROWS * groups))
+        .zip(w.par_chunks_mut(ROWS * n));
+    let losses: Vec<f64> = work
+        .map(|((codes, grids), w)| {
+            if stop() {
+                return Err(Error::cancelled());
+            }
+            let mut task = Task {
+                curvature,
+                act_order,
+                spec,
+                codes,
+                grids,
+                w,
+            };
+            Ok(task.run())
+        })
+        .collect::<Result<_>>()?;
+    let scales: Vec<f32> = grids.iter().map(|g| g.scale).collect();
+    check_scales(&scales, spec.scale_dtype)?;
+    let weight = Affine {
+        rows,
+        cols: n,
+        n_bits: spec.n_bits,
+        symmetric: spec.symmetric,
+        granularity: spec.granularity,
+        scale_dtype: spec.scale_dtype,
+        codes,
+        scales,
+        zeros: grids.iter().map(|g| g.zero).collect(),
+    };
+    Ok(Solved {
+        weight,
+        loss: losses.iter().sum(),
+    })
+}
+
+/// Columns of a block: groups and blocks fit into each other, so that no group begins in the middle of a block and ends
+/// beyond it, where errors of the block have not arrived yet.
+fn block_of(size: usize) -> usize {
+    (1..=BLOCK)
+        .rev()
+        .find(|block| size.is_multiple_of(*block) || block.is_multiple_of(size))
+        .unwrap_or(1)
+}
+
+/// A few rows.
+struct Task<'a> {
+    curvature: &'a Curvature,
+    act_order: ActOrder,
+    spec: &'a Spec,
+    codes: &'a mut [u8],
+    grids: &'a mut [Grid],
+    w: &'a mut [f32],
+}
+
+impl Task<'_> {
+    fn run(&mut self) -> f64 {
+        let n = self.curvature.n;
+        let (groups, size) = self.spec.granularity.groups(n);
+        let early = self.act_order == ActOrder::Static || groups == 1 || self.curvature.factor.is_none();
+        if early {
+            for (row, grids) in self.w.chunks(n).zip(self.grids.chunks_mut(groups)) {
+                for (g, grid) in grids.iter_mut().enumerate() {
+                    let at = g * size..(g + 1) * size;
+                    *grid = self.spec.fit_weighted(&row[at.clone()], &self.curvature.diagonal[at]);
+                }
+            }
+        }
+        match &self.curvature.factor {
+            Some(factor) => self.compensate(factor, early),
+            None => self.round(),
+        }
+    }
+
+    /// Rounding to nearest, where there is nothing to compensate with.
+    fn round(&mut self) -> f64 {
+        let n = self.curvature.n;
+        let (groups, size) = self.spec.granularity.groups(n);
+        for (r, row) in self.w.chunks(n).enumerate() {
+            for (i, value) in row.iter().enumerate() {
+                let grid = self.grids[r * groups + i / size];
+                self.codes[r * n + i] = self.spec.code(*value, grid) as u8;
+            }
+        }
+        0.0
+    }
+
+    fn compensate(&mut self, factor: &[f32], early: bool) -> f64 {
+        let n = self.curvature.n;
+        let rows = self.w.len() / n;
+        let (groups, size) = self.spec.granularity.groups(n);
+        let order = &self.curvature.order;
+        let mut w: Vec<f32> = Vec::with_capacity(self.w.len());
+        for row in self.w.chunks(n) {
+            w.extend(order.iter().map(|c| row[*c as usize]));
+        }
+        let block = block_of(size);
+        let mut errors = vec![0f32; rows * block];
+        let mut loss = 0f64;
+        for start in (0..n).step_by(block) {
+            let end = (start + block).min(n);
+            for r in 0..rows {
+                let row = &mut w[r * n..(r + 1) * n];
+                let errors = &mut errors[r * block..][..end - start];
+                for j in start..end {
+                    let column = order[j] as usize;
+                    let at = r * groups + column / size;
+                    if !early && j % size == 0 {
+                        let until = (j + size).min(n);
+                        self.grids[at] = self.spec.fit_weighted(&row[j..until], &self.curvature.diagonal[j..until]);
+                    }
+                    let grid = self.grids[at];
+                    let code = self.spec.code(row[j], grid);
+                    self.codes[r * n + column] = code as u8;
+                    let value = self.spec.value(code, grid);
+                    let u = &factor[j * n..(j + 1) * n];
+                    let error = (row[j] - value) / u[j];
+                    loss += f64::from(error) * f64::from(error) / 2.0;
+                    errors[j - start] = error;
+                    for (w, u) in row[j + 1..end].iter_mut().zip(&u[j + 1..end]) {
+                        *w -= error * u;
+                    }
+                }
+            }
+            if end < n {
+                let errors = View::rows(&errors, rows, end - start, block);
+                let u = View::rows(&factor[start * n + end..], end - start, n - end, n);
+                product(&mut w[end..], n, Into::Add, errors, u, -1.0);
+            }
+        }
+        loss
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::affine::{self, Range};
+    use crate::tensor::{DType, MemoryRows, Rows};
+
+    const ROWS: usize = 40;
+    const COLS: usize = 256;
+
+    fn noise(n: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+        };
+        (0..n).map(|_| (0..6).map(|_| next()).sum()).collect()
+    }
+
+    /// Inputs whose columns are correlated and of different sizes.
+    fn inputs(rows: usize) -> Vec<f32> {
+        let base = noise(rows * COLS, 7);
+        let mut x = vec![0.0; rows * COLS];
+        for r in 0..rows {
+            for c in 0..COLS {
+                let before = if c > 0 { x[r * COLS + c - 1] } else { 0.0 };
+                x[r * COLS + c] = 0.8 * before + base[r * COLS + c] * (1.0 + (c % 7) as f32);
+            }
+        }
+        x
+    }
+
+    fn gram(x: &[f32]) -> Vec<f32> {
+        let mut gram = crate::kernels::linalg::Gram::new(COLS);
+        gram.add(x);
+        gram.into_full()
+    }
+
+    fn spec(size: usize) -> Spec {
+        Spec {
+            n_bits: 4,
+            symmetric: true,
+            granularity: Granularity::Group(size),
+            scale_dtype: DType::F32,
+            range: Range::Mse,
+            signed_scales: false,
+        }
+    }
+
+    /// Σ (x · (w − ŵ))² over all inputs.
+    fn output_error(x: &[f32], w: &[f32], weight: &Affine) -> f64 {
+        let mut back = vec![0.0; w.len()];
+        weight.read(0, &mut back).unwrap();
+        let gap: Vec<f32> = w.iter().zip(&back).map(|(a, b)| a - b).collect();
+        let mut out = vec![0.0; x.len() / COLS * ROWS];
+        crate::kernels::linalg::matmul_nt(x, &gap, COLS, &mut out);
+        out.iter().map(|v| f64::from(*v).powi(2)).sum()
+    }
+
+    #[test]
+    fn compensation_halves_the_error_of_the_output() {
+        let (x, w) = (inputs(2000), noise(ROWS * COLS, 3));
+        let gram = gram(&x);
+        let rows = MemoryRows { values: &w, cols: COLS };
+        let nearest = output_error(&x, &w, &affine::quantize(&rows, &spec(64)).unwrap());
+        for act_order in [ActOrder::None, ActOrder::Static] {
+            let curvature = Curvature::new(&gram, COLS, 0.01, act_order, &|| false).unwrap();
+            let solved = solve(w.clone(), &curvature, act_order, &spec(64), &|| false).unwrap();
+            let error = output_error(&x, &w, &solved.weight);
+            assert!(error < 0.5 * nearest, "{act_order:?}: {error} {nearest}");
+        }
+    }
+
+    #[test]
+    fn without_correlation_it_is_rounding_to_nearest() {
+        let w = noise(ROWS * COLS, 3);
+        let mut gram = vec![0.0; COLS * COLS];
+        for i in 0..COLS {
+            gram[i * COLS + i] = 1.0;
+        }
+        let rows = MemoryRows { values: &w, cols: COLS };
+        let nearest = affine::quantize(&rows, &spec(64)).unwrap();
+        for act_order in [ActOrder::None, ActOrder::Static] {
+            let curvature = Curvature::new(&gram, COLS, 0.01, act_order, &|| false).unwrap();
+            let solved = solve(w.clone(), &curvature, act_order, &spec(64), &|| false).unwrap();
+            assert_eq!(solved.weight.codes, nearest.codes);
+        }
+    }
+
+    #[test]
+    fn inputs_that_never_come_and_hopeless_ones_are_rounded_to_nearest() {
+        let mut x = inputs(50);
+        for row in x.chunks_mut(COLS) {
+            row[5] = 0.0;
+        }
+        let w = noise(ROWS * COLS, 3);
+        let curvature = Curvature::new(&gram(&x), COLS, 0.01, ActOrder::Static, &|| false).unwrap();
+        assert_eq!((curvature.dead, curvature.is_usable()), (1, true));
+        let solved = solve(w.clone(), &curvature, ActOrder::Static, &spec(64), &|| false).unwrap();
+        let at = spec(64).code(w[5], Grid { scale: solved.weight.scales[0], zero: solved.weight.zeros[0] });
+        assert_eq!(solved.weight.codes[5], at as u8);
+        let silent = Curvature::new(&vec![0.0; COLS * COLS], COLS, 0.01, ActOrder::None, &|| false).unwrap();
+        assert_eq!(silent.dead, COLS);
+        solve(w, &silent, ActOrder::None, &spec(64), &|| false).unwrap();
+    }
+
+    #[test]
+    fn activations_that_overflowed_are_named() {
+        let error = Curvature::new(&[f32::NAN], 1, 0.01, ActOrder::None, &|| false).unwrap_err();
+        assert_eq!(error.code, "non_finite_activations");
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let (gram, w) = (gram(&inputs(300)), noise(ROWS * COLS, 9));
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let curvature = Curvature::new(&gram, COLS, 0.01, ActOrder::Static, &|| false).unwrap();
+                solve(w.clone(), &curvature, ActOrder::Static, &spec(32), &|| false).unwrap()
+            })
+        };
+        assert_eq!(run(1).weight.codes, run(3).weight.codes);
+    }
+}
