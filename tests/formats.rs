@@ -18,7 +18,7 @@ use modelpress_engine::formats::{Request, WRITERS, container::Layout, writer};
 use modelpress_engine::observe::{Level, Silent};
 use modelpress_engine::tensor::GgmlType;
 use modelpress_engine::{
-    Artifact, Checkpoint, Datasets, Observer, Plan, Recipe, SourceFile, Usage, execute, inspect, plan,
+    Artifact, Checkpoint, Datasets, Folders, Observer, Plan, Recipe, SourceFile, Usage, execute, inspect, plan,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -120,6 +120,11 @@ fn replace_first(path: &Path, from: &str, to: &str) {
     fs::write(path, bytes).expect("writes");
 }
 
+/// Nothing here needs scratch space of its own.
+fn folders(out: &Path) -> Folders<'_> {
+    Folders { out, scratch: out }
+}
+
 #[test]
 fn every_writer_reads_back_what_it_laid_out_and_notices_what_it_did_not() {
     for format in WRITERS {
@@ -130,7 +135,7 @@ fn every_writer_reads_back_what_it_laid_out_and_notices_what_it_did_not() {
         let (model, recipe) = work(format.name(), source.path());
         let recipe = Recipe::from_value(&recipe).expect("a recipe");
         let plan = plan(&recipe, &model, &Datasets::new()).expect("plans");
-        let outcome = execute(&plan, &model, &Datasets::new(), out.path(), &Silent).expect("executes");
+        let outcome = execute(&plan, &model, &Datasets::new(), &folders(out.path()), &Silent).expect("executes");
         let (layout, artifact) = (layout(&plan, &model), &outcome.artifacts[0]);
         assert_eq!(artifact.format, format.name());
         let entries: Vec<String> = layout.entries().map(|entry| entry.name.clone()).collect();
@@ -231,7 +236,7 @@ fn a_job_that_fails_says_why() {
     let recipe = Recipe::from_value(&recipe).expect("a recipe");
     let plan = plan(&recipe, &model, &Datasets::new()).expect("plans");
     let code = |model: &Checkpoint, observer: &dyn Observer| {
-        execute(&plan, model, &Datasets::new(), out.path(), observer)
+        execute(&plan, model, &Datasets::new(), &folders(out.path()), observer)
             .expect_err("fails")
             .code
     };

@@ -13,4 +13,4 @@ mod walk;
 pub use sequences::{Choice, Sequences, sequences};
 pub use stash::Stash;
 pub use tokens::Tokens;
-pub use walk::{Here, Pace, Source, Visitor, Walk};
+pub use walk::{Here, Pace, Source, Visitor, Walk, batch_tokens};

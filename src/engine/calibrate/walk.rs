@@ -143,7 +143,7 @@ impl<'a> Walk<'a> {
             pace,
             all_experts: false,
             line: Line {
-                batches: batches(sequences, widest(network)),
+                batches: batches(sequences, network.sizes().widest),
                 stash,
                 waiting: Vec::new(),
             },
@@ -221,15 +221,14 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The hidden states after the last block and the head's weights, batch by batch.
-    pub fn end(self, mut f: impl FnMut(&Batch, &Tensor, &Weights) -> Result<()>) -> Result<()> {
-        let weights = self.load(&self.network.head_tensors())?;
-        for index in 0..self.line.batches.len() {
-            self.check()?;
-            let hidden = self.line.stash.read(self.line.waiting[index].hidden)?;
-            f(&self.line.batches[index], &hidden, &weights)?;
-        }
-        Ok(())
+    /// The batches, and a stash that holds the hidden states of batch b in slot b: those slots were made first.
+    pub fn into_hidden(self) -> Result<(Vec<Batch>, Stash)> {
+        Ok((self.line.batches, self.line.stash))
+    }
+
+    /// Number of blocks.
+    pub fn blocks(&self) -> usize {
+        self.network.sizes().blocks
     }
 
     /// A batch's hidden states between two blocks.
@@ -281,14 +280,14 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The widest layer, as far as the sizes tell.
-fn widest(network: &dyn Network) -> usize {
-    network.sizes().widest
+/// Tokens of a batch at most, where the longest sequence has `longest`.
+pub fn batch_tokens(widest: usize, longest: usize) -> usize {
+    (BATCH_ELEMENTS / widest.max(1)).max(longest).max(1)
 }
 
 /// Sequences in order, as many together as the widest layer allows.
 fn batches(sequences: &[Vec<u32>], widest: usize) -> Vec<Batch> {
-    let most = (BATCH_ELEMENTS / widest.max(1)).max(1);
+    let most = batch_tokens(widest, 1);
     let mut batches = Vec::new();
     let mut group: Vec<&[u32]> = Vec::new();
     let mut tokens = 0;

@@ -116,9 +116,17 @@ impl Dataset {
         Self::begin(format, bytes, parts)
     }
 
-    /// The calibration text that comes with this version.
+    /// The calibration text that comes with this version: its first two thirds.
     pub fn builtin() -> Self {
-        let text = include_str!("builtin.txt");
+        Self::embedded(parted().0)
+    }
+
+    /// The last third of that text, to measure with.
+    pub fn held_out() -> Self {
+        Self::embedded(parted().1)
+    }
+
+    fn embedded(text: &'static str) -> Self {
         Self {
             format: DatasetFormat::Txt,
             content: ContentKind::Text,
@@ -180,6 +188,14 @@ impl Dataset {
         }
         Ok(summary)
     }
+}
+
+/// The text that comes with us, cut at the end of a paragraph behind two thirds.
+fn parted() -> (&'static str, &'static str) {
+    let text = include_str!("builtin.txt");
+    let from = text.ceil_char_boundary(text.len() / 3 * 2);
+    let cut = text[from..].find("\n\n").map_or(text.len(), |at| from + at + 2);
+    text.split_at(cut)
 }
 
 impl Part {

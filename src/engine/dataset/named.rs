@@ -13,6 +13,7 @@ pub const BUILTIN: &str = "builtin";
 #[derive(Debug)]
 pub struct Datasets {
     builtin: Dataset,
+    held_out: Dataset,
     named: BTreeMap<String, Dataset>,
 }
 
@@ -20,6 +21,7 @@ impl Default for Datasets {
     fn default() -> Self {
         Self {
             builtin: Dataset::builtin(),
+            held_out: Dataset::held_out(),
             named: BTreeMap::new(),
         }
     }
@@ -40,6 +42,15 @@ impl Datasets {
     pub fn get(&self, name: &str) -> Option<&Dataset> {
         if name == BUILTIN {
             Some(&self.builtin)
+        } else {
+            self.named.get(name)
+        }
+    }
+
+    /// The dataset of that name for measuring: the last third of `builtin`, which [`Datasets::get`] leaves out.
+    pub fn held_out(&self, name: &str) -> Option<&Dataset> {
+        if name == BUILTIN {
+            Some(&self.held_out)
         } else {
             self.named.get(name)
         }

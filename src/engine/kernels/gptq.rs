@@ -32,8 +32,8 @@ pub enum ActOrder {
 pub struct Curvature {
     /// Inputs.
     pub n: usize,
-    /// Diagonal of XᵀX, in the order of the checkpoint.
-    pub diagonal: Vec<f32>,
+    /// How much each column counts when a group's grid is chosen, in the order of the checkpoint.
+    importance: Vec<f32>,
     /// Order in which columns are quantized: position → column.
     order: Vec<u32>,
     /// U, UᵀU = (XᵀX + damping)⁻¹, in that order, row-major; none where it cannot be had.
@@ -45,8 +45,15 @@ pub struct Curvature {
 }
 
 impl Curvature {
-    /// Damps, orders and factorizes XᵀX of `[n, n]`.
-    pub fn new(gram: &[f32], n: usize, damp: f64, act_order: ActOrder, stop: &(dyn Fn() -> bool + Sync)) -> Result<Self> {
+    /// Damps, orders and factorizes XᵀX of `[n, n]`; with `by_hessian`, its diagonal also weighs the search for grids.
+    pub fn new(
+        gram: &[f32],
+        n: usize,
+        damp: f64,
+        act_order: ActOrder,
+        by_hessian: bool,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Self> {
         check_finite(gram, 0).map_err(|_nan| {
             Error::numeric(
                 "non_finite_activations",
@@ -62,7 +69,7 @@ impl Curvature {
         let mean = diagonal.iter().map(|d| f64::from(*d)).sum::<f64>() / n.max(1) as f64;
         let mut curvature = Self {
             n,
-            diagonal,
+            importance: if by_hessian { diagonal } else { vec![1.0; n] },
             order,
             factor: None,
             damp_percent: damp,
@@ -195,7 +202,7 @@ impl Task<'_> {
             for (row, grids) in self.w.chunks(n).zip(self.grids.chunks_mut(groups)) {
                 for (g, grid) in grids.iter_mut().enumerate() {
                     let at = g * size..(g + 1) * size;
-                    *grid = self.spec.fit_weighted(&row[at.clone()], &self.curvature.diagonal[at]);
+                    *grid = self.spec.fit_weighted(&row[at.clone()], &self.curvature.importance[at]);
                 }
             }
         }
@@ -240,7 +247,7 @@ impl Task<'_> {
                     let at = r * groups + column / size;
                     if !early && j % size == 0 {
                         let until = (j + size).min(n);
-                        self.grids[at] = self.spec.fit_weighted(&row[j..until], &self.curvature.diagonal[j..until]);
+                        self.grids[at] = self.spec.fit_weighted(&row[j..until], &self.curvature.importance[j..until]);
                     }
                     let grid = self.grids[at];
                     let code = self.spec.code(row[j], grid);
@@ -330,7 +337,7 @@ mod tests {
         let rows = MemoryRows { values: &w, cols: COLS };
         let nearest = output_error(&x, &w, &affine::quantize(&rows, &spec(64)).unwrap());
         for act_order in [ActOrder::None, ActOrder::Static] {
-            let curvature = Curvature::new(&gram, COLS, 0.01, act_order, &|| false).unwrap();
+            let curvature = Curvature::new(&gram, COLS, 0.01, act_order, true, &|| false).unwrap();
             let solved = solve(w.clone(), &curvature, act_order, &spec(64), &|| false).unwrap();
             let error = output_error(&x, &w, &solved.weight);
             assert!(error < 0.5 * nearest, "{act_order:?}: {error} {nearest}");
@@ -347,7 +354,7 @@ mod tests {
         let rows = MemoryRows { values: &w, cols: COLS };
         let nearest = affine::quantize(&rows, &spec(64)).unwrap();
         for act_order in [ActOrder::None, ActOrder::Static] {
-            let curvature = Curvature::new(&gram, COLS, 0.01, act_order, &|| false).unwrap();
+            let curvature = Curvature::new(&gram, COLS, 0.01, act_order, true, &|| false).unwrap();
             let solved = solve(w.clone(), &curvature, act_order, &spec(64), &|| false).unwrap();
             assert_eq!(solved.weight.codes, nearest.codes);
         }
@@ -360,19 +367,19 @@ mod tests {
             row[5] = 0.0;
         }
         let w = noise(ROWS * COLS, 3);
-        let curvature = Curvature::new(&gram(&x), COLS, 0.01, ActOrder::Static, &|| false).unwrap();
+        let curvature = Curvature::new(&gram(&x), COLS, 0.01, ActOrder::Static, true, &|| false).unwrap();
         assert_eq!((curvature.dead, curvature.is_usable()), (1, true));
         let solved = solve(w.clone(), &curvature, ActOrder::Static, &spec(64), &|| false).unwrap();
         let at = spec(64).code(w[5], Grid { scale: solved.weight.scales[0], zero: solved.weight.zeros[0] });
         assert_eq!(solved.weight.codes[5], at as u8);
-        let silent = Curvature::new(&vec![0.0; COLS * COLS], COLS, 0.01, ActOrder::None, &|| false).unwrap();
+        let silent = Curvature::new(&vec![0.0; COLS * COLS], COLS, 0.01, ActOrder::None, true, &|| false).unwrap();
         assert_eq!(silent.dead, COLS);
         solve(w, &silent, ActOrder::None, &spec(64), &|| false).unwrap();
     }
 
     #[test]
     fn activations_that_overflowed_are_named() {
-        let error = Curvature::new(&[f32::NAN], 1, 0.01, ActOrder::None, &|| false).unwrap_err();
+        let error = Curvature::new(&[f32::NAN], 1, 0.01, ActOrder::None, true, &|| false).unwrap_err();
         assert_eq!(error.code, "non_finite_activations");
     }
 
@@ -382,7 +389,7 @@ mod tests {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                let curvature = Curvature::new(&gram, COLS, 0.01, ActOrder::Static, &|| false).unwrap();
+                let curvature = Curvature::new(&gram, COLS, 0.01, ActOrder::Static, true, &|| false).unwrap();
                 solve(w.clone(), &curvature, ActOrder::Static, &spec(32), &|| false).unwrap()
             })
         };

@@ -11,6 +11,7 @@ pub mod gptq;
 pub mod linalg;
 pub mod nf4;
 pub mod nn;
+pub mod tokens;
 mod wide;
 
 pub(crate) use wide::wide;

@@ -12,6 +12,7 @@ pub use ops::Ops;
 pub use rotary::{Dynamic, Rotary, Turns};
 pub use weights::{InputRounding, Linear, Weights};
 pub(crate) use ops::with_values;
+pub(crate) use weights::read_all;
 
 use crate::error::Result;
 use candle_core::{Device, Tensor};

@@ -44,6 +44,16 @@ impl Weights {
         Ok(())
     }
 
+    /// Replaces a weight; what happens to the layer's inputs stays as it is.
+    pub fn replace(&mut self, name: &str, weight: Tensor) -> Result<()> {
+        let layer = self
+            .map
+            .get_mut(name)
+            .ok_or_else(|| Error::internal(format!("tensor {name} is not loaded")))?;
+        layer.weight = weight;
+        Ok(())
+    }
+
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Result<&Tensor> {
         self.find(name).map(|l| &l.weight)

@@ -4,6 +4,10 @@
 //! Invariant: it is never less than what the process uses; a job is admitted by it.
 
 use super::TensorPlan;
+use super::data::DataPlan;
+use crate::calibrate::batch_tokens;
+use crate::evaluate::LOGIT_ROWS;
+use crate::network::Network;
 use crate::tensor::CHUNK_ELEMENTS;
 use crate::weight::Kind;
 
@@ -23,6 +27,38 @@ pub(super) fn peak(tensors: &[TensorPlan], encoded: &[Vec<u64>]) -> u64 {
         making(tensor) + most(at) + waiting
     };
     base(tensors) + tensors.iter().enumerate().map(of).max().unwrap_or(0)
+}
+
+/// Most that a walk over data holds: a block's weights as f32, and twice the largest tensor while it is read or was just
+/// replaced; what waits between steps; what one batch makes on its way.
+pub(super) fn walk(tensors: &[TensorPlan], network: &dyn Network, data: &DataPlan) -> u64 {
+    let bytes = |names: &[String]| -> u64 {
+        let of = |name: &String| tensors.iter().find(|t| &t.name == name).map_or(0, |t| 4 * t.elements() as u64);
+        names.iter().map(of).sum()
+    };
+    let block = |block: usize| {
+        let cuts = network.cuts(block);
+        let readers: Vec<String> = cuts.into_iter().flat_map(|c| c.readers).map(|r| r.tensor).collect();
+        bytes(&readers) + bytes(&network.block_tensors(block))
+    };
+    let blocks = (0..network.sizes().blocks).map(block).max().unwrap_or(0);
+    let ends = bytes(&network.embed_tensors()).max(bytes(&network.head_tensors()));
+    let largest = tensors.iter().map(|t| 4 * t.elements() as u64).max().unwrap_or(0);
+    base(tensors) + blocks.max(ends) + 2 * largest + data.activation_bytes + batch_bytes(network, data)
+}
+
+/// What one batch makes on its way through a cut: a handful of tensors of the widest layer.
+fn batch_bytes(network: &dyn Network, data: &DataPlan) -> u64 {
+    const ALIVE: u64 = 6;
+    let widest = network.sizes().widest.max(network.sizes().hidden) as u64;
+    ALIVE * 4 * batch_tokens(network.sizes().widest, data.longest) as u64 * widest
+}
+
+/// What comparing two models holds on top: the other one's head, its last hidden states, and logits of a few tokens.
+pub(super) fn comparison(tensors: &[TensorPlan], network: &dyn Network, data: &DataPlan) -> u64 {
+    let head = network.head_tensors();
+    let own: u64 = tensors.iter().filter(|t| head.contains(&t.name)).map(|t| 4 * t.elements() as u64).sum();
+    own + data.activation_bytes + 16 * network.sizes().vocab as u64 * LOGIT_ROWS as u64
 }
 
 fn base(tensors: &[TensorPlan]) -> u64 {

@@ -3,7 +3,10 @@
 //! Owns: [`Plan`], the only thing a worker needs beside the model's files. Must not know: clocks, threads.
 //! Invariant: what is planned is what is written, to the byte; everything that can be refused is refused here.
 
+mod data;
 mod memory;
+mod options;
+mod run;
 mod targets;
 
 use crate::checkpoint::Checkpoint;
@@ -11,12 +14,17 @@ use crate::dataset::Datasets;
 use crate::formats::{self, Request, container::Layout};
 use crate::models::{Facts, Role};
 use crate::recipe::{FormatSpec, Recipe, Refusal, StageSpec};
-use crate::techniques;
+use crate::techniques::{self, Work};
 use crate::tensor::{DType, TensorInfo};
 use crate::weight::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::HashSet;
 use targets::Matcher;
+
+pub use data::DataPlan;
+pub(crate) use options::check_options;
+pub(crate) use data::{Use, planned_sequences};
 
 /// One step of one tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +71,11 @@ impl TensorPlan {
     /// Product of the outer dimensions.
     pub fn rows(&self) -> usize {
         self.elements() / self.cols().max(1)
+    }
+
+    /// True where a stage changes it.
+    pub fn has_step(&self, stage: usize) -> bool {
+        self.steps.iter().any(|s| s.stage == stage)
     }
 
     /// False where nobody knows what the network does with it: tables of masks or positions, for example.
@@ -139,6 +152,12 @@ pub struct Plan {
     pub tensors: Vec<TensorPlan>,
     /// Every format.
     pub formats: Vec<FormatPlan>,
+    /// Data that the model is calibrated with.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub calibration: Option<DataPlan>,
+    /// Data that it is evaluated on, before and after.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub evaluation: Option<DataPlan>,
     /// Upper bound of the process's resident memory while it runs.
     pub peak_memory_bytes: u64,
     /// Disk taken by the outputs.
@@ -159,6 +178,8 @@ pub struct Context<'a> {
     pub targeted: &'a [bool],
     /// Layer and head counts.
     pub facts: Facts,
+    /// Linear layers that the network applies within its blocks; only for techniques that work block by block.
+    pub readers: HashSet<String>,
 }
 
 /// Plans a recipe on a model, with the datasets that it names.
@@ -169,6 +190,7 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<
     for (index, spec) in recipe.stages.iter().enumerate() {
         stages.push(plan_stage(index, spec, recipe, model, &mut tensors)?);
     }
+    let run = run::plan(recipe, model, datasets, &tensors)?;
     let mut refusals = Vec::new();
     let (mut planned, mut encoded) = (Vec::new(), Vec::new());
     for (index, spec) in recipe.formats.iter().enumerate() {
@@ -183,7 +205,7 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    let peak = memory::peak(&tensors, &encoded);
+    let peak = memory::peak(&tensors, &encoded).max(run.peak_bytes);
     Ok(Plan {
         version: 1,
         engine_version: crate::VERSION.to_owned(),
@@ -191,6 +213,8 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<
         recipe_hash: recipe.hash(),
         parameter_count: tensors.iter().map(|t| t.elements() as u64).sum(),
         source_bytes: tensors.iter().map(|t| t.source_bytes).sum(),
+        calibration: run.calibration,
+        evaluation: run.evaluation,
         peak_memory_bytes: peak,
         disk_bytes: planned.iter().map(|f| f.bytes).sum(),
         warnings: warnings(&tensors),
@@ -263,12 +287,17 @@ fn plan_stage(
         .iter()
         .map(|t| targets.matches(t) && !ignore.matches(t))
         .collect();
+    let readers = match technique.work() {
+        Work::Each(_) => HashSet::new(),
+        Work::Blocks(_) => run::readers(data::network(model, &format!("{pointer}/technique"))?.as_ref()),
+    };
     let context = Context {
         spec,
         pointer: pointer.clone(),
         tensors,
         targeted: &targeted,
         facts: model.facts(),
+        readers,
     };
     let outcome = technique.plan(&context)?;
     if outcome.kinds.is_empty() {
@@ -373,63 +402,6 @@ pub(crate) fn request<'a>(
         label,
         options: &spec.options,
         pointer,
-    }
-}
-
-/// Checks options against a schema of plain properties: names, types, enums, bounds.
-pub(crate) fn check_options(options: &Value, schema: &Value, pointer: &str) -> Result<(), Vec<Refusal>> {
-    let empty = serde_json::Map::new();
-    let options = options.as_object().unwrap_or(&empty);
-    let properties = schema
-        .get("properties")
-        .and_then(Value::as_object)
-        .unwrap_or(&empty);
-    let known: Vec<&str> = properties.keys().map(String::as_str).collect();
-    crate::recipe::unknown_fields(options, pointer, &known)?;
-    let mut refusals = Vec::new();
-    for (name, value) in options {
-        if let Some(problem) = properties.get(name).and_then(|p| mismatch(value, p)) {
-            refusals.push(Refusal::new(
-                format!("{pointer}/{name}"),
-                "invalid_option",
-                format!("{name} {problem}"),
-            ));
-        }
-    }
-    if refusals.is_empty() {
-        Ok(())
-    } else {
-        Err(refusals)
-    }
-}
-
-fn mismatch(value: &Value, property: &Value) -> Option<String> {
-    if let Some(allowed) = property.get("enum").and_then(Value::as_array) {
-        let names: Vec<String> = allowed
-            .iter()
-            .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
-            .collect();
-        return (!allowed.contains(value))
-            .then(|| format!("must be one of {}; got {value}", names.join(", ")));
-    }
-    match property.get("type").and_then(Value::as_str) {
-        Some("integer") => {
-            let (min, max) = (
-                property.get("minimum").and_then(Value::as_u64),
-                property.get("maximum").and_then(Value::as_u64),
-            );
-            let number = value.as_u64();
-            let fits = number.is_some_and(|n| min.is_none_or(|m| n >= m) && max.is_none_or(|m| n <= m));
-            let bounds = format!(
-                "{} to {}",
-                min.unwrap_or(0),
-                max.map_or("any".into(), |m| m.to_string())
-            );
-            (!fits).then(|| format!("must be a whole number, {bounds}; got {value}"))
-        }
-        Some("boolean") => (!value.is_boolean()).then(|| format!("must be true or false; got {value}")),
-        Some("string") => (!value.is_string()).then(|| format!("must be a string; got {value}")),
-        _ => None,
     }
 }
 

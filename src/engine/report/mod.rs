@@ -12,6 +12,7 @@ pub use html::html;
 pub use measure::{entropy, measure};
 
 use crate::checkpoint::{Checkpoint, ModelSummary};
+use crate::evaluate::Quality;
 use crate::plan::{FormatPlan, Plan};
 use crate::recipe::Recipe;
 use serde::{Deserialize, Serialize};
@@ -133,6 +134,9 @@ pub struct Report {
     pub formats: Vec<FormatReport>,
     /// Cost of each stage.
     pub stages: Vec<StageReport>,
+    /// Quality against the original, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quality: Option<Quality>,
     /// Memory the plan promised to stay under.
     pub planned_peak_memory_bytes: u64,
     /// What the user should know.
@@ -148,6 +152,7 @@ impl Report {
         tensors: Vec<TensorReport>,
         formats: Vec<FormatReport>,
         stages: Vec<StageReport>,
+        quality: Option<Quality>,
     ) -> Self {
         Self {
             version: 1,
@@ -158,6 +163,7 @@ impl Report {
             totals: totals(plan, &tensors),
             formats,
             stages,
+            quality,
             planned_peak_memory_bytes: plan.peak_memory_bytes,
             warnings: plan
                 .warnings

@@ -3,7 +3,7 @@
 //! Owns: its options. Must not know: formats. Invariant: no value overflows to NaN: the cast saturates.
 
 use super::options::{self, Options, Planned};
-use super::{Decision, Task, Technique};
+use super::{Decision, Each, Task, Technique, Work};
 use crate::error::{Error, Result};
 use crate::kernels::float8;
 use crate::plan::Context;
@@ -53,6 +53,12 @@ impl Technique for Fp8 {
         })
     }
 
+    fn work(&self) -> Work {
+        Work::Each(&Fp8)
+    }
+}
+
+impl Each for Fp8 {
     fn run(&self, task: &Task<'_>, input: &dyn Rows) -> Result<Weight> {
         let options = Options::of(&task.stage.options, self.schema());
         let Kind::Float8 {

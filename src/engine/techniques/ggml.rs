@@ -4,7 +4,7 @@
 //! Invariant: given the same model and mix, every tensor gets the type llama.cpp's quantizer gives it.
 
 use super::options::{self, Options, Planned};
-use super::{Decision, Task, Technique};
+use super::{Decision, Each, Task, Technique, Work};
 use crate::error::{Error, Result};
 use crate::kernels::ggml::quantize_rows;
 use crate::models::{Facts, Role};
@@ -95,6 +95,12 @@ impl Technique for Ggml {
         })
     }
 
+    fn work(&self) -> Work {
+        Work::Each(&Ggml)
+    }
+}
+
+impl Each for Ggml {
     fn run(&self, task: &Task<'_>, input: &dyn Rows) -> Result<Weight> {
         let (rows, cols) = (input.rows(), input.cols());
         match task.kind {

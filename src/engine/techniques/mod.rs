@@ -10,11 +10,14 @@
 
 mod fp8;
 mod ggml;
+mod gptq;
 mod nf4;
 mod options;
 mod rtn;
 
+use crate::calibrate::Visitor;
 use crate::error::Result;
+use crate::observe::Observer;
 use crate::plan::{Context, StagePlan, TensorPlan};
 use crate::recipe::Refusal;
 use crate::tensor::Rows;
@@ -49,12 +52,68 @@ pub trait Technique: Sync {
     fn schema(&self) -> Value;
     /// Chooses what becomes of each targeted tensor, or says why it cannot.
     fn plan(&self, context: &Context<'_>) -> std::result::Result<Decision, Vec<Refusal>>;
+    /// How it works.
+    fn work(&self) -> Work;
+}
+
+/// How a technique works.
+pub enum Work {
+    /// On one tensor after another, from its values alone.
+    Each(&'static dyn Each),
+    /// Block by block, on what the layers read when the model runs over data.
+    Blocks(&'static dyn Blocks),
+}
+
+/// Work on one tensor.
+pub trait Each: Sync {
     /// Makes one tensor.
     fn run(&self, task: &Task<'_>, input: &dyn Rows) -> Result<Weight>;
 }
 
+/// Work on a model that runs.
+pub trait Blocks: Sync {
+    /// Whoever looks at the inputs and makes the weights.
+    fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a>;
+    /// Most bytes that it holds for one block beside weights and activations.
+    fn working_bytes(&self, tensors: &[&TensorPlan]) -> u64;
+}
+
+/// A visitor that makes weights.
+pub trait Maker: Visitor {
+    /// What was made since this was last asked: index of the tensor, and its weight.
+    fn made(&mut self) -> Vec<(usize, Weight)>;
+}
+
+/// A stage that works block by block.
+#[derive(Clone, Copy)]
+pub struct BlockStage<'a> {
+    /// Its place among the stages.
+    pub index: usize,
+    /// The stage.
+    pub stage: &'a StagePlan,
+    /// Every tensor of the model.
+    pub tensors: &'a [TensorPlan],
+    /// Whom it tells, and who may stop it.
+    pub observer: &'a dyn Observer,
+}
+
+impl BlockStage<'_> {
+    /// What the tensor of that name becomes in this stage, if anything.
+    pub fn step(&self, name: &str) -> Option<(usize, Kind)> {
+        let at = self.tensors.iter().position(|t| t.name == name)?;
+        let step = self.tensors[at].steps.iter().find(|s| s.stage == self.index)?;
+        Some((at, step.kind))
+    }
+}
+
 /// Every technique, alphabetical.
-pub const TECHNIQUES: &[&dyn Technique] = &[&fp8::Fp8, &ggml::Ggml, &nf4::NormalFloat4, &rtn::Rtn];
+pub const TECHNIQUES: &[&dyn Technique] = &[
+    &fp8::Fp8,
+    &ggml::Ggml,
+    &gptq::Gptq,
+    &nf4::NormalFloat4,
+    &rtn::Rtn,
+];
 
 /// The technique of that name.
 pub fn find(name: &str) -> Option<&'static dyn Technique> {

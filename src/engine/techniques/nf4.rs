@@ -3,7 +3,7 @@
 //! Owns: its options. Must not know: bitsandbytes. Invariant: blocks run over the flattened tensor.
 
 use super::options::{self, Options, Planned};
-use super::{Decision, Task, Technique};
+use super::{Decision, Each, Task, Technique, Work};
 use crate::error::{Error, Result};
 use crate::kernels::nf4;
 use crate::plan::Context;
@@ -48,6 +48,12 @@ impl Technique for NormalFloat4 {
         })
     }
 
+    fn work(&self) -> Work {
+        Work::Each(&NormalFloat4)
+    }
+}
+
+impl Each for NormalFloat4 {
     fn run(&self, task: &Task<'_>, input: &dyn Rows) -> Result<Weight> {
         let Kind::Nf4 {
             block_size,

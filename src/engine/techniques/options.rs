@@ -44,6 +44,10 @@ impl<'a> Options<'a> {
         self.get(name).and_then(Value::as_u64).unwrap_or_default() as usize
     }
 
+    pub(super) fn real(&self, name: &str) -> f64 {
+        self.get(name).and_then(Value::as_f64).unwrap_or_default()
+    }
+
     pub(super) fn flag(&self, name: &str) -> bool {
         self.get(name).and_then(Value::as_bool).unwrap_or_default()
     }
@@ -102,6 +106,24 @@ pub(super) fn matrices<'a>(context: &'a Context<'_>) -> Planned<Vec<(usize, &'a 
         Ok(fit)
     } else {
         Err(refusals)
+    }
+}
+
+/// Targeted matrices for a technique that works block by block: every one must be a layer that the network applies
+/// within a block, or its inputs are never seen.
+pub(super) fn layers<'a>(context: &'a Context<'_>) -> Planned<Vec<(usize, &'a TensorPlan)>> {
+    let matrices = matrices(context)?;
+    let strange = matrices.iter().find(|(_, t)| !context.readers.contains(&t.name));
+    match strange {
+        None => Ok(matrices),
+        Some((_, tensor)) => {
+            let detail = format!(
+                "{} is no linear layer of a block, so nothing is known of its inputs: add it to ignore",
+                tensor.module()
+            );
+            let pointer = format!("{}/targets", context.pointer);
+            Err(vec![Refusal::new(pointer, "not_a_layer_of_a_block", detail)])
+        }
     }
 }
 

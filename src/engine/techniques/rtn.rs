@@ -4,7 +4,7 @@
 //! Invariant: scales are rounded to their stored type before codes are chosen.
 
 use super::options::{self, Options, Planned};
-use super::{Decision, Task, Technique};
+use super::{Decision, Each, Task, Technique, Work};
 use crate::error::{Error, Result};
 use crate::kernels::affine::{self, Range};
 use crate::plan::Context;
@@ -64,6 +64,12 @@ impl Technique for Rtn {
         })
     }
 
+    fn work(&self) -> Work {
+        Work::Each(&Rtn)
+    }
+}
+
+impl Each for Rtn {
     fn run(&self, task: &Task<'_>, input: &dyn Rows) -> Result<Weight> {
         let options = Options::of(&task.stage.options, self.schema());
         let Kind::Affine {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use modelpress_engine::{Class, Datasets, Error, Observer as _, Outcome, execute, report};
+use modelpress_engine::{Class, Datasets, Error, Folders, Observer as _, Outcome, execute, report};
 
 use super::progress::Progress;
 use super::{BAD_MODEL, FAILED, Failure, INTERRUPTED, REFUSED, USAGE, complain, recipe, say, summary};
@@ -50,7 +50,13 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
     let (model, plan) = recipe::open_and_plan(&args.model, asked)?;
     let staging = Staging::beside(&args.out)?;
     let progress = Progress::new(args.report_only_json, stop_on_signal()?);
-    let outcome = execute(&plan, &model, &Datasets::new(), &staging.folder, &progress);
+    let scratch = staging.folder.join(".scratch");
+    let folders = Folders {
+        out: &staging.folder,
+        scratch: &scratch,
+    };
+    let outcome = execute(&plan, &model, &Datasets::new(), &folders, &progress);
+    let _none_without_a_walk = fs::remove_dir_all(&scratch);
     progress.finish();
     let outcome = outcome.map_err(|error| failed(&error))?;
     write_reports(&staging.folder, &outcome)?;

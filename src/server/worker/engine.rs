@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use modelpress_engine::{
-    Artifact, Class, Datasets, Error, Level, Observer, Outcome, Plan, SourceFile, Usage, catalog, execute,
+    Artifact, Class, Datasets, Error, Folders, Level, Observer, Outcome, Plan, SourceFile, Usage, catalog, execute,
     inspect,
 };
 use serde_json::Value;
@@ -85,7 +85,11 @@ impl Engine for Real {
             kind: FaultKind::Failed(Hope::None),
         })?;
         let model = inspect(&work.files)?;
-        let outcome = execute(&plan, &model, &Datasets::new(), &work.out, watch)?;
+        let folders = Folders {
+            out: &work.out,
+            scratch: &work.out.join(".scratch"),
+        };
+        let outcome = execute(&plan, &model, &Datasets::new(), &folders, watch)?;
         made(outcome)
     }
 }

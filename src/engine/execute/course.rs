@@ -1,0 +1,97 @@
+//! Progress of a plan's execution.
+//!
+//! Owns: stages as the observer sees them, how much of the whole each is, what each cost. Must not know: what they do.
+//! Invariant: work done never falls and ends at the total.
+
+use crate::calibrate::Pace;
+use crate::observe::{Observer, Usage};
+use crate::plan::Plan;
+use crate::report::StageReport;
+use crate::techniques::{self, Work};
+
+/// A walk through the model counts as much as reading its weights so many times.
+const WALK: u64 = 8;
+
+/// Where the execution is.
+pub(super) struct Course<'a> {
+    pub observer: &'a dyn Observer,
+    /// Name of each stage and its share, in bytes.
+    legs: Vec<(String, u64)>,
+    at: usize,
+    begun: Usage,
+    ended: Vec<StageReport>,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn of(plan: &Plan, observer: &'a dyn Observer) -> Self {
+        let walked = |technique: &str| {
+            let found = techniques::find(technique).map(techniques::Technique::work);
+            matches!(found, Some(Work::Blocks(_)))
+        };
+        let mut legs: Vec<(String, u64)> = plan
+            .stages
+            .iter()
+            .filter(|s| walked(&s.technique))
+            .map(|s| (s.technique.clone(), WALK * plan.source_bytes))
+            .collect();
+        legs.push(("compress".to_owned(), plan.source_bytes));
+        legs.push(("verify".to_owned(), plan.disk_bytes));
+        if plan.evaluation.is_some() {
+            for name in ["evaluate_before", "evaluate_after", "compare"] {
+                legs.push((name.to_owned(), WALK * plan.source_bytes / 2));
+            }
+        }
+        Self {
+            observer,
+            legs,
+            at: 0,
+            begun: Usage::default(),
+            ended: Vec::new(),
+        }
+    }
+
+    /// Begins the next leg; the name is checked in tests only, legs come in their order.
+    pub(super) fn begin(&mut self, name: &str) {
+        debug_assert_eq!(self.legs.get(self.at).map(|l| l.0.as_str()), Some(name));
+        self.begun = self.observer.usage();
+        self.observer.stage(name, self.at, self.legs.len());
+        self.advanced(0, name);
+    }
+
+    pub(super) fn end(&mut self) {
+        let now = self.observer.usage();
+        if let Some((name, share)) = self.legs.get(self.at) {
+            self.advanced(*share, name);
+            self.ended.push(StageReport {
+                name: name.clone(),
+                seconds: now.elapsed_seconds - self.begun.elapsed_seconds,
+                cpu_seconds: now.cpu_seconds - self.begun.cpu_seconds,
+                peak_rss_bytes: now.peak_rss_bytes,
+            });
+        }
+        self.at += 1;
+    }
+
+    /// So much of the present leg is done.
+    pub(super) fn advanced(&self, done: u64, detail: &str) {
+        let before: u64 = self.legs[..self.at.min(self.legs.len())].iter().map(|l| l.1).sum();
+        let total: u64 = self.legs.iter().map(|l| l.1).sum();
+        self.observer.advanced((before + done).min(total), total, detail);
+    }
+
+    pub(super) fn stages(&self) -> Vec<StageReport> {
+        self.ended.clone()
+    }
+}
+
+impl Pace for Course<'_> {
+    fn at(&self, part: f64) {
+        if let Some((name, share)) = self.legs.get(self.at) {
+            self.advanced((part.clamp(0.0, 1.0) * *share as f64) as u64, name);
+        }
+    }
+
+    fn should_stop(&self) -> bool {
+        self.observer.should_stop()
+    }
+}

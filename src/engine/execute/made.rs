@@ -1,0 +1,141 @@
+//! The weights as stages make them.
+//!
+//! Owns: running a tensor's steps, in whole or up to a stage. Must not know: which techniques there are.
+//! Invariant: a tensor that is made twice is the same both times, so nothing is kept that can be made again quickly;
+//! what a calibrated stage made lies on the shelf.
+
+use super::shelf::Shelf;
+use super::tensors::Guarded;
+use crate::calibrate::Source;
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::kernels::tokens;
+use crate::network::{InputRounding, Weights};
+use crate::observe::Observer;
+use crate::plan::{Plan, TensorPlan};
+use crate::techniques::{self, Task, Work};
+use crate::tensor::{Rows, SourceRows};
+use crate::weight::{Activations, Dense, Kind, Weight};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A plan, its model, and what was made so far.
+pub(super) struct Made<'a> {
+    pub plan: &'a Plan,
+    pub model: &'a Checkpoint,
+    pub shelf: Shelf,
+    by_name: HashMap<&'a str, usize>,
+}
+
+impl<'a> Made<'a> {
+    pub(super) fn new(plan: &'a Plan, model: &'a Checkpoint, scratch: &Path) -> Self {
+        Self {
+            plan,
+            model,
+            shelf: Shelf::at(scratch),
+            by_name: plan.tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect(),
+        }
+    }
+
+    /// A tensor after every stage before `until`.
+    pub(super) fn weight(&self, index: usize, until: usize, observer: &dyn Observer) -> Result<Weight> {
+        let tensor = &self.plan.tensors[index];
+        let raw = self.model.rows(&self.model.tensors[index])?;
+        let guarded = Guarded {
+            inner: &raw,
+            observer,
+        };
+        let mut weight: Option<Weight> = None;
+        for step in tensor.steps.iter().filter(|s| s.stage < until) {
+            let stage = &self.plan.stages[step.stage];
+            let technique = techniques::find(&stage.technique).ok_or_else(|| {
+                Error::unsupported(
+                    "unknown_technique",
+                    format!("no technique {:?} in this version", stage.technique),
+                )
+            })?;
+            let task = Task {
+                stage,
+                tensor,
+                kind: step.kind,
+            };
+            weight = Some(match (technique.work(), step.kind) {
+                (Work::Blocks(_), _) => self.shelf.get(step.stage, index)?,
+                // Already what it shall be: the bytes pass through unchanged.
+                (_, Kind::Dense { dtype }) if weight.is_none() && dtype == tensor.source_dtype => {
+                    passed(tensor, &raw)?
+                }
+                (Work::Each(work), _) => {
+                    let rows: &dyn Rows = match &weight {
+                        Some(weight) => weight.as_rows(),
+                        None => &guarded,
+                    };
+                    work.run(&task, rows)?
+                }
+            });
+        }
+        match weight {
+            Some(weight) => Ok(weight),
+            None => passed(tensor, &raw),
+        }
+    }
+
+    /// The model as it is before a stage; `usize::MAX` is after all of them.
+    pub(super) fn before<'b>(&'b self, until: usize, observer: &'b dyn Observer) -> AsOf<'b> {
+        AsOf {
+            made: self,
+            until,
+            observer,
+        }
+    }
+}
+
+fn passed(tensor: &TensorPlan, raw: &SourceRows<'_>) -> Result<Weight> {
+    let mut bytes = vec![0; tensor.source_bytes as usize];
+    raw.read_bytes(0, &mut bytes)?;
+    Ok(Weight::Dense(Dense {
+        rows: tensor.rows(),
+        cols: tensor.cols(),
+        dtype: tensor.source_dtype,
+        bytes,
+    }))
+}
+
+/// A model at some point of its way through the stages.
+pub(super) struct AsOf<'a> {
+    made: &'a Made<'a>,
+    until: usize,
+    observer: &'a dyn Observer,
+}
+
+impl Source for AsOf<'_> {
+    fn load(&self, name: &str, weights: &mut Weights) -> Result<()> {
+        let index = self.made.by_name.get(name).copied();
+        let index = index.ok_or_else(|| Error::internal(format!("the model has no tensor {name}")))?;
+        let tensor = &self.made.plan.tensors[index];
+        let steps = || tensor.steps.iter().filter(|s| s.stage < self.until);
+        if steps().next().is_none() {
+            let rows = self.made.model.rows(&self.made.model.tensors[index])?;
+            return weights.load(name, &rows, &tensor.shape, None);
+        }
+        let weight = self.made.weight(index, self.until, self.observer)?;
+        let rounding = steps().next_back().and_then(|s| rounding(s.kind));
+        weights.load(name, weight.as_rows(), &tensor.shape, rounding)
+    }
+}
+
+/// What the engine that serves a layer of this kind does to its inputs.
+fn rounding(kind: Kind) -> Option<InputRounding> {
+    match kind {
+        Kind::Affine {
+            activations: Activations::DynamicToken,
+            ..
+        } => Some(Arc::new(tokens::round_int8)),
+        Kind::Float8 {
+            activations: Activations::DynamicToken,
+            ..
+        } => Some(Arc::new(tokens::round_float8)),
+        _ => None,
+    }
+}

@@ -1,0 +1,267 @@
+//! From a plan to artifacts and a report: calibrated stages block by block, then every tensor, then everything is read
+//! back, then measured.
+//!
+//! Owns: the order of work, provenance. Must not know: techniques, formats by name.
+//! Invariant: what is reported was measured on the values that were written.
+
+mod calibrated;
+mod course;
+mod made;
+mod quality;
+mod resume;
+mod shelf;
+mod tensors;
+
+use crate::checkpoint::{Checkpoint, SourceFile};
+use crate::dataset::Datasets;
+use crate::digest;
+use crate::error::{Error, Result};
+use crate::evaluate::missed;
+use crate::formats::container::{Layout, Written, reread};
+use crate::formats::{Request, Writer, writer};
+use crate::observe::{Level, Observer};
+use crate::plan::{self, Plan, TensorPlan};
+use crate::report::{FormatReport, Report};
+use crate::tensor::TensorInfo;
+use course::Course;
+use made::Made;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use tensors::compress;
+
+/// A file of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactFile {
+    /// Relative name.
+    pub name: String,
+    /// Where it was written.
+    pub path: PathBuf,
+    /// Length.
+    pub bytes: u64,
+    /// SHA-256, hex.
+    pub sha256: String,
+}
+
+/// One format's files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// Format.
+    pub format: String,
+    /// Files, `modelpress.json` last.
+    pub files: Vec<ArtifactFile>,
+}
+
+/// What a job produced.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// One for each format.
+    pub artifacts: Vec<Artifact>,
+    /// What it cost and what it changed.
+    pub report: Report,
+    /// Which quality gate was missed, in one sentence; none if there was none or all were kept.
+    pub gate: Option<String>,
+}
+
+struct Target<'a> {
+    spec: &'a plan::FormatPlan,
+    pointer: String,
+    writer: &'static dyn Writer,
+    layout: Layout,
+}
+
+impl Target<'_> {
+    fn request<'a>(&'a self, plan: &'a Plan, model: &'a Checkpoint) -> Request<'a> {
+        let label = plan.stages.iter().rev().find_map(|s| s.label.as_deref());
+        Request {
+            model,
+            tensors: &plan.tensors,
+            label,
+            options: &self.spec.options,
+            pointer: &self.pointer,
+        }
+    }
+}
+
+/// Where a plan is executed.
+#[derive(Clone, Copy, Debug)]
+pub struct Folders<'a> {
+    /// Artifacts go to `out/<format>/`.
+    pub out: &'a Path,
+    /// For what is needed in between. What an earlier attempt at the same plan left here is used again; it may be
+    /// removed when the attempt succeeded.
+    pub scratch: &'a Path,
+}
+
+/// Runs a plan; nothing outside the two folders is touched.
+pub fn execute(
+    plan: &Plan,
+    model: &Checkpoint,
+    datasets: &Datasets,
+    folders: &Folders<'_>,
+    observer: &dyn Observer,
+) -> Result<Outcome> {
+    check_datasets(plan, datasets)?;
+    check_version(plan, model)?;
+    let targets = layouts(plan, model)?;
+    if plan.calibration.is_some() || plan.evaluation.is_some() {
+        std::fs::create_dir_all(folders.scratch).map_err(|e| Error::io("scratch space", &e))?;
+    }
+    let made = Made::new(plan, model, folders.scratch);
+    let mut course = Course::of(plan, observer);
+    calibrated::run_all(&made, datasets, folders.scratch, &mut course)?;
+    course.begin("compress");
+    let (tensors, written) = compress(&made, folders.out, &targets, &course)?;
+    course.end();
+    course.begin("verify");
+    verify(&targets, &written, &course)?;
+    course.end();
+    let quality = match &plan.evaluation {
+        Some(data) => Some(quality::measure(&made, data, datasets, folders.scratch, &mut course)?),
+        None => None,
+    };
+    let formats = targets.iter().map(|t| FormatReport::of(t.spec)).collect();
+    let report = Report::build(plan, model, tensors, formats, course.stages(), quality);
+    for warning in &report.warnings {
+        observer.event(Level::Warning, warning, json!({}));
+    }
+    let mut artifacts = Vec::new();
+    for (target, files) in targets.iter().zip(written) {
+        let dir = folders.out.join(&target.spec.format);
+        let mut files: Vec<ArtifactFile> = files.into_iter().map(artifact_file).collect();
+        files.push(provenance(plan, &target.spec.format, &files, &dir)?);
+        artifacts.push(Artifact {
+            format: target.spec.format.clone(),
+            files,
+        });
+    }
+    let gates = plan.recipe.gates.as_ref().zip(report.quality.as_ref());
+    Ok(Outcome {
+        gate: gates.and_then(|(gates, quality)| missed(gates, quality)),
+        artifacts,
+        report,
+    })
+}
+
+fn check_datasets(plan: &Plan, datasets: &Datasets) -> Result<()> {
+    let mut names = plan.recipe.datasets().into_iter().map(|(name, _)| name);
+    match names.find(|name| datasets.get(name).is_none()) {
+        None => Ok(()),
+        Some(name) => Err(Error::bad_input(
+            "unknown_dataset",
+            format!("no dataset is called {name:?}"),
+        )),
+    }
+}
+
+fn check_version(plan: &Plan, model: &Checkpoint) -> Result<()> {
+    if plan.engine_version != crate::VERSION {
+        return Err(Error::unsupported(
+            "engine_version_changed",
+            format!(
+                "the plan was made by engine {}, this is {}: submit the job again",
+                plan.engine_version,
+                crate::VERSION
+            ),
+        ));
+    }
+    let same = |(planned, tensor): (&TensorPlan, &TensorInfo)| {
+        planned.name == tensor.name && planned.shape == tensor.shape
+    };
+    if plan.tensors.len() != model.tensors.len() || !plan.tensors.iter().zip(&model.tensors).all(same) {
+        return Err(Error::bad_input(
+            "model_changed",
+            "the model's tensors are not those the plan was made for",
+        ));
+    }
+    Ok(())
+}
+
+fn layouts<'a>(plan: &'a Plan, model: &Checkpoint) -> Result<Vec<Target<'a>>> {
+    let mut targets = Vec::new();
+    for (index, spec) in plan.formats.iter().enumerate() {
+        let pointer = format!("/formats/{index}");
+        let format =
+            writer(&spec.format).ok_or_else(|| Error::internal(format!("no writer {}", spec.format)))?;
+        let mut target = Target {
+            spec,
+            pointer,
+            writer: format,
+            layout: Layout::default(),
+        };
+        target.layout = format.layout(&target.request(plan, model)).map_err(|refusals| {
+            let first = refusals.first().map_or_else(String::new, |r| r.detail.clone());
+            Error::internal(format!("planned, but refused now: {first}"))
+        })?;
+        if target.layout.bytes() != spec.bytes {
+            return Err(Error::internal(format!(
+                "{}: {} bytes planned, {} laid out",
+                spec.format,
+                spec.bytes,
+                target.layout.bytes()
+            )));
+        }
+        targets.push(target);
+    }
+    Ok(targets)
+}
+
+fn verify(targets: &[Target<'_>], written: &[Vec<Written>], course: &Course<'_>) -> Result<()> {
+    let mut done = 0;
+    for (target, files) in targets.iter().zip(written) {
+        for file in files {
+            if course.observer.should_stop() {
+                return Err(Error::cancelled());
+            }
+            reread(file)?;
+            done += file.bytes;
+            course.advanced(done, &file.name);
+        }
+        reopen(target, files)?;
+    }
+    Ok(())
+}
+
+/// Parses what was written like an upload, and compares every entry with the layout.
+fn reopen(target: &Target<'_>, files: &[Written]) -> Result<()> {
+    let source = |file: &Written| SourceFile {
+        name: file.name.clone(),
+        path: file.path.clone(),
+    };
+    let sources: Vec<SourceFile> = files.iter().map(source).collect();
+    let checked = target
+        .writer
+        .reopen(&sources)
+        .and_then(|found| target.layout.check(&found));
+    let ours = |e: Error| Error::internal(format!("our own {} does not read back: {e}", target.spec.format));
+    checked.map_err(ours)
+}
+
+fn artifact_file(file: Written) -> ArtifactFile {
+    ArtifactFile {
+        name: file.name,
+        path: file.path,
+        bytes: file.bytes,
+        sha256: file.sha256,
+    }
+}
+
+/// `modelpress.json`: what made these files. No times, so that the artifact is the same whenever it is made.
+fn provenance(plan: &Plan, format: &str, files: &[ArtifactFile], dir: &Path) -> Result<ArtifactFile> {
+    let list: Vec<_> = files
+        .iter()
+        .map(|f| json!({"name": f.name, "bytes": f.bytes, "sha256": f.sha256}))
+        .collect();
+    let body = json!({
+        "generator": "modelpress", "engine_version": plan.engine_version, "format": format, "recipe": plan.recipe,
+        "recipe_hash": plan.recipe_hash, "seed": plan.recipe.seed, "files": list,
+    });
+    let bytes = crate::formats::hf_output::pretty(&body);
+    let path = dir.join("modelpress.json");
+    std::fs::write(&path, &bytes).map_err(|e| Error::io("writing modelpress.json", &e))?;
+    Ok(ArtifactFile {
+        name: "modelpress.json".into(),
+        path,
+        bytes: bytes.len() as u64,
+        sha256: digest::sha256(&bytes),
+    })
+}

@@ -1,0 +1,116 @@
+//! Where a calibrated stage is, on disk, so that a killed attempt goes on behind its last finished block.
+//!
+//! Owns: the mark and the hidden states beside it. Must not know: what stages do.
+//! Invariant: a mark names only what is completely written; one of another plan counts for nothing.
+
+use crate::calibrate::Walk;
+use crate::digest::sha256;
+use crate::error::{Error, Result};
+use crate::network::with_values;
+use crate::plan::Plan;
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Mark {
+    /// Of the plan: recipe, model, data and version are in it.
+    fingerprint: String,
+    stage: usize,
+    /// Blocks that are finished; none are counted once the stage has ended.
+    blocks: usize,
+    ended: bool,
+}
+
+/// Progress of calibrated stages.
+pub(super) struct Resume {
+    folder: PathBuf,
+    fingerprint: String,
+    mark: Option<Mark>,
+}
+
+impl Resume {
+    pub(super) fn open(plan: &Plan, scratch: &Path) -> Result<Self> {
+        let plan = serde_json::to_vec(plan).map_err(|e| Error::internal(e.to_string()))?;
+        let fingerprint = sha256(&plan);
+        let read = std::fs::read(scratch.join("mark.json")).ok();
+        let mark = read.and_then(|bytes| serde_json::from_slice::<Mark>(&bytes).ok());
+        Ok(Self {
+            folder: scratch.to_owned(),
+            mark: mark.filter(|m| m.fingerprint == fingerprint),
+            fingerprint,
+        })
+    }
+
+    pub(super) fn has_ended(&self, stage: usize) -> bool {
+        self.mark.as_ref().is_some_and(|m| m.stage > stage || m.stage == stage && m.ended)
+    }
+
+    /// Puts the hidden states back; answers the first block that is still to do.
+    pub(super) fn restore(&self, stage: usize, walk: &mut Walk<'_>) -> Result<usize> {
+        let Some(mark) = self.mark.as_ref().filter(|m| m.stage == stage && m.blocks > 0) else {
+            return Ok(0);
+        };
+        let io = |e: std::io::Error| Error::io("hidden states of an earlier attempt", &e);
+        let mut file = BufReader::new(File::open(self.states(mark.blocks)).map_err(io)?);
+        for batch in 0..walk.batches() {
+            let shape = walk.hidden(batch)?.1.dims().to_vec();
+            let mut bytes = vec![0; 4 * shape.iter().product::<usize>()];
+            file.read_exact(&mut bytes).map_err(io)?;
+            let values = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            walk.restore(batch, Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+        }
+        Ok(mark.blocks)
+    }
+
+    /// Notes that a block is finished.
+    pub(super) fn keep(&mut self, stage: usize, block: usize, walk: &Walk<'_>) -> Result<()> {
+        let io = |e: std::io::Error| Error::io("writing hidden states to scratch", &e);
+        let blocks = block + 1;
+        let mut file = File::create(self.states(blocks)).map_err(io)?;
+        let mut bytes = Vec::new();
+        for batch in 0..walk.batches() {
+            let (_, hidden) = walk.hidden(batch)?;
+            bytes.clear();
+            with_values(&hidden, |values| bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())))?;
+            file.write_all(&bytes).map_err(io)?;
+        }
+        drop(file);
+        self.write(stage, blocks, false)?;
+        match std::fs::remove_file(self.states(blocks - 1)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that a stage has ended.
+    pub(super) fn end(&mut self, stage: usize) -> Result<()> {
+        let blocks = self.mark.as_ref().map_or(0, |m| m.blocks);
+        self.write(stage, 0, true)?;
+        // Gone already where the stage had no block.
+        let _gone = std::fs::remove_file(self.states(blocks));
+        Ok(())
+    }
+
+    fn states(&self, blocks: usize) -> PathBuf {
+        self.folder.join(format!("hidden-{blocks}"))
+    }
+
+    fn write(&mut self, stage: usize, blocks: usize, ended: bool) -> Result<()> {
+        let mark = Mark {
+            fingerprint: self.fingerprint.clone(),
+            stage,
+            blocks,
+            ended,
+        };
+        let io = |e: std::io::Error| Error::io("writing the mark of a stage", &e);
+        let bytes = serde_json::to_vec(&mark).map_err(|e| Error::internal(e.to_string()))?;
+        let part = self.folder.join("mark.part");
+        std::fs::write(&part, bytes).map_err(io)?;
+        std::fs::rename(&part, self.folder.join("mark.json")).map_err(io)?;
+        self.mark = Some(mark);
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! Weights that calibrated stages made, on disk until they are written.
+//!
+//! Owns: their files. Must not know: techniques.
+//! Invariant: a file is whole or not there; what is read is what was put, to the bit.
+
+use crate::error::{Error, Result};
+use crate::tensor::DType;
+use crate::weight::{Affine, Dense, Granularity, Weight};
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A folder of weights by stage and tensor.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    folder: PathBuf,
+}
+
+/// What a file begins with, as one line of JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Head {
+    Affine {
+        rows: usize,
+        cols: usize,
+        n_bits: u8,
+        symmetric: bool,
+        granularity: Granularity,
+        scale_dtype: DType,
+        scales: usize,
+    },
+    Dense {
+        rows: usize,
+        cols: usize,
+        dtype: DType,
+    },
+}
+
+impl Shelf {
+    pub(super) fn at(scratch: &Path) -> Self {
+        Self {
+            folder: scratch.join("weights"),
+        }
+    }
+
+    fn path(&self, stage: usize, tensor: usize) -> PathBuf {
+        self.folder.join(format!("{stage}-{tensor}"))
+    }
+
+    pub(super) fn put(&self, stage: usize, tensor: usize, weight: &Weight) -> Result<()> {
+        let (head, parts) = match weight {
+            Weight::Affine(w) => (
+                Head::Affine {
+                    rows: w.rows,
+                    cols: w.cols,
+                    n_bits: w.n_bits,
+                    symmetric: w.symmetric,
+                    granularity: w.granularity,
+                    scale_dtype: w.scale_dtype,
+                    scales: w.scales.len(),
+                },
+                vec![w.codes.clone(), bytes_of(&w.scales), w.zeros.clone()],
+            ),
+            Weight::Dense(w) => (
+                Head::Dense {
+                    rows: w.rows,
+                    cols: w.cols,
+                    dtype: w.dtype,
+                },
+                vec![w.bytes.clone()],
+            ),
+            _ => return Err(Error::internal("a weight of this kind does not go on the shelf")),
+        };
+        let path = self.path(stage, tensor);
+        let part = path.with_extension("part");
+        let io = |e: std::io::Error| Error::io("writing a weight to scratch", &e);
+        std::fs::create_dir_all(&self.folder).map_err(io)?;
+        let mut file = std::fs::File::create(&part).map_err(io)?;
+        let mut line = serde_json::to_vec(&head).map_err(|e| Error::internal(e.to_string()))?;
+        line.push(b'\n');
+        file.write_all(&line).map_err(io)?;
+        for bytes in parts {
+            file.write_all(&bytes).map_err(io)?;
+        }
+        drop(file);
+        std::fs::rename(&part, &path).map_err(io)
+    }
+
+    pub(super) fn get(&self, stage: usize, tensor: usize) -> Result<Weight> {
+        let bytes = std::fs::read(self.path(stage, tensor)).map_err(|e| Error::io("a weight in scratch", &e))?;
+        let broken = || Error::internal("a weight in scratch is broken");
+        let end = bytes.iter().position(|b| *b == b'\n').ok_or_else(broken)?;
+        let head: Head = serde_json::from_slice(&bytes[..end]).map_err(|_parse| broken())?;
+        let body = &bytes[end + 1..];
+        match head {
+            Head::Affine {
+                rows,
+                cols,
+                n_bits,
+                symmetric,
+                granularity,
+                scale_dtype,
+                scales,
+            } => {
+                let codes = rows * cols;
+                if body.len() != codes + 5 * scales {
+                    return Err(broken());
+                }
+                let (codes, rest) = body.split_at(codes);
+                let (scales, zeros) = rest.split_at(4 * scales);
+                Ok(Weight::Affine(Affine {
+                    rows,
+                    cols,
+                    n_bits,
+                    symmetric,
+                    granularity,
+                    scale_dtype,
+                    codes: codes.to_vec(),
+                    scales: scales.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+                    zeros: zeros.to_vec(),
+                }))
+            }
+            Head::Dense { rows, cols, dtype } => Ok(Weight::Dense(Dense {
+                rows,
+                cols,
+                dtype,
+                bytes: body.to_vec(),
+            })),
+        }
+    }
+}
+
+fn bytes_of(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::at(folder.path());
+        let affine = Affine {
+            rows: 2,
+            cols: 4,
+            n_bits: 3,
+            symmetric: false,
+            granularity: Granularity::Group(2),
+            scale_dtype: DType::BF16,
+            codes: vec![0, 1, 2, 3, 10, 5, 6, 7],
+            scales: vec![0.1, -0.2, 3.0, f32::MIN_POSITIVE],
+            zeros: vec![1, 2, 3, 4],
+        };
+        shelf.put(1, 7, &Weight::Affine(affine.clone())).unwrap();
+        let Weight::Affine(back) = shelf.get(1, 7).unwrap() else { panic!("another kind") };
+        assert_eq!((back.codes, back.scales, back.zeros), (affine.codes, affine.scales, affine.zeros));
+        assert_eq!((back.granularity, back.n_bits), (Granularity::Group(2), 3));
+        assert!(shelf.get(0, 7).is_err());
+        let path = folder.path().join("weights/1-7");
+        let cut = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &cut[..cut.len() - 1]).unwrap();
+        assert!(shelf.get(1, 7).is_err());
+    }
+}

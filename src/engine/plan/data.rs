@@ -1,0 +1,155 @@
+//! The data of a plan: what a model is calibrated and evaluated with.
+//!
+//! Owns: turning a recipe's datasets into sequences, at plan time and again when the plan runs. Must not know: metrics.
+//! Invariant: what cannot be run over the data is refused here, before anything runs; the sequences of the run are
+//! those of the plan.
+
+use crate::calibrate::{Choice, Sequences, sequences};
+use crate::checkpoint::Checkpoint;
+use crate::dataset::Datasets;
+use crate::digest::sha256;
+use crate::error::{Error, Result};
+use crate::models::network_of;
+use crate::network::{HeadKind, Network};
+use crate::recipe::{CalibrationSpec, EvaluationSpec, Recipe, Refusal};
+use serde::{Deserialize, Serialize};
+
+/// Most bytes of activations that wait in memory between blocks; what is more goes to scratch.
+const ACTIVATIONS: u64 = 512 << 20;
+
+/// Data that a model runs over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataPlan {
+    /// Name of the dataset.
+    pub dataset: String,
+    /// Sequences taken.
+    pub sequences: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// Tokens of the longest.
+    pub longest: usize,
+    /// SHA-256 of all token ids, hex.
+    pub digest: String,
+    /// Most bytes of activations in memory; what is more goes to scratch.
+    pub activation_bytes: u64,
+}
+
+/// What a recipe's data is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Calibration,
+    Evaluation,
+}
+
+/// The calibration that a recipe asks for, or that its techniques need.
+pub(crate) fn calibration_of(recipe: &Recipe) -> CalibrationSpec {
+    recipe.calibration.clone().unwrap_or_default()
+}
+
+fn choice(recipe: &Recipe, of: Use, network: &dyn Network) -> (String, Choice) {
+    let whole_rows = network.head_kind() != HeadKind::NextToken;
+    let chosen = |num_samples: u32, max_seq_length: u32, shuffle| Choice {
+        num_samples: num_samples as usize,
+        max_seq_length: (max_seq_length as usize).min(network.sizes().context.unwrap_or(usize::MAX)),
+        shuffle,
+        seed: recipe.seed,
+        whole_rows,
+    };
+    match of {
+        Use::Calibration => {
+            let spec = calibration_of(recipe);
+            (spec.dataset, chosen(spec.num_samples, spec.max_seq_length, spec.shuffle))
+        }
+        Use::Evaluation => {
+            let spec: EvaluationSpec = recipe.evaluation.clone().unwrap_or_default();
+            (spec.dataset, chosen(spec.num_samples, spec.max_seq_length, false))
+        }
+    }
+}
+
+/// The sequences of a recipe.
+pub(crate) fn sequences_of(
+    recipe: &Recipe,
+    of: Use,
+    model: &Checkpoint,
+    datasets: &Datasets,
+    network: &dyn Network,
+) -> Result<(Sequences, DataPlan)> {
+    let (name, choice) = choice(recipe, of, network);
+    let dataset = match of {
+        // What comes with us is parted, so that nothing is measured on the text it was calibrated with.
+        Use::Evaluation => datasets.held_out(&name),
+        Use::Calibration => datasets.get(&name),
+    };
+    let dataset = dataset.ok_or_else(|| Error::internal(format!("no dataset {name}")))?;
+    let taken = sequences(model, dataset, choice, network.sizes().vocab)?;
+    let bytes: Vec<u8> = taken
+        .ids
+        .iter()
+        .flat_map(|ids| std::iter::once(ids.len() as u32).chain(ids.iter().copied()))
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    let plan = DataPlan {
+        dataset: name,
+        sequences: taken.ids.len(),
+        tokens: taken.tokens(),
+        longest: taken.ids.iter().map(Vec::len).max().unwrap_or(0),
+        digest: sha256(&bytes),
+        activation_bytes: waiting(taken.tokens() as u64, network).min(ACTIVATIONS),
+    };
+    Ok((taken, plan))
+}
+
+/// The sequences of a plan, or an error where they are no longer the same.
+pub(crate) fn planned_sequences(
+    recipe: &Recipe,
+    of: Use,
+    plan: &DataPlan,
+    model: &Checkpoint,
+    datasets: &Datasets,
+    network: &dyn Network,
+) -> Result<Sequences> {
+    let (taken, now) = sequences_of(recipe, of, model, datasets, network)?;
+    if now.digest != plan.digest {
+        return Err(Error::bad_input(
+            "dataset_changed",
+            format!("dataset {} is not the one the plan was made with: submit the job again", plan.dataset),
+        ));
+    }
+    Ok(taken)
+}
+
+/// Bytes of activations that would wait at the widest cut, were they all in memory.
+fn waiting(tokens: u64, network: &dyn Network) -> u64 {
+    let sizes = network.sizes();
+    4 * tokens * (sizes.hidden + sizes.widest) as u64
+}
+
+/// The forward pass of a model, or a refusal at `pointer`.
+pub(crate) fn network(model: &Checkpoint, pointer: &str) -> Result<Box<dyn Network>, Vec<Refusal>> {
+    network_of(model).map_err(|e| vec![Refusal::new(pointer, e.code, e.message)])
+}
+
+/// Plans one use of data.
+pub(super) fn plan(
+    recipe: &Recipe,
+    of: Use,
+    model: &Checkpoint,
+    datasets: &Datasets,
+    network: &dyn Network,
+) -> Result<DataPlan, Vec<Refusal>> {
+    let pointer = match of {
+        Use::Calibration => "/calibration",
+        Use::Evaluation => "/evaluation",
+    };
+    let refused = |e: Error| {
+        let field = match e.code {
+            "dataset_too_short" => "/max_seq_length",
+            _ => "/dataset",
+        };
+        vec![Refusal::new(format!("{pointer}{field}"), e.code, e.message)]
+    };
+    sequences_of(recipe, of, model, datasets, network)
+        .map(|(_, plan)| plan)
+        .map_err(refused)
+}

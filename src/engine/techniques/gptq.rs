@@ -1,0 +1,237 @@
+//! GPTQ: rounding column by column, each error made up for by the columns that follow.
+//!
+//! Owns: its options, which tensors it fits, Hessians of the layers of a block. Must not know: packing, data.
+//! Invariant: a layer's Hessian is that of its inputs behind the layers already quantized ("true sequential").
+
+use super::options::{self, Options, Planned};
+use super::{BlockStage, Blocks, Decision, Maker, Technique, Work};
+use crate::calibrate::{Here, Visitor};
+use crate::error::{Error, Result};
+use crate::kernels::affine::{Range, Spec};
+use crate::kernels::gptq::{ActOrder, Curvature, solve};
+use crate::kernels::linalg::Gram;
+use crate::network::{Cut, State, read_all, with_values};
+use crate::observe::Level;
+use crate::plan::{Context, TensorPlan};
+use crate::weight::{Activations, Kind, Weight};
+use candle_core::{Device, Tensor};
+use serde_json::{Value, json};
+
+/// The technique.
+pub(super) struct Gptq;
+
+impl Technique for Gptq {
+    fn name(&self) -> &'static str {
+        "gptq"
+    }
+
+    fn summary(&self) -> &'static str {
+        "Integer weights rounded column by column, each error made up for by the columns that follow, by the inputs \
+         that calibration data brings. Frantar et al. 2022."
+    }
+
+    fn schema(&self) -> Value {
+        json!({"type": "object", "additionalProperties": false, "properties": {
+            "n_bits": {"type": "integer", "minimum": 2, "maximum": 8, "default": 4, "examples": [4],
+                "description": "Bits of a code."},
+            "symmetric": {"type": "boolean", "default": true, "examples": [true],
+                "description": "Symmetric around zero (no zero points), or affine with a zero point for each scale."},
+            "granularity": {"type": "string", "enum": ["channel", "group"], "default": "group", "examples": ["group"],
+                "description": "Which weights share a scale."},
+            "group_size": {"type": "integer", "minimum": 2, "maximum": 1_048_576, "default": 128, "examples": [64],
+                "description": "Consecutive inputs that share a scale (granularity group); must divide in_features."},
+            "act_order": {"type": "string", "enum": ["none", "static"], "default": "static", "examples": ["static"],
+                "description": "Order of the columns: as they lie, or by falling activation with grids chosen before (static: no g_idx is needed)."},
+            "damp_percent": {"type": "number", "minimum": 0.0, "maximum": 1.0, "default": 0.01, "examples": [0.01],
+                "description": "Part of the Hessian's mean diagonal that is added to it; raised tenfold, up to five times, where that is not enough."},
+            "range": {"type": "string", "enum": ["minmax", "mse", "hessian"], "default": "hessian", "examples": ["hessian"],
+                "description": "How the clipping range is found: the extremes; least squared error; or least squared error weighted by the Hessian's diagonal."},
+            "activations": {"type": "string", "enum": ["none", "dynamic_token"], "default": "none", "examples": ["none"],
+                "description": "Let the engine quantize the layer's inputs to 8 bits per token."},
+            "scale_dtype": {"type": "string", "enum": ["auto", "F32", "F16", "BF16"], "default": "auto", "examples": ["auto"],
+                "description": "Stored type of the scales; auto is the model's own float type."}}})
+    }
+
+    fn plan(&self, context: &Context<'_>) -> Planned<Decision> {
+        let options = Options::checked(context, self.schema())?;
+        let tensors = options::layers(context)?;
+        let granularity = options.granularity();
+        options::check_groups(context, granularity, &tensors)?;
+        let kinds = tensors.iter().map(|(index, tensor)| {
+            let kind = Kind::Affine {
+                n_bits: options.number("n_bits") as u8,
+                symmetric: options.flag("symmetric"),
+                granularity,
+                scale_dtype: options::scale_dtype(options.text("scale_dtype"), tensor),
+                activations: options.activations(),
+            };
+            (*index, kind)
+        });
+        Ok(Decision {
+            kinds: kinds.collect(),
+            label: None,
+        })
+    }
+
+    fn work(&self) -> Work {
+        Work::Blocks(&Gptq)
+    }
+}
+
+impl Blocks for Gptq {
+    fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a> {
+        let options = Options::of(&stage.stage.options, self.schema());
+        let act_order = match options.text("act_order") {
+            "none" => ActOrder::None,
+            _ => ActOrder::Static,
+        };
+        let range = match options.text("range") {
+            "minmax" => Range::MinMax,
+            _ => Range::Mse,
+        };
+        Box::new(Solver {
+            stage,
+            act_order,
+            range,
+            by_hessian: options.text("range") == "hessian",
+            damp: options.real("damp_percent"),
+            grams: Vec::new(),
+            made: Vec::new(),
+        })
+    }
+
+    /// A Gram matrix in tiles and whole, and two of f64 while it is factorized.
+    fn working_bytes(&self, tensors: &[&TensorPlan]) -> u64 {
+        let bytes = |t: &&TensorPlan| {
+            let n = t.cols() as u64;
+            Gram::bytes(t.cols()) + n * n * (4 + 8 + 8 + 8) + t.elements() as u64 * 10
+        };
+        tensors.iter().map(bytes).max().unwrap_or(0)
+    }
+}
+
+/// The Hessian of one input while it is summed up.
+struct Seen {
+    gram: Gram,
+    tokens: usize,
+}
+
+struct Solver<'a> {
+    stage: BlockStage<'a>,
+    act_order: ActOrder,
+    range: Range,
+    by_hessian: bool,
+    damp: f64,
+    /// By input of the cut at hand.
+    grams: Vec<Option<Seen>>,
+    made: Vec<(usize, Weight)>,
+}
+
+impl Solver<'_> {
+    fn spec(&self, kind: Kind) -> Result<Spec> {
+        let Kind::Affine {
+            n_bits,
+            symmetric,
+            granularity,
+            scale_dtype,
+            activations,
+        } = kind
+        else {
+            return Err(Error::internal(format!("gptq was planned as {}", kind.label())));
+        };
+        Ok(Spec {
+            n_bits,
+            symmetric,
+            granularity,
+            scale_dtype,
+            range: self.range,
+            signed_scales: self.range != Range::MinMax && activations == Activations::None,
+        })
+    }
+
+    /// Quantizes every layer that reads one input.
+    fn settle_input(&mut self, input: usize, seen: Option<Seen>, here: &mut Here<'_>) -> Result<()> {
+        let readers: Vec<String> = here
+            .cut
+            .readers
+            .iter()
+            .filter(|r| r.input == input && self.stage.step(&r.tensor).is_some())
+            .map(|r| r.tensor.clone())
+            .collect();
+        let Some(seen) = seen.filter(|_| !readers.is_empty()) else {
+            return Ok(());
+        };
+        let observer = self.stage.observer;
+        let stop = || observer.should_stop();
+        let n = here.weights.get(&readers[0])?.dim(1)?;
+        let gram = seen.gram.into_full();
+        let curvature = Curvature::new(&gram, n, self.damp, self.act_order, self.by_hessian, &stop)
+            .map_err(|e| Error { message: format!("{}: {}", readers[0], e.message), ..e })?;
+        drop(gram);
+        self.tell(&readers, &curvature, seen.tokens);
+        for name in readers {
+            let Some((at, kind)) = self.stage.step(&name) else { continue };
+            let weight = here.weights.get(&name)?;
+            let shape = weight.dims().to_vec();
+            let values = with_values(weight, <[f32]>::to_vec)?;
+            let solved = solve(values, &curvature, self.act_order, &self.spec(kind)?, &stop)
+                .map_err(|e| Error { message: format!("tensor {name}: {}", e.message), ..e })?;
+            let values = read_all(&solved.weight)?;
+            here.weights.replace(&name, Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+            self.made.push((at, Weight::Affine(solved.weight)));
+        }
+        Ok(())
+    }
+
+    fn tell(&self, readers: &[String], curvature: &Curvature, tokens: usize) {
+        let names = readers.join(", ");
+        let event = |message: String| {
+            let data = json!({"tensors": readers, "damp_percent": curvature.damp_percent, "tokens": tokens});
+            self.stage.observer.event(Level::Warning, &message, data);
+        };
+        if !curvature.is_usable() {
+            event(format!("{names}: the Hessian cannot be factorized even when damped; rounded to nearest instead"));
+        } else if curvature.damp_percent > self.damp {
+            event(format!("{names}: the Hessian needed damp_percent {}", curvature.damp_percent));
+        }
+        if curvature.dead == curvature.n {
+            event(format!("{names}: no calibration token reached this layer; rounded to nearest instead"));
+        }
+    }
+}
+
+impl Visitor for Solver<'_> {
+    fn replaces(&self) -> bool {
+        true
+    }
+
+    fn see(&mut self, _at: usize, cut: &Cut, state: &State) -> Result<()> {
+        self.grams.resize_with(state.inputs.len(), || None);
+        for (input, x) in state.inputs.iter().enumerate() {
+            let wanted = |r: &crate::network::Reader| r.input == input && self.stage.step(&r.tensor).is_some();
+            if !cut.readers.iter().any(wanted) {
+                continue;
+            }
+            let seen = self.grams[input].get_or_insert_with(|| Seen {
+                gram: Gram::new(x.dims().get(1).copied().unwrap_or(0)),
+                tokens: 0,
+            });
+            seen.tokens += x.dim(0)?;
+            with_values(x, |x| seen.gram.add(x))?;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, here: &mut Here<'_>) -> Result<()> {
+        for (input, seen) in std::mem::take(&mut self.grams).into_iter().enumerate() {
+            self.settle_input(input, seen, here)?;
+        }
+        Ok(())
+    }
+}
+
+impl Maker for Solver<'_> {
+    fn made(&mut self) -> Vec<(usize, Weight)> {
+        std::mem::take(&mut self.made)
+    }
+}
