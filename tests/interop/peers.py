@@ -6,7 +6,7 @@
 
 Calibration: the first half of TEXT (split at the middle character) as one string, tokenized without special
 tokens, consecutive windows of --length tokens, the first --samples of them, in order. Evaluation: the second
-half, by hf_eval.py, 40 windows of 1,024. Embedding and lm_head stay as they are. `wall_seconds` and
+half, by hf_eval.py, 40 windows of 1,024 (--windows). Embedding and lm_head stay as they are. `wall_seconds` and
 `cpu_seconds` cover the compression alone; `process_cpu_seconds` and `peak_rss_mb` everything before the
 evaluation, imports included. `contended` tells whether other work was running: then only CPU seconds count.
 
@@ -197,8 +197,8 @@ def run(a):
               "calibration": None if a.method in UNCALIBRATED else f"{a.samples}x{a.length}"}
     if a.method == "autoround":
         record["iters"] = a.iters
-    if a.method not in UNCALIBRATED - {"hqq"}:
-        record["dtype"] = "float32" if a.method == "hqq" else a.dtype
+    if tool in ("llmcompressor", "auto-round"):
+        record["dtype"] = a.dtype
     compress = prepare(a)
     others = busy()
     began, cpu = time.time(), cpu_seconds()
@@ -233,6 +233,7 @@ def main():
             model, cost = evaluated(a.folder), {"bytes": sum(f.stat().st_size for f in Path(a.folder).glob("*.safetensors"))}
         else:
             record, model, cost = run(a)
+        record["windows"] = a.windows
         record["perplexity"] = round(perplexity(model, token_ids(a.model, a.text), a.windows), 4)
     line = json.dumps({**record, **cost})
     print(line)
