@@ -224,6 +224,7 @@ fn zeros_constants_and_single_values_come_back() {
                     GgmlType::MXFP4 | GgmlType::NVFP4 => 0.35,
                     // Not every vector of eight equal levels is in the codebook.
                     GgmlType::IQ2_XXS | GgmlType::IQ2_XS | GgmlType::IQ2_S => 0.75,
+                    GgmlType::IQ3_XXS | GgmlType::IQ3_S => 0.3,
                     // A k-quant scale of a constant block is 1/63 to 1/4 coarse; constants below zero sit on the min.
                     _ => 0.08,
                 };
