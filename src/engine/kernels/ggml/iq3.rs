@@ -46,7 +46,7 @@ struct Found {
     signs: [[u8; 4]; GROUPS],
 }
 
-/// A group whose peak is not above `tiny` counts as zero.
+/// `zero` says of a group's peak whether the group counts as zero.
 #[inline(always)]
 fn find<const C: usize>(
     book: &Lattice<4, 8>,

@@ -2,7 +2,8 @@
 //!
 //! Owns: the arithmetic and the bit layouts. Must not know: GGUF, which tensor gets which type.
 //! Source: ggml-org/ggml (`ggml-quants.c`, `ggml-common.h`). Invariant: without column importance the bytes are
-//! those ggml's reference quantizers write; with it, those of its importance-weighted ones.
+//! those ggml's reference quantizers write; with it, those of its importance-weighted ones; the one exception is told
+//! where it is, at IQ3_S.
 //!
 //! A block type is one file, or a line in its family's file, and one line in `kernel_of`.
 
