@@ -185,11 +185,6 @@ impl GgmlType {
             self,
             Self::Q8_1
                 | Self::Q8_K
-                | Self::IQ2_XXS
-                | Self::IQ2_XS
-                | Self::IQ2_S
-                | Self::IQ3_XXS
-                | Self::IQ3_S
                 | Self::IQ1_S
                 | Self::IQ1_M
                 | Self::I8

@@ -6,6 +6,7 @@ pub mod build;
 pub mod container;
 pub mod error;
 mod fields;
+pub mod imatrix;
 pub mod metadata;
 pub mod names;
 mod reader;

@@ -282,7 +282,7 @@ fn converted_metadata(request: &Request<'_>) -> Result<Metadata> {
 
 /// llama.cpp's `llama_ftype` of the mix, else of the most common type, else "guessed".
 fn file_type(request: &Request<'_>) -> u32 {
-    const FILE_TYPES: [(&str, u32); 20] = [
+    const FILE_TYPES: &[(&str, u32)] = &[
         ("F32", 0),
         ("F16", 1),
         ("Q4_0", 2),
@@ -299,7 +299,16 @@ fn file_type(request: &Request<'_>) -> u32 {
         ("Q5_K_S", 16),
         ("Q5_K_M", 17),
         ("Q6_K", 18),
+        ("IQ2_XXS", 19),
+        ("IQ2_XS", 20),
+        ("Q2_K_S", 21),
+        ("IQ3_XS", 22),
+        ("IQ3_XXS", 23),
         ("IQ4_NL", 25),
+        ("IQ3_S", 26),
+        ("IQ3_M", 27),
+        ("IQ2_S", 28),
+        ("IQ2_M", 29),
         ("IQ4_XS", 30),
         ("BF16", 32),
         ("MXFP4", 38),

@@ -19,6 +19,12 @@ pub(super) fn round_to_byte(value: f32) -> u8 {
     (value + MAGIC).to_bits() as u8
 }
 
+/// Nearest whole number, halves to even, as ggml rounds: beyond ±2²² the result is arbitrary, but it is the same one.
+#[inline(always)]
+pub(super) fn nearest_int(value: f32) -> i32 {
+    ((value + MAGIC).to_bits() & 0x007f_ffff).cast_signed() - 0x0040_0000
+}
+
 /// Written so that it becomes one `min` and one `max` instruction.
 #[inline(always)]
 pub(super) fn clamp(value: f32, low: f32, high: f32) -> f32 {

@@ -340,7 +340,8 @@ impl Blocks for Q8_0 {
     fn quantize(values: &[f32], _columns: Columns<'_>, dst: &mut [u8]) {
         for (block, out) in values.as_chunks::<LEN>().0.iter().zip(dst.chunks_exact_mut(34)) {
             let (low, high) = span(block);
-            let step = if high > -low { high } else { -low } / 127.0;
+            // Taken from 0, so that a block of zeros has no step of −0.
+            let step = if high > -low { high } else { 0.0 - low } / 127.0;
             let inverse = inverse(step);
             write_f16(step, out);
             for (code, v) in out[2..].iter_mut().zip(block) {

@@ -2,7 +2,8 @@
 //!
 //! Owns: the arithmetic and the bit layouts. Must not know: GGUF, which tensor gets which type.
 //! Source: ggml-org/ggml (`ggml-quants.c`, `ggml-common.h`). Invariant: without column importance the bytes are
-//! those ggml's reference quantizers write; with it, those of its importance-weighted ones.
+//! those ggml's reference quantizers write; with it, those of its importance-weighted ones; the one exception is told
+//! where it is, at IQ3_S.
 //!
 //! A block type is one file, or a line in its family's file, and one line in `kernel_of`.
 
@@ -10,9 +11,13 @@ mod blocks;
 mod codebook;
 mod fp4;
 mod grids;
+mod iq2;
+mod iq3;
 mod iq4;
 mod lanes;
+mod lattice;
 mod legacy;
+mod positive;
 mod q2_k;
 mod q3_k;
 mod q4_k;
@@ -23,6 +28,7 @@ mod step_min;
 mod ternary;
 #[cfg(test)]
 mod tests;
+mod vectors;
 
 use crate::tensor::GgmlType;
 use blocks::{Kernel, kernel};
@@ -46,6 +52,11 @@ impl<'a> Columns<'a> {
 /// The kernels of a type; `None` for types that cannot be written (see [`GgmlType::can_quantize`]).
 fn kernel_of(ty: GgmlType) -> Option<&'static Kernel> {
     Some(match ty {
+        GgmlType::IQ2_S => kernel!(iq2::Iq2S),
+        GgmlType::IQ2_XS => kernel!(iq2::Iq2Xs),
+        GgmlType::IQ2_XXS => kernel!(iq2::Iq2Xxs),
+        GgmlType::IQ3_S => kernel!(iq3::Iq3S),
+        GgmlType::IQ3_XXS => kernel!(iq3::Iq3Xxs),
         GgmlType::IQ4_NL => kernel!(iq4::Iq4Nl),
         GgmlType::IQ4_XS => kernel!(iq4::Iq4Xs),
         GgmlType::MXFP4 => kernel!(fp4::Mxfp4),
@@ -79,6 +90,12 @@ pub fn quantize_rows(ty: GgmlType, src: &[f32], cols: usize, importance: Option<
     if let Some(kernel) = kernel_of(ty) {
         (kernel.quantize)(src, columns, dst);
     }
+}
+
+/// Whether ggml refuses to write the type without column importance: below 2.5 bits the result would be no use. Here
+/// every column counts alike then.
+pub const fn requires_importance(ty: GgmlType) -> bool {
+    matches!(ty, GgmlType::IQ2_XXS | GgmlType::IQ2_XS)
 }
 
 /// Reads whole blocks of any block type as f32.

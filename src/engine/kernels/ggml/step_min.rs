@@ -4,7 +4,8 @@
 //! Invariant: codes are chosen against the scales as they are stored.
 
 use super::lanes::{clamp, round, round_to_byte};
-use super::search::{Affine, positive};
+use super::positive::positive;
+use super::search::Affine;
 
 /// A scale and a minimum for each of `L` groups.
 pub(super) struct StepMin<const L: usize> {
@@ -30,13 +31,14 @@ impl<const L: usize> StepMin<L> {
     /// The steps of least squared error over the groups, each by its weight.
     #[inline(always)]
     pub(super) fn by_weight(fit: &Affine<L>, weights: &[f32; L], top: f32) -> Self {
-        let (step, scales) = positive(&fit.scale, weights, top);
-        let (min_step, mins) = positive(&fit.min, weights, top);
+        // Scales and minima side by side.
+        let x = std::array::from_fn(|l| [fit.scale[l], fit.min[l]]);
+        let ([step, min_step], codes) = positive::<L, 2>(&x, &weights.map(|w| [w; 2]), top as i32);
         Self {
             step,
             min_step,
-            scales,
-            mins,
+            scales: codes.map(|pair| pair[0]),
+            mins: codes.map(|pair| pair[1]),
         }
     }
 
