@@ -26,6 +26,7 @@ const ALWAYS: [&str; 2] = ["internal", "unavailable"];
     components(schemas(ProblemOut)),
     tags(
         (name = "models", description = "Sets of files, inspected when they are committed and immutable from then on."),
+        (name = "datasets", description = "Text and arrays that jobs are calibrated and evaluated with; read through when they are made."),
         (name = "uploads", description = "Files on their way in, by offset: what arrived is kept when a connection breaks."),
         (name = "plans", description = "What a recipe would do to a model, computed without doing it."),
         (name = "jobs", description = "Recipes at work: queued, running, succeeded, failed or cancelled."),

@@ -185,6 +185,7 @@ impl House {
             plan: Document::of(&json!({"job": id.to_string()})).expect("JSON"),
             need_memory_bytes: 1,
             techniques: vec!["affine".into()],
+            datasets: Vec::new(),
             metadata: BTreeMap::new(),
             priority: 0,
             dedupe_key: None,
