@@ -34,7 +34,7 @@ fn contents(dataset: &Dataset) -> Vec<Content> {
     dataset.records().map(|record| record.unwrap().content).collect()
 }
 
-/// An `.npy` file as NumPy writes it.
+/// An `.npy` file as `NumPy` writes it.
 fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
     let header = format!("{header:<117}\n");
