@@ -10,6 +10,8 @@ mod support;
 
 #[path = "api/artifacts.rs"]
 mod artifacts;
+#[path = "api/datasets.rs"]
+mod datasets;
 #[path = "api/errors.rs"]
 mod errors;
 #[path = "api/events.rs"]

@@ -60,6 +60,23 @@ async fn finish(app: &TestApp, job: &Value) -> (Value, String) {
 }
 
 #[tokio::test]
+async fn a_job_that_names_a_dataset_runs_with_it() {
+    let app = working().await;
+    let model = upload(&app, support::models::small()).await;
+    let text = app
+        .request(Method::POST, "/v1/datasets")
+        .header("content-type", "text/plain")
+        .body("a text to calibrate with");
+    let dataset = json_of(text.send().await.expect("answers"), StatusCode::CREATED).await;
+    let recipe = json!({"preset": "W8A16", "formats": ["safetensors"], "calibration": dataset["id"]});
+    let asked = json!({"model": model["id"], "recipe": recipe});
+    let job = json_of(app.post("/v1/jobs", &asked).await, StatusCode::ACCEPTED).await;
+    let (job, _) = finish(&app, &job).await;
+    assert_eq!(job["status"], "succeeded", "{job}");
+    assert_eq!(job["recipe"]["calibration"], dataset["id"]);
+}
+
+#[tokio::test]
 async fn a_model_becomes_an_artifact_with_a_report() {
     let app = working().await;
     let model = upload(&app, support::models::small()).await;

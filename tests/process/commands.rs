@@ -139,6 +139,49 @@ fn refusals_name_the_flag_and_the_fix() {
 }
 
 #[test]
+fn a_recipes_dataset_is_given_beside_it_or_is_a_path() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let source = model(dir.path());
+    let text = dir.path().join("text");
+    std::fs::create_dir(&text).expect("made");
+    std::fs::write(text.join("a.txt"), "some text").expect("written");
+    let path = text.display().to_string();
+    let plan = |dataset: &str, given: &[&str]| {
+        let recipe =
+            serde_json::json!({"preset": "W8A16", "formats": ["safetensors"], "calibration": dataset});
+        let recipe = recipe.to_string();
+        let args = [&["plan", &source, "-r", &recipe], given].concat();
+        said(&modelpress(&args))
+    };
+    let named = format!("mine={path}");
+    for (dataset, given) in [
+        ("builtin", &[][..]),
+        (path.as_str(), &[]),
+        ("mine", &["--dataset", &named]),
+    ] {
+        let (code, plan, log) = plan(dataset, given);
+        assert_eq!(code, Some(0), "{dataset}: {log}");
+        let plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
+        assert_eq!(plan["recipe"]["calibration"]["dataset"], dataset);
+    }
+    let (code, _, log) = plan("other", &["--dataset", &named]);
+    assert_eq!(code, Some(3), "{log}");
+    assert!(
+        log.contains("/calibration/dataset") && log.contains("builtin, mine"),
+        "{log}"
+    );
+    for (given, exit, says) in [
+        ("mine", 2, "NAME=PATH"),
+        ("builtin=x", 2, "another name"),
+        ("mine=nowhere", 4, "nowhere"),
+    ] {
+        let (code, _, log) = plan("mine", &["--dataset", given]);
+        assert_eq!(code, Some(exit), "{log}");
+        assert!(log.contains(says), "{log}");
+    }
+}
+
+#[test]
 fn models_that_cannot_be_read_have_their_own_exit_code() {
     let dir = tempfile::tempdir().expect("temp dir");
     let mut cut = safetensors(&[("a", [4, 32])]);

@@ -10,8 +10,8 @@ use modelpress_server::domain::ports::{
     Clock as _, Commit, Counts, Enqueued, JobFilter, Reply, Store, StoreError, SystemClock,
 };
 use modelpress_server::domain::{
-    Artifact, ArtifactId, Document, Event, FileRef, Job, JobId, JobState, Model, ModelId, ModelState, NewJob,
-    TensorRow, Upload, UploadId,
+    Artifact, ArtifactId, Dataset, DatasetId, Document, Event, FileRef, Job, JobId, JobState, Model, ModelId,
+    ModelState, NewJob, TensorRow, Upload, UploadId,
 };
 use serde_json::json;
 
@@ -19,6 +19,7 @@ use serde_json::json;
 #[derive(Debug, Default)]
 pub struct Tables {
     pub models: BTreeMap<ModelId, (Model, Vec<TensorRow>)>,
+    pub datasets: BTreeMap<DatasetId, Dataset>,
     pub uploads: BTreeMap<UploadId, Upload>,
     pub jobs: BTreeMap<JobId, Job>,
     pub events: BTreeMap<JobId, Vec<Event>>,
@@ -191,6 +192,29 @@ impl Store for MemoryStore {
         })
     }
 
+    fn insert_dataset<'a>(&'a self, dataset: &'a Dataset) -> Reply<'a, ()> {
+        self.run(|t| {
+            t.datasets.insert(dataset.id, dataset.clone());
+            Ok(())
+        })
+    }
+
+    fn dataset(&self, id: DatasetId) -> Reply<'_, Dataset> {
+        self.run(|t| known(t.datasets.get(&id)))
+    }
+
+    fn list_datasets(&self, after: Option<DatasetId>, limit: u32) -> Reply<'_, Vec<Dataset>> {
+        self.run(|t| {
+            let rows = t.datasets.values().rev();
+            let rows = rows.filter(|dataset| after.is_none_or(|after| dataset.id < after));
+            Ok(rows.take(limit as usize).cloned().collect())
+        })
+    }
+
+    fn delete_dataset(&self, id: DatasetId) -> Reply<'_, Vec<FileRef>> {
+        self.run(|t| Ok(t.datasets.remove(&id).ok_or(StoreError::NotFound)?.files))
+    }
+
     fn insert_upload<'a>(&'a self, upload: &'a Upload) -> Reply<'a, ()> {
         self.run(|t| {
             t.uploads.insert(upload.id, upload.clone());
@@ -313,6 +337,7 @@ impl Store for MemoryStore {
                 .models
                 .values()
                 .flat_map(|(m, _)| &m.files)
+                .chain(t.datasets.values().flat_map(|d| &d.files))
                 .chain(t.artifacts.values().flat_map(|a| &a.files));
             let mut used: Vec<&str> = files.map(|f| f.digest.as_str()).collect();
             used.extend(

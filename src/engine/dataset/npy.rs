@@ -17,7 +17,7 @@ const MAX_HEADER: u64 = 1 << 16;
 /// Most dimensions.
 const MAX_DIMENSIONS: usize = 8;
 
-/// Element types by NumPy's codes.
+/// Element types by `NumPy`'s codes.
 const TYPES: [(&str, DType); 12] = [
     ("i1", DType::I8),
     ("i2", DType::I16),

@@ -87,7 +87,7 @@ impl<R: Read> Pieces<'_, R> {
     fn not_text(&mut self, error: &std::string::FromUtf8Error) -> Error {
         self.is_over = true;
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = self.line + good.iter().filter(|byte| **byte == b'\n').count();
+        let line = self.line + String::from_utf8_lossy(good).matches('\n').count();
         Error::bad_input(
             "invalid_utf8",
             format!("{}, line {line}: not UTF-8; convert the file to UTF-8", self.name),

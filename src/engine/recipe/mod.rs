@@ -4,9 +4,11 @@
 //! Must not know: models (that is the plan's business). Invariant: unknown fields are refused, never ignored.
 
 mod data;
+mod schema;
 mod strict;
 
-pub use data::{CalibrationSpec, EvaluationSpec, GateSpec, Metric, schema as data_schema};
+pub use data::{CalibrationSpec, EvaluationSpec, GateSpec, Metric};
+pub use schema::schema;
 pub use strict::strict;
 
 use crate::digest::sha256;

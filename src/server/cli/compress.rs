@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use modelpress_engine::{Class, Datasets, Error, Folders, Observer as _, Outcome, execute, report};
+use modelpress_engine::{Class, Error, Folders, Observer as _, Outcome, Plan, execute, report};
 
 use super::progress::Progress;
-use super::{BAD_MODEL, FAILED, Failure, INTERRUPTED, REFUSED, USAGE, complain, recipe, say, summary};
+use super::{
+    BAD_MODEL, FAILED, Failure, INTERRUPTED, REFUSED, USAGE, complain, datasets, recipe, say, summary,
+};
 
 /// What to compress, and into what.
 #[derive(Debug, clap::Args)]
@@ -25,6 +27,8 @@ pub(super) struct CompressArgs {
     /// Output format; may be given several times [default: the recipe's own]
     #[arg(long = "format", short, value_name = "FORMAT")]
     formats: Vec<String>,
+    #[command(flatten)]
+    datasets: datasets::DatasetArgs,
     /// Folder for the artifacts, report.json and report.html; must be new or empty
     #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
@@ -46,8 +50,13 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
     let asked = recipe::Asked {
         recipe: &args.recipe,
         formats: &args.formats,
+        datasets: &args.datasets,
     };
-    let (model, plan) = recipe::open_and_plan(&args.model, asked)?;
+    let recipe::Opened {
+        model,
+        datasets,
+        plan,
+    } = recipe::open_and_plan(&args.model, asked)?;
     let staging = Staging::beside(&args.out)?;
     let progress = Progress::new(args.report_only_json, stop_on_signal()?);
     let scratch = staging.folder.join(".scratch");
@@ -55,11 +64,12 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
         out: &staging.folder,
         scratch: &scratch,
     };
-    let outcome = execute(&plan, &model, &Datasets::new(), &folders, &progress);
+    let outcome = execute(&plan, &model, &datasets, &folders, &progress);
     let _none_without_a_walk = fs::remove_dir_all(&scratch);
     progress.finish();
     let outcome = outcome.map_err(|error| failed(&error))?;
     write_reports(&staging.folder, &outcome)?;
+    let missed = missed_gate(&plan, &outcome, &staging.folder)?;
     staging.publish(&args.out)?;
     if args.report_only_json {
         say(serde_json::to_string(&outcome.report).map_err(|error| Failure::new(FAILED, error))?);
@@ -71,7 +81,25 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
             &args.out,
         ));
     }
-    Ok(())
+    missed.map_or(Ok(()), Err)
+}
+
+/// What missed a quality gate leaves its reports, and its artifacts where the recipe keeps them.
+fn missed_gate(plan: &Plan, outcome: &Outcome, folder: &Path) -> Result<Option<Failure>, Failure> {
+    let Some(gate) = &outcome.gate else {
+        return Ok(None);
+    };
+    let is_kept = plan
+        .recipe
+        .gates
+        .as_ref()
+        .is_some_and(|gates| gates.keep_artifact);
+    if !is_kept {
+        for artifact in &outcome.artifacts {
+            fs::remove_dir_all(folder.join(&artifact.format))?;
+        }
+    }
+    Ok(Some(Failure::new(FAILED, format!("{gate} (quality_gate)"))))
 }
 
 fn write_reports(folder: &Path, outcome: &Outcome) -> Result<(), Failure> {

@@ -6,6 +6,7 @@
 
 mod check_config;
 mod compress;
+mod datasets;
 mod healthcheck;
 mod migrate;
 mod openapi;
@@ -29,7 +30,7 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 /// The recipe cannot work on this model.
 pub const REFUSED: u8 = 3;
-/// The model cannot be read.
+/// The model or a dataset cannot be read.
 pub const BAD_MODEL: u8 = 4;
 /// Stopped by a signal.
 pub const INTERRUPTED: u8 = 130;
@@ -44,7 +45,7 @@ Examples:
       what a recipe would do, without doing it
 
 Exit codes:
-  0 done   1 failed   2 wrong usage or configuration   3 recipe refused   4 model unreadable   130 interrupted";
+  0 done   1 failed   2 wrong usage or configuration   3 recipe refused   4 model or dataset unreadable   130 interrupted";
 
 /// Compress models: upload a model, post a recipe, get back an artifact that engines load.
 #[derive(Debug, Parser)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{FAILED, Failure, recipe, say};
+use super::{FAILED, Failure, datasets, recipe, say};
 
 /// What to plan.
 #[derive(Debug, clap::Args)]
@@ -15,14 +15,17 @@ pub(super) struct PlanArgs {
     /// Output format; may be given several times [default: the recipe's own]
     #[arg(long = "format", short, value_name = "FORMAT")]
     formats: Vec<String>,
+    #[command(flatten)]
+    datasets: datasets::DatasetArgs,
 }
 
 pub(super) fn run(args: &PlanArgs) -> Result<(), Failure> {
     let asked = recipe::Asked {
         recipe: &args.recipe,
         formats: &args.formats,
+        datasets: &args.datasets,
     };
-    let (_, plan) = recipe::open_and_plan(&args.model, asked)?;
+    let plan = recipe::open_and_plan(&args.model, asked)?.plan;
     let text = serde_json::to_string_pretty(&plan).map_err(|error| Failure::new(FAILED, error))?;
     say(text);
     Ok(())

@@ -10,6 +10,7 @@ use modelpress_engine::recipe::strict;
 use modelpress_engine::{Checkpoint, Datasets, Error, Plan, Recipe, Refusal, SourceFile, inspect, plan};
 use serde_json::{Value, json};
 
+use super::datasets::DatasetArgs;
 use super::{BAD_MODEL, Failure, REFUSED, USAGE};
 
 /// A recipe as it stands on the command line.
@@ -19,11 +20,21 @@ pub(super) struct Asked<'a> {
     pub(super) recipe: &'a str,
     /// `--format`, each.
     pub(super) formats: &'a [String],
+    /// `--dataset`, each.
+    pub(super) datasets: &'a DatasetArgs,
 }
 
-/// Opens the model and plans the recipe on it.
-pub(super) fn open_and_plan(model: &Path, asked: Asked<'_>) -> Result<(Checkpoint, Plan), Failure> {
+/// What is needed to execute.
+pub(super) struct Opened {
+    pub(super) model: Checkpoint,
+    pub(super) datasets: Datasets,
+    pub(super) plan: Plan,
+}
+
+/// Opens the model and the datasets and plans the recipe on them.
+pub(super) fn open_and_plan(model: &Path, asked: Asked<'_>) -> Result<Opened, Failure> {
     let recipe = read(asked)?;
+    let datasets = asked.datasets.open(&recipe)?;
     let unreadable = |error: Error| {
         let message = format!(
             "{} cannot be read: {} ({})",
@@ -34,9 +45,13 @@ pub(super) fn open_and_plan(model: &Path, asked: Asked<'_>) -> Result<(Checkpoin
         Failure::new(BAD_MODEL, message)
     };
     let files = SourceFile::from_path(model).map_err(unreadable)?;
-    let checkpoint = inspect(&files).map_err(unreadable)?;
-    let plan = plan(&recipe, &checkpoint, &Datasets::new()).map_err(|refusals| asked.refused(&refusals))?;
-    Ok((checkpoint, plan))
+    let model = inspect(&files).map_err(unreadable)?;
+    let plan = plan(&recipe, &model, &datasets).map_err(|refusals| asked.refused(&refusals))?;
+    Ok(Opened {
+        model,
+        datasets,
+        plan,
+    })
 }
 
 fn read(asked: Asked<'_>) -> Result<Recipe, Failure> {

@@ -51,6 +51,8 @@ macro_rules! ids {
 ids! {
     /// A published artifact.
     ArtifactId "art_";
+    /// A dataset.
+    DatasetId "ds_";
     /// A job.
     JobId "job_";
     /// A model.

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::{ArtifactId, Document, JobId, ModelId};
+use super::{ArtifactId, DatasetId, Document, JobId, ModelId};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,6 +80,8 @@ pub struct NewJob {
     pub need_memory_bytes: u64,
     /// Names of the techniques in the plan: a worker claims only what it knows.
     pub techniques: Vec<String>,
+    /// The datasets it reads: they stay as long as it may run.
+    pub datasets: Vec<DatasetId>,
     /// The user's own pairs.
     pub metadata: BTreeMap<String, String>,
     /// Higher goes first.

@@ -1,10 +1,11 @@
 //! The nouns of the service and the traits that other rooms implement for it.
 //!
-//! Owns: identifiers, models, uploads, jobs, artifacts, the ports [`Store`], [`Blobs`], [`Clock`].
+//! Owns: identifiers, models, datasets, uploads, jobs, artifacts, the ports [`Store`], [`Blobs`], [`Clock`].
 //! Must not know: SQL, HTTP, files; the engine's plans, summaries and reports are opaque JSON here.
 //! Invariant: the same words for the same things in the API, the database, the metrics and the log.
 
 pub mod artifact;
+pub mod dataset;
 pub mod document;
 pub mod ids;
 pub mod job;
@@ -15,8 +16,9 @@ pub mod queue;
 pub mod upload;
 
 pub use artifact::Artifact;
+pub use dataset::Dataset;
 pub use document::Document;
-pub use ids::{ArtifactId, IdError, JobId, ModelId, UploadId};
+pub use ids::{ArtifactId, DatasetId, IdError, JobId, ModelId, UploadId};
 pub use job::{Event, Failure, Job, JobState, NewJob, Progress};
 pub use model::{FileRef, Model, ModelState, TensorRow};
 pub use ports::{Blobs, Clock, Store, StoreError};

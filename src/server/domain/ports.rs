@@ -16,8 +16,8 @@ use time::OffsetDateTime;
 
 use super::model::TensorRow;
 use super::{
-    Artifact, ArtifactId, Document, Event, FileRef, Job, JobId, JobState, Model, ModelId, NewJob, Upload,
-    UploadId,
+    Artifact, ArtifactId, Dataset, DatasetId, Document, Event, FileRef, Job, JobId, JobState, Model, ModelId,
+    NewJob, Upload, UploadId,
 };
 
 /// What a store call comes to.
@@ -107,6 +107,15 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Deletes a model that no job uses; answers its files.
     fn delete_model(&self, id: ModelId) -> Reply<'_, Vec<FileRef>>;
 
+    /// Records a dataset.
+    fn insert_dataset<'a>(&'a self, dataset: &'a Dataset) -> Reply<'a, ()>;
+    /// One dataset.
+    fn dataset(&self, id: DatasetId) -> Reply<'_, Dataset>;
+    /// Datasets made before `after`.
+    fn list_datasets(&self, after: Option<DatasetId>, limit: u32) -> Reply<'_, Vec<Dataset>>;
+    /// Deletes a dataset that no live job uses; answers its files.
+    fn delete_dataset(&self, id: DatasetId) -> Reply<'_, Vec<FileRef>>;
+
     /// Records an upload.
     fn insert_upload<'a>(&'a self, upload: &'a Upload) -> Reply<'a, ()>;
     /// One upload.
@@ -128,7 +137,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn list_events(&self, id: JobId, after: u64, limit: u32) -> Reply<'_, Vec<Event>>;
     /// Ends a waiting job, or asks a running one to stop.
     fn cancel_job<'a>(&'a self, id: JobId, reason: &'a str) -> Reply<'a, Job>;
-    /// The report of a job that succeeded (the engine's `Report` as JSON).
+    /// The report of a job that came to a result (the engine's `Report` as JSON).
     fn report(&self, id: JobId) -> Reply<'_, Document>;
     /// One artifact.
     fn artifact(&self, id: ArtifactId) -> Reply<'_, Artifact>;

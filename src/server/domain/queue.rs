@@ -11,7 +11,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::ports::StoreError;
-use super::{Artifact, Document, Failure, FileRef, JobId, JobState, ModelId, Progress};
+use super::{Artifact, DatasetId, Document, Failure, FileRef, JobId, JobState, ModelId, Progress};
 
 /// What a call about a claimed job comes to.
 pub type Fenced<'a, T> = BoxFuture<'a, Result<T, QueueError>>;
@@ -58,6 +58,8 @@ pub struct Claim {
     pub model: ModelId,
     /// The model's files.
     pub files: Vec<FileRef>,
+    /// The files of each dataset that it reads.
+    pub datasets: Vec<(DatasetId, Vec<FileRef>)>,
     /// What to do (the engine's `Plan` as JSON).
     pub plan: Document,
     /// Number of this attempt, from 1.
@@ -110,6 +112,8 @@ pub enum End {
     Succeeded(Publication),
     /// Trying again cannot help.
     Failed(Failure),
+    /// The result missed a quality gate: the job fails, and what it made is published even so.
+    GateMissed(Failure, Publication),
     /// Trying again after this wait may help; the last attempt fails with the failure.
     Retry(Failure, Duration),
     /// The user asked.
@@ -118,10 +122,10 @@ pub enum End {
     Released,
 }
 
-/// What a successful attempt publishes.
+/// What an attempt publishes that came to a result.
 #[derive(Debug, Clone)]
 pub struct Publication {
-    /// Its artifacts; their bytes are durable already.
+    /// Its artifacts; their bytes are durable already. A missed gate may leave none.
     pub artifacts: Vec<Artifact>,
     /// The engine's `Report` as JSON.
     pub report: Document,

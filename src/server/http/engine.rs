@@ -1,17 +1,18 @@
 //! Asking the engine from a request: on a blocking thread, with blobs as its files.
 //!
-//! Owns: the hop to a blocking thread, opening a stored model, planning.
+//! Owns: the hop to a blocking thread, opening a stored model or dataset, planning.
 //! Must not know: routes, rows.
-//! Invariant: the async threads never read a model's bytes.
+//! Invariant: the async threads never read a model's or dataset's bytes.
 
 use std::collections::BTreeMap;
 
-use modelpress_engine::{Checkpoint, Datasets, Plan, Recipe, Refusal, SourceFile, inspect, plan};
+use modelpress_engine::dataset::BUILTIN;
+use modelpress_engine::{Checkpoint, Dataset, Datasets, Plan, Recipe, Refusal, SourceFile, inspect, plan};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::problem::Problem;
-use super::refuse::{RecipePlace, refused_recipe, rejected_model};
+use super::refuse::{RecipePlace, refused_recipe, rejected_dataset, rejected_model};
 use crate::domain::FileRef;
 use crate::domain::model::TensorRow;
 use crate::domain::ports::Blobs;
@@ -70,19 +71,72 @@ impl AskedRecipe {
     }
 }
 
-/// Plans a recipe on a model's files. A plan that asks for more memory than any worker has is refused.
+/// A recipe that says something, and how the request spells it.
+#[derive(Debug)]
+pub struct ReadRecipe {
+    recipe: Recipe,
+    place: RecipePlace,
+}
+
+impl ReadRecipe {
+    /// The datasets that it names, `builtin` left out, each with the pointer to its name in the recipe.
+    pub fn datasets(&self) -> Vec<(&str, &'static str)> {
+        let mut named = self.recipe.datasets();
+        named.retain(|(name, _)| *name != BUILTIN);
+        named
+    }
+
+    /// The refusal of a recipe that names things which are not there.
+    pub fn refused(&self, refusals: &[Refusal]) -> Problem {
+        refused_recipe(refusals, self.place)
+    }
+}
+
+/// Reads a recipe; what it says about a model is not looked at yet.
+pub async fn read_recipe(asked: AskedRecipe) -> Result<ReadRecipe, Problem> {
+    blocking(move || {
+        let AskedRecipe { value, place } = asked;
+        let refused = |refusals: Vec<Refusal>| refused_recipe(&refusals, place);
+        let recipe = Recipe::from_value(&value).map_err(refused)?;
+        Ok(ReadRecipe { recipe, place })
+    })
+    .await
+}
+
+/// Reads every record of a dataset; answers the engine's summary as JSON.
+pub async fn read_dataset(blobs: &dyn Blobs, files: &[FileRef]) -> Result<Value, Problem> {
+    let sources = sources(blobs, files).await?;
+    blocking(move || {
+        let summary = Dataset::open(&sources).and_then(|dataset| dataset.summary());
+        let summary = summary.map_err(|error| rejected_dataset(&error))?;
+        serde_json::to_value(summary).map_err(Problem::internal)
+    })
+    .await
+}
+
+/// Plans a recipe on a model's files, with the datasets under the names that the recipe uses. A plan that asks for
+/// more memory than any worker has is refused.
 pub async fn plan_recipe(
     blobs: &dyn Blobs,
     files: &[FileRef],
-    asked: AskedRecipe,
+    datasets: &[(String, Vec<FileRef>)],
+    asked: ReadRecipe,
     memory_bytes: Option<u64>,
 ) -> Result<Plan, Problem> {
-    let sources = sources(blobs, files).await?;
+    let model = sources(blobs, files).await?;
+    let mut named = Vec::with_capacity(datasets.len());
+    for (name, files) in datasets {
+        named.push((name.clone(), sources(blobs, files).await?));
+    }
     blocking(move || {
-        let refused = |refusals: Vec<Refusal>| refused_recipe(&refusals, asked.place);
-        let recipe = Recipe::from_value(&asked.value).map_err(refused)?;
-        let checkpoint = inspect(&sources).map_err(|error| rejected_model(&error))?;
-        let plan = plan(&recipe, &checkpoint, &Datasets::new()).map_err(refused)?;
+        let refused = |refusals: Vec<Refusal>| asked.refused(&refusals);
+        let mut datasets = Datasets::new();
+        for (name, files) in named {
+            let dataset = Dataset::open(&files).map_err(|error| rejected_dataset(&error))?;
+            datasets.insert(name, dataset);
+        }
+        let checkpoint = inspect(&model).map_err(|error| rejected_model(&error))?;
+        let plan = plan(&asked.recipe, &checkpoint, &datasets).map_err(refused)?;
         fits(&plan, memory_bytes).map_err(|refusal| refused(vec![refusal]))?;
         Ok(plan)
     })

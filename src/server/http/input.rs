@@ -79,14 +79,19 @@ fn is_over_the_limit(error: &(dyn Error + 'static)) -> bool {
     error.is::<LengthLimitError>() || error.source().is_some_and(is_over_the_limit)
 }
 
+/// Bodies are read as they come: nothing is unpacked.
+pub fn not_encoded(headers: &HeaderMap) -> Result<(), Problem> {
+    let coding = headers.get(header::CONTENT_ENCODING);
+    let Some(coding) = coding.filter(|coding| *coding != "identity") else {
+        return Ok(());
+    };
+    let shown = shorten(&String::from_utf8_lossy(coding.as_bytes()));
+    let detail = format!("the body is encoded as {shown}; send it as it is");
+    Err(Problem::new(problem::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
 fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
-    if let Some(coding) = headers.get(header::CONTENT_ENCODING)
-        && coding != "identity"
-    {
-        let shown = shorten(&String::from_utf8_lossy(coding.as_bytes()));
-        let detail = format!("the body is encoded as {shown}; send JSON as it is");
-        return Err(Problem::new(problem::UNSUPPORTED_MEDIA_TYPE, detail));
-    }
+    not_encoded(headers)?;
     let given = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())

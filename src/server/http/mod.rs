@@ -6,6 +6,7 @@
 
 pub mod conditional;
 pub mod engine;
+pub mod form;
 pub mod headers;
 pub mod input;
 pub mod limits;
@@ -19,6 +20,7 @@ pub mod problem;
 pub mod readiness;
 pub mod refuse;
 pub mod routes;
+pub mod sets;
 pub mod state;
 pub mod tar;
 pub mod undo;

@@ -4,6 +4,7 @@
 //! Must not know: single operations.
 //! Invariant: every operation documents every problem it can answer with, each with an example of the real type.
 
+use modelpress_engine::recipe;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
@@ -26,6 +27,7 @@ const ALWAYS: [&str; 2] = ["internal", "unavailable"];
     components(schemas(ProblemOut)),
     tags(
         (name = "models", description = "Sets of files, inspected when they are committed and immutable from then on."),
+        (name = "datasets", description = "Text and arrays that jobs are calibrated and evaluated with; read through when they are made."),
         (name = "uploads", description = "Files on their way in, by offset: what arrived is kept when a connection breaks."),
         (name = "plans", description = "What a recipe would do to a model, computed without doing it."),
         (name = "jobs", description = "Recipes at work: queued, running, succeeded, failed or cancelled."),
@@ -45,6 +47,7 @@ pub fn document() -> Value {
     api.merge(routes::table().into_openapi());
     // A document of plain data always has a JSON form.
     let mut document = serde_json::to_value(api).unwrap_or_default();
+    document["components"]["schemas"]["Recipe"] = recipe::schema();
     complete_paths(&mut document);
     complete_schemas(&mut document);
     document["x-problems"] = KINDS
@@ -88,7 +91,8 @@ fn complete_paths(document: &mut Value) {
     *paths = complete;
 }
 
-/// What the derive cannot say: every field of an answer is always there, pages refer to their items by name.
+/// What the derive cannot say: every field of an answer is always there, pages refer to their items by name, recipes
+/// are the engine's.
 fn complete_schemas(document: &mut Value) {
     let schemas = document
         .pointer_mut("/components/schemas")
@@ -96,6 +100,11 @@ fn complete_schemas(document: &mut Value) {
     for (name, schema) in schemas.into_iter().flatten() {
         if let Some(item) = name.strip_prefix("PageOut_") {
             schema["properties"]["data"]["items"] = json!({"$ref": format!("#/components/schemas/{item}")});
+        }
+        if ["JobIn", "PlanIn"].contains(&name.as_str()) {
+            let says = "The name of a preset (`GET /v1/presets`) or a recipe object.";
+            schema["properties"]["recipe"] =
+                json!({"$ref": "#/components/schemas/Recipe", "description": says});
         }
         if name.ends_with("Out") {
             let fields = schema["properties"]

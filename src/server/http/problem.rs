@@ -57,7 +57,7 @@ kinds! {
     IDLE_TIMEOUT = 408 "idle_timeout" "The client was silent for too long";
     /// The object's state does not allow this.
     CONFLICT = 409 "conflict" "The object is in another state";
-    /// A model that jobs still use.
+    /// A model or dataset that jobs still use.
     IN_USE = 409 "in_use" "The object is still in use";
     /// Another upload position is expected.
     OFFSET_MISMATCH = 409 "offset_mismatch" "The upload is at another offset";
@@ -87,6 +87,8 @@ kinds! {
     IDEMPOTENCY_MISMATCH = 422 "idempotency_mismatch" "The key was used with another request";
     /// The engine cannot read the files.
     MODEL_REJECTED = 422 "model_rejected" "The files are not a model that can be read";
+    /// The engine cannot read the files as a dataset.
+    DATASET_REJECTED = 422 "dataset_rejected" "The files are not a dataset that can be read";
     /// The recipe cannot work on this model.
     RECIPE_REFUSED = 422 "recipe_refused" "The recipe cannot be applied to this model";
     /// Something broke; the log has it.

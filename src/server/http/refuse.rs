@@ -86,12 +86,19 @@ impl From<NameError> for Problem {
 
 /// The engine cannot read the files of a model.
 pub fn rejected_model(error: &EngineError) -> Problem {
+    rejected(problem::MODEL_REJECTED, error)
+}
+
+/// The engine cannot read the files of a dataset.
+pub fn rejected_dataset(error: &EngineError) -> Problem {
+    rejected(problem::DATASET_REJECTED, error)
+}
+
+fn rejected(kind: problem::Kind, error: &EngineError) -> Problem {
     match error.class {
-        Class::BadInput | Class::Unsupported | Class::Numeric => {
-            Problem::new(problem::MODEL_REJECTED, error.message.clone())
-                .with_code(error.code)
-                .with_error("/files", error.code, error.message.clone())
-        }
+        Class::BadInput | Class::Unsupported | Class::Numeric => Problem::new(kind, error.message.clone())
+            .with_code(error.code)
+            .with_error("/files", error.code, error.message.clone()),
         Class::Resources if error.code == "disk_full" => {
             Problem::new(problem::DISK_FULL, "the server has no disk space for this").because(error)
         }

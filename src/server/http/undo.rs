@@ -34,6 +34,15 @@ impl Undo {
         self.stored.clear();
     }
 
+    /// Keeps everything if it came to something, and takes it back if not.
+    pub async fn settle<T, E>(self, result: Result<T, E>) -> Result<T, E> {
+        match result {
+            Ok(_) => self.keep(),
+            Err(_) => self.take_back().await,
+        }
+        result
+    }
+
     /// Takes everything back now.
     pub async fn take_back(mut self) {
         revoke(self.blobs.clone(), std::mem::take(&mut self.stored)).await;

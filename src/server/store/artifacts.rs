@@ -42,7 +42,7 @@ impl Rows {
     }
 }
 
-/// Writes what a successful attempt publishes.
+/// Writes what an attempt publishes.
 pub(super) async fn publish(
     tx: &mut Session,
     lease: Lease,

@@ -83,7 +83,7 @@ impl Rows {
             return already_published(&locked.slot, lease, verdict).ok_or(QueueError::Lost);
         };
         self.write_progress(&mut tx, lease, ending).await?;
-        if let End::Succeeded(publication) = &ending.end {
+        if let End::Succeeded(publication) | End::GateMissed(_, publication) = &ending.end {
             artifacts::publish(&mut tx, lease, publication).await?;
         }
         let outcome = match (verdict, after.state) {
@@ -264,7 +264,7 @@ fn locked(row: &Row) -> Result<Locked, StoreError> {
 fn verdict(end: &End) -> (Verdict, Option<&Failure>) {
     match end {
         End::Succeeded(_) => (Verdict::Succeeded, None),
-        End::Failed(failure) => (Verdict::Failed, Some(failure)),
+        End::Failed(failure) | End::GateMissed(failure, _) => (Verdict::Failed, Some(failure)),
         End::Retry(failure, wait) => (Verdict::Retry(wait.as_millis() as u64), Some(failure)),
         End::Cancelled => (Verdict::Cancelled, None),
         End::Released => (Verdict::Released, None),

@@ -40,6 +40,7 @@ impl Rows {
         if model.ok_or(StoreError::NotFound)?.text("state")? != ModelState::Ready.as_str() {
             return Err(StoreError::Conflict(format!("model {} is a draft", job.model)));
         }
+        super::datasets::hold(&mut tx, &job.datasets).await?;
         if !insert(&mut tx, job).await? {
             let id = equal_work(&mut tx, job).await?;
             if let Some((key, _)) = &job.idempotency {
@@ -59,6 +60,10 @@ impl Rows {
             &[text(job.id), json(&job.recipe)?, job.plan.as_str().into()],
         )
         .await?;
+        for dataset in &job.datasets {
+            tx.run(&sql::JOB_DATASET_INSERT, &[text(job.id), text(dataset)])
+                .await?;
+        }
         let event = state_event(JobState::Queued, "info", object!({}));
         append(&mut tx, job.id, 1, &[event], job.created_at).await?;
         let found = self.load_job(&mut tx, job.id).await?;

@@ -25,7 +25,7 @@ macro_rules! step {
     };
 }
 
-const STEPS: &[Step] = &[step!(1, "0001_first")];
+const STEPS: &[Step] = &[step!(1, "0001_first"), step!(2, "0002_datasets")];
 
 /// The version that this program needs.
 pub(super) const CURRENT: i64 = STEPS[STEPS.len() - 1].version;

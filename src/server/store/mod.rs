@@ -10,6 +10,7 @@
 
 mod artifacts;
 mod claims;
+mod datasets;
 mod db;
 mod endings;
 mod events;

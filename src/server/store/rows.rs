@@ -21,8 +21,8 @@ use crate::domain::queue::{
     Beat, Claim, Ending, Fenced, Lease, NewEvent, Node, Pulse, Queue, Reaped, Retention, Silent,
 };
 use crate::domain::{
-    Artifact, ArtifactId, Clock, Document, Event, FileRef, Job, JobId, JobState, Model, ModelId, NewJob,
-    Upload, UploadId,
+    Artifact, ArtifactId, Clock, Dataset, DatasetId, Document, Event, FileRef, Job, JobId, JobState, Model,
+    ModelId, NewJob, Upload, UploadId,
 };
 
 /// A database that is open.
@@ -93,6 +93,22 @@ impl Store for Rows {
 
     fn delete_model(&self, id: ModelId) -> Reply<'_, Vec<FileRef>> {
         timed(self.remove_model(id)).boxed()
+    }
+
+    fn insert_dataset<'a>(&'a self, dataset: &'a Dataset) -> Reply<'a, ()> {
+        timed(self.add_dataset(dataset)).boxed()
+    }
+
+    fn dataset(&self, id: DatasetId) -> Reply<'_, Dataset> {
+        timed(self.find_dataset(id)).boxed()
+    }
+
+    fn list_datasets(&self, after: Option<DatasetId>, limit: u32) -> Reply<'_, Vec<Dataset>> {
+        timed(self.page_of_datasets(after, limit)).boxed()
+    }
+
+    fn delete_dataset(&self, id: DatasetId) -> Reply<'_, Vec<FileRef>> {
+        timed(self.remove_dataset(id)).boxed()
     }
 
     fn insert_upload<'a>(&'a self, upload: &'a Upload) -> Reply<'a, ()> {

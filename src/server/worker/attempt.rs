@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use modelpress_engine::SourceFile;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
@@ -18,8 +19,8 @@ use super::probe::Point;
 use super::publish::{Obstacle, Press};
 use super::scratch::{self, Scratch};
 use super::watch::Watch;
-use crate::domain::Failure;
 use crate::domain::queue::{Claim, End, Ending, Lease, Publication, Queue, QueueError};
+use crate::domain::{Failure, FileRef};
 use crate::queue::keep::{Kept as _, Stop, keep};
 use crate::queue::retry::{self, Hope};
 use crate::queue::supervise::text;
@@ -79,12 +80,15 @@ impl Bench<'_> {
     /// From the claim to how it ended; `None` if the lease was lost.
     async fn work(&self, claim: &Claim, watch: &Arc<Watch>) -> Option<End> {
         let outcome = match self.make(claim, watch).await {
-            Ok(made) => self.publish(claim, &made, watch).await,
+            Ok(made) => {
+                let published = self.publish(claim, &made, watch).await;
+                published.map(|publication| result(made.gate, publication))
+            }
             Err(fault) => Err(Obstacle::Fault(fault)),
         };
         match (outcome, watch.stopped()) {
             (Err(Obstacle::Lost), _) | (_, Some(Stop::Lost)) => None,
-            (Ok(publication), _) => Some(End::Succeeded(publication)),
+            (Ok(end), _) => Some(end),
             (Err(Obstacle::Fault(_)), Some(Stop::Cancel)) => Some(End::Cancelled),
             (Err(Obstacle::Fault(_)), Some(Stop::Drain)) => Some(End::Released),
             (Err(Obstacle::Fault(fault)), None) => Some(ended(fault, claim.attempt, (self.kit.chance)())),
@@ -115,20 +119,30 @@ impl Bench<'_> {
     }
 
     async fn prepare(&self, claim: &Claim) -> Result<Work, Fault> {
-        let mut files = Vec::with_capacity(claim.files.len());
-        for file in &claim.files {
-            let path = self.kit.blobs.path(&file.digest).await?;
-            files.push(source(&file.name, &path));
+        let files = self.sources(&claim.files).await?;
+        let mut datasets = Vec::with_capacity(claim.datasets.len());
+        for (id, files) in &claim.datasets {
+            datasets.push((id.to_string(), self.sources(files).await?));
         }
         Ok(Work {
             plan: claim.plan.clone(),
             files,
+            datasets,
             out: self.scratch.attempt(claim.lease).map_err(|error| Fault {
                 code: "io".to_owned(),
                 message: format!("scratch space: {error}"),
                 kind: FaultKind::Failed(Hope::Passing),
             })?,
         })
+    }
+
+    async fn sources(&self, files: &[FileRef]) -> Result<Vec<SourceFile>, Fault> {
+        let mut sources = Vec::with_capacity(files.len());
+        for file in files {
+            let path = self.kit.blobs.path(&file.digest).await?;
+            sources.push(source(&file.name, &path));
+        }
+        Ok(sources)
     }
 
     async fn publish(&self, claim: &Claim, made: &Made, watch: &Watch) -> Result<Publication, Obstacle> {
@@ -204,6 +218,18 @@ async fn show(queue: Arc<dyn Queue>, lease: Lease, watch: Arc<Watch>) {
     }
 }
 
+/// What came to a result and missed a gate fails, and nothing is gained by another attempt: it would make the same
+/// bytes. What it published tells the user why.
+fn result(gate: Option<String>, publication: Publication) -> End {
+    match gate {
+        None => End::Succeeded(publication),
+        Some(message) => {
+            let code = "quality_gate".to_owned();
+            End::GateMissed(Failure { code, message }, publication)
+        }
+    }
+}
+
 fn ended(fault: Fault, attempt: u32, chance: f64) -> End {
     let hope = match fault.kind {
         FaultKind::Failed(hope) => hope,
@@ -221,7 +247,7 @@ fn ended(fault: Fault, attempt: u32, chance: f64) -> End {
 fn tell(lease: Lease, end: &End, state: &str) {
     let word = word(end);
     match end {
-        End::Failed(failure) | End::Retry(failure, ..) => {
+        End::Failed(failure) | End::GateMissed(failure, _) | End::Retry(failure, ..) => {
             let (code, message) = (failure.code.as_str(), failure.message.as_str());
             tracing::warn!(job = %lease.job, state, code, error = message, "attempt {word}, job is {state}");
         }
@@ -232,7 +258,7 @@ fn tell(lease: Lease, end: &End, state: &str) {
 fn word(end: &End) -> &'static str {
     match end {
         End::Succeeded(_) => "succeeded",
-        End::Failed(_) => "failed",
+        End::Failed(_) | End::GateMissed(..) => "failed",
         End::Retry(..) => "retried",
         End::Cancelled => "cancelled",
         End::Released => "released",

@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use modelpress_engine::{
-    Artifact, Class, Datasets, Error, Folders, Level, Observer, Outcome, Plan, SourceFile, Usage, catalog, execute,
-    inspect,
+    Artifact, Class, Dataset, Datasets, Error, Folders, Level, Observer, Outcome, Plan, SourceFile, Usage, catalog,
+    execute, inspect,
 };
 use serde_json::Value;
 
@@ -23,6 +23,8 @@ pub struct Work {
     pub plan: Document,
     /// The model's files.
     pub files: Vec<SourceFile>,
+    /// The files of each dataset, under the name that the recipe uses.
+    pub datasets: Vec<(String, Vec<SourceFile>)>,
     /// An empty folder for the outcome.
     pub out: PathBuf,
 }
@@ -30,12 +32,14 @@ pub struct Work {
 /// What was made.
 #[derive(Debug)]
 pub struct Made {
-    /// One for each format.
+    /// One for each format; none if a quality gate was missed and the recipe does not keep them.
     pub artifacts: Vec<Artifact>,
     /// The report as JSON.
     pub report: Document,
     /// Original minus compressed bytes, over all artifacts.
     pub saved_bytes: u64,
+    /// Which quality gate was missed; none if there was none or all were kept.
+    pub gate: Option<String>,
 }
 
 /// Why it was not made.
@@ -85,28 +89,45 @@ impl Engine for Real {
             kind: FaultKind::Failed(Hope::None),
         })?;
         let model = inspect(&work.files)?;
+        let datasets = open_datasets(&work.datasets)?;
         let folders = Folders {
             out: &work.out,
             scratch: &work.out.join(".scratch"),
         };
-        let outcome = execute(&plan, &model, &Datasets::new(), &folders, watch)?;
-        made(outcome)
+        let outcome = execute(&plan, &model, &datasets, &folders, watch)?;
+        made(outcome, keeps_artifacts(&plan))
     }
 }
 
-fn made(outcome: Outcome) -> Result<Made, Fault> {
+fn open_datasets(named: &[(String, Vec<SourceFile>)]) -> Result<Datasets, Error> {
+    let mut datasets = Datasets::new();
+    for (name, files) in named {
+        datasets.insert(name.clone(), Dataset::open(files)?);
+    }
+    Ok(datasets)
+}
+
+/// Whether what missed a gate is published even so.
+fn keeps_artifacts(plan: &Plan) -> bool {
+    plan.recipe.gates.as_ref().is_none_or(|gates| gates.keep_artifact)
+}
+
+fn made(outcome: Outcome, keep_if_missed: bool) -> Result<Made, Fault> {
     let source = outcome.report.totals.source_bytes;
-    let formats = outcome.report.formats.iter();
+    let report = Document::of(&outcome.report).map_err(|error| Fault {
+        code: "internal".to_owned(),
+        message: format!("the report cannot be written: {error}"),
+        kind: FaultKind::Failed(Hope::None),
+    })?;
+    let is_kept = outcome.gate.is_none() || keep_if_missed;
+    let formats = outcome.report.formats.iter().filter(|_| is_kept);
     Ok(Made {
         saved_bytes: formats
             .map(|format| source.saturating_sub(format.weight_bytes))
             .sum(),
-        report: Document::of(&outcome.report).map_err(|error| Fault {
-            code: "internal".to_owned(),
-            message: format!("the report cannot be written: {error}"),
-            kind: FaultKind::Failed(Hope::None),
-        })?,
-        artifacts: outcome.artifacts,
+        report,
+        artifacts: if is_kept { outcome.artifacts } else { Vec::new() },
+        gate: outcome.gate,
     })
 }
 

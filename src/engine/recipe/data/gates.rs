@@ -161,7 +161,7 @@ pub(super) fn measured(gates: &GateSpec, evaluation: &EvaluationSpec) -> Parsed<
 }
 
 /// JSON Schema of the limits.
-pub(super) fn properties() -> Map<String, Value> {
+pub(in crate::recipe) fn limits() -> Map<String, Value> {
     let mut gates = Map::new();
     for limit in &LIMITS {
         let mut gate = json!({"type": "number", "minimum": limit.least, "description": limit.says});

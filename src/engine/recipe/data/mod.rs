@@ -4,15 +4,14 @@
 //! Invariant: a gate has its evaluation; a part that was not asked for is not in the recipe's JSON or hash.
 
 mod gates;
-mod schema;
 
 pub use gates::GateSpec;
-pub use schema::schema;
 
 use super::{Parsed, Refusal, refuse, unknown_fields};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub(super) use gates::limits;
 use gates::{gates_of, measured};
 
 /// Longest name of a dataset; a command line may give a path.
@@ -284,8 +283,8 @@ impl Fields<'_> {
     }
 }
 
-const SAMPLES: (u32, u32) = (1, 65_536);
-const LENGTH: (u32, u32) = (8, 131_072);
+pub(super) const SAMPLES: (u32, u32) = (1, 65_536);
+pub(super) const LENGTH: (u32, u32) = (8, 131_072);
 
 fn name(value: &Value, at: &str) -> Parsed<String> {
     match value.as_str() {

@@ -4,11 +4,11 @@ use super::*;
 use crate::recipe::Recipe;
 use serde_json::json;
 
-fn with(field: &str, value: Value) -> Parsed<Recipe> {
+fn with(field: &str, value: &Value) -> Parsed<Recipe> {
     Recipe::from_value(&json!({"preset": "W4A16", field: value}))
 }
 
-fn refusal(field: &str, value: Value) -> (String, &'static str) {
+fn refusal(field: &str, value: &Value) -> (String, &'static str) {
     let refusal = with(field, value).unwrap_err().remove(0);
     (refusal.pointer, refusal.code)
 }
@@ -25,25 +25,25 @@ fn a_recipe_that_asks_for_no_data_is_the_recipe_it_was() {
         plain.hash(),
         "d15e18ef88d18e51cf858937871bc100d419c695ec5dbecf45a595f9e1b9ed76"
     );
-    let off = with("evaluation", json!(false)).unwrap();
+    let off = with("evaluation", &json!(false)).unwrap();
     assert_eq!(off.hash(), plain.hash());
 }
 
 #[test]
 fn every_part_has_a_short_form_and_defaults() {
-    let short = with("calibration", json!("ds_1")).unwrap();
+    let short = with("calibration", &json!("ds_1")).unwrap();
     let long = with(
         "calibration",
-        json!({"dataset": "ds_1", "num_samples": 128, "max_seq_length": 512}),
+        &json!({"dataset": "ds_1", "num_samples": 128, "max_seq_length": 512}),
     )
     .unwrap();
     assert_eq!(short.hash(), long.hash());
     assert_eq!(
-        with("calibration", json!({})).unwrap().calibration,
+        with("calibration", &json!({})).unwrap().calibration,
         Some(CalibrationSpec::default())
     );
     assert_eq!(
-        with("evaluation", json!(true)).unwrap().evaluation,
+        with("evaluation", &json!(true)).unwrap().evaluation,
         Some(EvaluationSpec::default())
     );
     let plain = Recipe::from_value(&json!("W4A16")).unwrap();
@@ -52,7 +52,7 @@ fn every_part_has_a_short_form_and_defaults() {
 
 #[test]
 fn a_gate_brings_its_evaluation() {
-    let recipe = with("gates", json!({"max_kl": 0.1})).unwrap();
+    let recipe = with("gates", &json!({"max_kl": 0.1})).unwrap();
     assert_eq!(recipe.evaluation, Some(EvaluationSpec::default()));
     assert_eq!(
         recipe.gates.map(|gates| (gates.max_kl, gates.keep_artifact)),
@@ -134,7 +134,7 @@ fn refusals_point_at_the_field() {
         ("gates", json!({"max_kl": "small"}), "/gates/max_kl", "wrong_type"),
     ] {
         assert_eq!(
-            refusal(field, value.clone()),
+            refusal(field, &value),
             (pointer.to_owned(), code),
             "{field}: {value}"
         );

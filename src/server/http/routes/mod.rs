@@ -6,6 +6,7 @@
 
 pub mod artifacts;
 pub mod catalog;
+pub mod datasets;
 pub mod health;
 pub mod jobs;
 pub mod models;
@@ -24,6 +25,11 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         .routes(routes!(models::list::list_models))
         .routes(routes!(models::get::get_model, models::delete::delete_model))
         .routes(routes!(models::tensors::list_tensors))
+        .routes(routes!(datasets::list::list_datasets))
+        .routes(routes!(
+            datasets::get::get_dataset,
+            datasets::delete::delete_dataset
+        ))
         .routes(routes!(uploads::create::create_upload))
         .routes(routes!(uploads::get::get_upload))
         .routes(routes!(plans::create_plan))
@@ -46,6 +52,7 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
 pub fn streaming() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(models::create::create_model))
+        .routes(routes!(datasets::create::create_dataset))
         .routes(routes!(models::files::put_model_file))
         .routes(routes!(models::commit::commit_model))
         .routes(routes!(

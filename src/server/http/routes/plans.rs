@@ -4,16 +4,19 @@
 //! Must not know: how planning works.
 //! Invariant: a plan has no effect; a job with the same body gets the same plan.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
-use modelpress_engine::Plan;
 use modelpress_engine::recipe::strict;
+use modelpress_engine::{Plan, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::domain::{Model, ModelId, ModelState};
-use crate::http::engine::{AskedRecipe, plan_recipe};
+use crate::domain::ports::StoreError;
+use crate::domain::{DatasetId, FileRef, Model, ModelId, ModelState};
+use crate::http::engine::{AskedRecipe, ReadRecipe, plan_recipe, read_recipe};
 use crate::http::input::Input;
 use crate::http::problem::{self, Problem, shorten};
 use crate::http::refuse::about;
@@ -68,7 +71,7 @@ pub async fn create_plan(
         recipe,
         formats,
     } = input.value;
-    let (model, plan) = plan(&state, &model, AskedRecipe::new(recipe, formats)?).await?;
+    let Planned { model, plan, .. } = plan(&state, &model, AskedRecipe::new(recipe, formats)?).await?;
     Ok(Json(PlanOut {
         object: "plan",
         model: model.id.to_string(),
@@ -76,12 +79,35 @@ pub async fn create_plan(
     }))
 }
 
-/// Finds the model and plans the recipe on it.
-pub(super) async fn plan(
-    state: &AppState,
-    model: &str,
-    recipe: AskedRecipe,
-) -> Result<(Model, Plan), Problem> {
+/// What was planned, and with what.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) model: Model,
+    pub(super) plan: Plan,
+    /// Each once.
+    pub(super) datasets: Vec<DatasetId>,
+}
+
+/// Finds the model and the datasets, and plans the recipe on them.
+pub(super) async fn plan(state: &AppState, model: &str, asked: AskedRecipe) -> Result<Planned, Problem> {
+    let model = ready_model(state, model).await?;
+    let recipe = read_recipe(asked).await?;
+    let datasets = named_datasets(state, &recipe).await?;
+    let ids = datasets.keys().copied().collect();
+    let named: Vec<_> = datasets
+        .into_iter()
+        .map(|(id, files)| (id.to_string(), files))
+        .collect();
+    let memory_bytes = state.limits.plan_memory_bytes;
+    let plan = plan_recipe(state.blobs.as_ref(), &model.files, &named, recipe, memory_bytes).await?;
+    Ok(Planned {
+        model,
+        plan,
+        datasets: ids,
+    })
+}
+
+async fn ready_model(state: &AppState, model: &str) -> Result<Model, Problem> {
     let unknown = |id: &str| {
         Problem::field(
             "/model",
@@ -102,7 +128,37 @@ pub(super) async fn plan(
         let detail = format!("model {id} is a draft; commit it first");
         return Err(Problem::new(problem::NOT_READY, detail).with_code("model_draft"));
     }
-    let memory_bytes = state.limits.plan_memory_bytes;
-    let plan = plan_recipe(state.blobs.as_ref(), &model.files, recipe, memory_bytes).await?;
-    Ok((model, plan))
+    Ok(model)
+}
+
+/// The datasets that a recipe names, by id: every one that is not there is refused where it is named.
+async fn named_datasets(
+    state: &AppState,
+    recipe: &ReadRecipe,
+) -> Result<BTreeMap<DatasetId, Vec<FileRef>>, Problem> {
+    let (mut found, mut refusals) = (BTreeMap::new(), Vec::new());
+    for (name, pointer) in recipe.datasets() {
+        let dataset = match name.parse::<DatasetId>() {
+            Ok(id) => state.store.dataset(id).await,
+            Err(_no_id) => Err(StoreError::NotFound),
+        };
+        match dataset {
+            Ok(dataset) => {
+                found.insert(dataset.id, dataset.files);
+            }
+            Err(StoreError::NotFound) => {
+                let detail = format!(
+                    "no dataset has the id {}: POST it to /v1/datasets first, or use \"builtin\"",
+                    shorten(name)
+                );
+                refusals.push(Refusal::new(pointer, "unknown_dataset", detail));
+            }
+            Err(other) => return Err(other.into()),
+        }
+    }
+    if refusals.is_empty() {
+        Ok(found)
+    } else {
+        Err(recipe.refused(&refusals))
+    }
 }

@@ -211,6 +211,7 @@ impl Bed {
             plan: Document::from_store(r#"{"z":"the plan","a":1}"#.into()),
             need_memory_bytes: 100,
             techniques: vec!["affine".into()],
+            datasets: Vec::new(),
             metadata: BTreeMap::new(),
             priority: 0,
             dedupe_key: None,

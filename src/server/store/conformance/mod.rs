@@ -7,6 +7,7 @@
 //! PostgreSQL is the one at `MODELPRESS_TEST_POSTGRES_URL`; without it those tests say SKIPPED and pass.
 
 mod bed;
+mod datasets;
 mod dump;
 mod keys;
 mod leases;
@@ -35,6 +36,10 @@ macro_rules! suite {
 }
 
 suite! {
+    datasets {
+        a_dataset_is_what_was_recorded
+        a_dataset_in_use_stays
+    }
     dump {
         the_tables_after_each_step
     }
@@ -82,6 +87,7 @@ suite! {
     }
     results {
         a_success_publishes_everything_at_once
+        a_missed_gate_fails_and_publishes
         events_have_no_gaps
         announced_blobs_are_not_orphans
         old_jobs_go_with_everything

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::bed::{Bed, HOUR, digest, ending, failure};
+use super::bed::{Bed, HOUR, digest, ending, failure, is_lost};
 use crate::domain::JobState;
 use crate::domain::ports::{Store as _, StoreError};
 use crate::domain::queue::{End, NewEvent, Queue as _, Retention};
@@ -42,6 +42,31 @@ pub(super) async fn a_success_publishes_everything_at_once(bed: Bed) {
         bed.messages(lease.job).await,
         ["job is queued", "job is running", "verified", "job is succeeded"]
     );
+}
+
+pub(super) async fn a_missed_gate_fails_and_publishes(bed: Bed) {
+    let missed = failure("quality_gate");
+    // Kept or not: the report is there, and the artifacts that were published with it.
+    for letter in [Some('b'), None] {
+        let lease = bed.claimed(HOUR).await;
+        let mut publication = bed.publication(lease.job, 'b');
+        publication.artifacts.retain(|_| letter.is_some());
+        let kept: Vec<_> = publication.artifacts.iter().map(|artifact| artifact.id).collect();
+        let end = End::GateMissed(missed.clone(), publication);
+        let state = bed.finish(lease, end.clone()).await.expect("its own");
+        assert_eq!(state, JobState::Failed);
+        let job = bed.job(lease.job).await;
+        assert_eq!((job.failure.as_ref(), &job.artifacts), (Some(&missed), &kept));
+        let report = bed.rows.report(lease.job).await.expect("published");
+        assert_eq!(report.as_str(), r#"{"z":1,"ratio":3.5}"#);
+        assert_eq!(
+            bed.messages(lease.job).await,
+            ["job is queued", "job is running", "job is failed"]
+        );
+        assert!(is_lost(&bed.finish(lease, end).await), "over is over");
+    }
+    let orphans = bed.rows.unreferenced(&[digest('b')]).await.expect("answers");
+    assert!(orphans.is_empty(), "what was kept is referred to");
 }
 
 pub(super) async fn events_have_no_gaps(bed: Bed) {

@@ -1,5 +1,6 @@
 SELECT d.digest FROM jsonb_array_elements_text(CAST($1 AS jsonb)) AS d (digest)
 WHERE NOT EXISTS (SELECT 1 FROM model_file f WHERE f.digest = d.digest)
+  AND NOT EXISTS (SELECT 1 FROM dataset_file f WHERE f.digest = d.digest)
   AND NOT EXISTS (SELECT 1 FROM artifact_file f WHERE f.digest = d.digest)
   AND NOT EXISTS (SELECT 1 FROM upload u WHERE u.digest = d.digest)
   AND NOT EXISTS (SELECT 1 FROM pending_blob p WHERE p.digest = d.digest)

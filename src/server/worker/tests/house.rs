@@ -15,7 +15,9 @@ use crate::blobs::LocalBlobs;
 use crate::domain::model::set_digest;
 use crate::domain::ports::{Blobs as _, Bounds, Commit, Store as _, SystemClock};
 use crate::domain::queue::Retention;
-use crate::domain::{Clock as _, Document, FileRef, Job, JobId, Model, ModelId, ModelState, NewJob};
+use crate::domain::{
+    Clock as _, Dataset, DatasetId, Document, FileRef, Job, JobId, Model, ModelId, ModelState, NewJob,
+};
 use crate::queue::reap::Neighbours;
 use crate::store::{Rows, sqlite};
 use crate::telemetry::Metrics;
@@ -129,20 +131,24 @@ impl House {
         self.folder.path().join("scratch")
     }
 
-    async fn add_model(&self) {
+    async fn file(&self, name: &str, bytes: &'static [u8]) -> FileRef {
         let bounds = Bounds {
             max_bytes: 100,
             idle: PATIENCE,
             reserve_bytes: 0,
             announced: None,
         };
-        let body = futures_util::stream::iter([Ok(bytes::Bytes::from_static(b"weights"))]).boxed();
+        let body = futures_util::stream::iter([Ok(bytes::Bytes::from_static(bytes))]).boxed();
         let stored = self.blobs.put(body, bounds, None).await.expect("stores");
-        let file = FileRef {
-            name: "model.safetensors".into(),
+        FileRef {
+            name: name.into(),
             digest: stored.digest,
             bytes: stored.bytes,
-        };
+        }
+    }
+
+    async fn add_model(&self) {
+        let file = self.file("model.safetensors", b"weights").await;
         let now = SystemClock.now();
         let model = Model {
             id: self.model,
@@ -174,8 +180,29 @@ impl House {
         std::fs::remove_dir_all(self.folder.path().join("store").join("blobs")).expect("removes");
     }
 
+    /// A dataset of one text file.
+    pub(super) async fn add_dataset(&self, text: &'static str) -> DatasetId {
+        let file = self.file("a.txt", text.as_bytes()).await;
+        let dataset = Dataset {
+            id: DatasetId::from_uuid(Uuid::now_v7()),
+            name: None,
+            metadata: BTreeMap::new(),
+            digest: set_digest(std::slice::from_ref(&file)),
+            files: vec![file],
+            summary: json!({}),
+            created_at: SystemClock.now(),
+        };
+        self.rows.insert_dataset(&dataset).await.expect("inserts");
+        dataset.id
+    }
+
     /// A job whose attempts follow the script.
     pub(super) async fn enqueue(&self, acts: &[Act]) -> JobId {
+        self.enqueue_with(acts, Vec::new()).await
+    }
+
+    /// The same, with datasets.
+    pub(super) async fn enqueue_with(&self, acts: &[Act], datasets: Vec<DatasetId>) -> JobId {
         let id = JobId::from_uuid(Uuid::now_v7());
         self.script.write(id, acts);
         let job = NewJob {
@@ -185,6 +212,7 @@ impl House {
             plan: Document::of(&json!({"job": id.to_string()})).expect("JSON"),
             need_memory_bytes: 1,
             techniques: vec!["affine".into()],
+            datasets,
             metadata: BTreeMap::new(),
             priority: 0,
             dedupe_key: None,

@@ -65,6 +65,48 @@ async fn what_cannot_change_is_not_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missed_gate_fails_the_job_with_its_report() {
+    let house = House::new(1).await;
+    for keep in [false, true] {
+        let id = house.enqueue(&[Act::MissGate { keep }]).await;
+        let job = house.over(id).await;
+        assert_eq!((job.state, job.attempt), (JobState::Failed, 1), "not tried again");
+        assert_eq!(job.artifacts.len(), usize::from(keep));
+        let failure = job.failure.expect("failed");
+        assert_eq!(
+            (failure.code.as_str(), failure.message.as_str()),
+            ("quality_gate", "kl is 0.3, and 0.1 was allowed")
+        );
+        let report = house.rows.report(id).await.expect("published even so");
+        assert_eq!(report.as_str(), r#"{"made":true}"#);
+        let messages = house.messages(id).await;
+        assert_eq!(messages.last().map(String::as_str), Some("job is failed"));
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_is_given_the_datasets_of_its_job() {
+    let house = House::new(1).await;
+    let (first, second) = (
+        house.add_dataset("some text").await,
+        house.add_dataset("other text").await,
+    );
+    house.add_dataset("not asked for").await;
+    let id = house.enqueue_with(&[Act::Make], vec![first, second]).await;
+    assert_eq!(house.over(id).await.state, JobState::Succeeded);
+    let mut given = house.script.datasets(id);
+    given.sort();
+    let mut asked = vec![
+        (first.to_string(), "some text".to_owned()),
+        (second.to_string(), "other text".to_owned()),
+    ];
+    asked.sort();
+    assert_eq!(given, asked);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_may_pass_is_tried_again() {
     let house = House::new(1).await;
     let full = || {

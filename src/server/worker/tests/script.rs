@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use modelpress_engine::{Artifact, ArtifactFile, Error, Observer as _};
+use modelpress_engine::{Artifact, ArtifactFile, Error, Observer as _, SourceFile};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
@@ -20,6 +20,10 @@ use crate::worker::engine::{Engine, Fault, Made, Work};
 #[derive(Debug, Clone)]
 pub(super) enum Act {
     Make,
+    /// Makes, and misses a quality gate; keeps its artifacts or not.
+    MissGate {
+        keep: bool,
+    },
     Fail(Error),
     Panic,
     /// Works until it should stop.
@@ -35,6 +39,8 @@ pub(super) enum Act {
 pub(super) struct Script {
     acts: Mutex<HashMap<String, VecDeque<Act>>>,
     begun: Mutex<HashSet<String>>,
+    /// What each job's datasets held.
+    read: Mutex<HashMap<String, Vec<(String, String)>>>,
     news: Notify,
     told: AtomicBool,
     now: AtomicUsize,
@@ -57,6 +63,24 @@ impl Script {
             }
             news.await;
         }
+    }
+
+    /// Names and bytes of the datasets that the job was given.
+    pub(super) fn datasets(&self, job: JobId) -> Vec<(String, String)> {
+        let read = self.read.lock().expect("whole");
+        read.get(&job.to_string()).cloned().unwrap_or_default()
+    }
+
+    fn read(&self, job: &str, work: &Work) {
+        let files = |files: &[SourceFile]| -> String {
+            files
+                .iter()
+                .map(|file| std::fs::read_to_string(&file.path).expect("reads"))
+                .collect()
+        };
+        let datasets = work.datasets.iter();
+        let read = datasets.map(|(name, of)| (name.clone(), files(of))).collect();
+        self.read.lock().expect("whole").insert(job.to_owned(), read);
     }
 
     pub(super) fn tell(&self) {
@@ -85,12 +109,13 @@ impl Script {
         let job = plan["job"].as_str().unwrap_or_default();
         watch.stage("compress", 0, 1);
         watch.advanced(4, 8, "half");
+        self.read(job, work);
         let act = self.act(job);
         self.begun.lock().expect("whole").insert(job.to_owned());
         self.news.notify_waiters();
-        match act {
-            Act::Make => {}
-            Act::Fail(error) => return Err(error.into()),
+        match &act {
+            Act::Make | Act::MissGate { .. } => {}
+            Act::Fail(error) => return Err(error.clone().into()),
             Act::Panic => panic!("on purpose"),
             Act::UntilStopped => {
                 while !watch.should_stop() {
@@ -101,12 +126,17 @@ impl Script {
             Act::WhenTold => self.wait_until_told(),
             Act::FailWhenTold(error) => {
                 self.wait_until_told();
-                return Err(error.into());
+                return Err(error.clone().into());
             }
         }
         watch.event(modelpress_engine::Level::Info, "a remark", json!({}));
         watch.advanced(8, 8, "all");
-        Ok(made(work))
+        let mut made = made(work);
+        if let Act::MissGate { keep } = act {
+            made.gate = Some("kl is 0.3, and 0.1 was allowed".to_owned());
+            made.artifacts.retain(|_| keep);
+        }
+        Ok(made)
     }
 }
 
@@ -129,6 +159,7 @@ fn made(work: &Work) -> Made {
         }],
         report: Document::of(&json!({"made": true})).expect("JSON"),
         saved_bytes: 3,
+        gate: None,
     }
 }
 

@@ -13,8 +13,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::models::FileOut;
 use crate::domain::Artifact;
+use crate::http::sets::FileOut;
 
 /// An artifact.
 #[derive(Debug, Serialize, ToSchema)]

@@ -109,7 +109,11 @@ async fn new_job(
     }
     let recipe = AskedRecipe::new(asked.recipe, asked.formats)?;
     let spelled = recipe.value.clone();
-    let (model, plan) = plans::plan(state, &asked.model, recipe).await?;
+    let plans::Planned {
+        model,
+        plan,
+        datasets,
+    } = plans::plan(state, &asked.model, recipe).await?;
     let same_work = model
         .digest
         .as_ref()
@@ -121,6 +125,7 @@ async fn new_job(
         need_memory_bytes: plan.peak_memory_bytes,
         techniques: plan.stages.iter().map(|stage| stage.technique.clone()).collect(),
         plan: Document::of(&plan).map_err(Problem::internal)?,
+        datasets,
         metadata: asked.metadata,
         priority: asked.priority,
         dedupe_key: same_work.filter(|_| asked.deduplicate),

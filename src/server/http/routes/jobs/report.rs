@@ -5,7 +5,8 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use modelpress_engine::{Report, report};
 
-use crate::domain::{Document, JobId, JobState};
+use crate::domain::ports::StoreError;
+use crate::domain::{Document, JobId};
 use crate::http::headers::accepted;
 use crate::http::path::Id;
 use crate::http::problem::{self, Problem};
@@ -21,7 +22,7 @@ const POLICY: &str =
 /// Get a job's report
 ///
 /// Sizes, ratio, bits per weight, entropy, error per tensor, time and peak memory per stage. JSON, or a
-/// self-contained page with `Accept: text/html`.
+/// self-contained page with `Accept: text/html`. A job that failed because it missed a quality gate has one too.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/report", tag = "jobs", operation_id = "getJobReport",
     params(("id" = String, Path, description = "The job", example = "job_0193d0a67c1e7bd08d532f5a9f1d1c11")),
@@ -62,14 +63,16 @@ pub async fn get_report_html(State(state): State<AppState>, Id(id): Id<JobId>) -
 
 async fn find(state: &AppState, id: JobId) -> Result<Document, Problem> {
     let job = state.store.job(id).await.map_err(about("job", &id))?;
-    if job.state != JobState::Succeeded {
-        let detail = format!(
-            "job {id} is {}; a report is there when it has succeeded",
-            job.state.as_str()
-        );
-        return Err(Problem::new(problem::NOT_READY, detail));
-    }
-    state.store.report(id).await.map_err(about("report", &id))
+    state.store.report(id).await.map_err(|error| match error {
+        StoreError::NotFound => {
+            let detail = format!(
+                "job {id} is {}; a report is there when it has succeeded or missed a quality gate",
+                job.state.as_str()
+            );
+            Problem::new(problem::NOT_READY, detail)
+        }
+        other => other.into(),
+    })
 }
 
 fn page(report: &Document) -> Result<Response, Problem> {

@@ -9,14 +9,16 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{ModelOut, check_name, check_new_file, create_ready, draft, multipart, source_path};
-use crate::domain::{FileRef, Model, UploadId};
+use super::{ModelOut, create_ready, draft, source_path};
+use crate::domain::Model;
 use crate::http::engine::check_metadata;
+use crate::http::form;
 use crate::http::headers;
 use crate::http::input::Input;
-use crate::http::problem::{self, Problem, shorten};
-use crate::http::refuse::about;
+use crate::http::problem::{self, Problem};
+use crate::http::sets::{UploadedFileIn, check_name, uploaded};
 use crate::http::state::AppState;
+use crate::http::undo::Undo;
 
 /// What to make a model from. Without `files` and `source_path` it is a draft that takes files by `PUT`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -32,18 +34,6 @@ pub struct ModelIn {
     pub files: Option<Vec<UploadedFileIn>>,
     /// A file or folder on the server's machine, under a folder that its configuration allows.
     pub source_path: Option<String>,
-}
-
-/// An upload that becomes a file of the model.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct UploadedFileIn {
-    /// Relative path with `/`.
-    #[schema(example = "model.safetensors")]
-    pub name: String,
-    /// The upload's identifier.
-    #[schema(example = "upl_0193d0a67c1e7bd08d532f5a9f1d1c11")]
-    pub upload: String,
 }
 
 /// The fields of a multipart form.
@@ -76,7 +66,7 @@ pub struct ModelForm {
 )]
 pub async fn create_model(State(state): State<AppState>, request: Request) -> Result<Response, Problem> {
     let model = if headers::media_type(request.headers()) == "multipart/form-data" {
-        multipart::create(&state, request).await?
+        from_form(&state, request).await?
     } else {
         let wait = tokio::time::timeout(
             state.limits.request,
@@ -92,6 +82,15 @@ pub async fn create_model(State(state): State<AppState>, request: Request) -> Re
         Json(ModelOut::from(&model)),
     )
         .into_response())
+}
+
+async fn from_form(state: &AppState, request: Request) -> Result<Model, Problem> {
+    let mut undo = Undo::new(state.blobs.clone());
+    let made = match form::read(state, request, &mut undo).await {
+        Ok(form) => create_ready(state, draft(state, form.name, form.metadata, form.files)).await,
+        Err(problem) => Err(problem),
+    };
+    undo.settle(made).await
 }
 
 async fn from_json(state: &AppState, input: ModelIn) -> Result<Model, Problem> {
@@ -120,46 +119,4 @@ async fn from_json(state: &AppState, input: ModelIn) -> Result<Model, Problem> {
             Ok(model)
         }
     }
-}
-
-async fn uploaded(
-    state: &AppState,
-    given: Vec<UploadedFileIn>,
-) -> Result<(Vec<FileRef>, Vec<UploadId>), Problem> {
-    let mut files: Vec<FileRef> = Vec::new();
-    let mut ids = Vec::new();
-    if given.is_empty() {
-        return Err(Problem::field(
-            "/files",
-            "missing_files",
-            "name at least one file, or leave files out for a draft",
-        ));
-    }
-    for (i, file) in given.into_iter().enumerate() {
-        check_new_file(state, &files, &file.name)?;
-        let pointer = format!("/files/{i}/upload");
-        let unknown = || {
-            Problem::field(
-                pointer.clone(),
-                "unknown_upload",
-                format!("no upload {}", shorten(&file.upload)),
-            )
-        };
-        let id: UploadId = file.upload.parse().map_err(|_e| unknown())?;
-        let upload = state.store.upload(id).await.map_err(about("upload", &id))?;
-        let Some((digest, bytes)) = upload.complete else {
-            return Err(Problem::field(
-                pointer,
-                "upload_incomplete",
-                format!("upload {id} is not complete"),
-            ));
-        };
-        files.push(FileRef {
-            name: file.name,
-            digest,
-            bytes,
-        });
-        ids.push(id);
-    }
-    Ok((files, ids))
 }

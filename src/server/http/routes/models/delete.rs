@@ -3,11 +3,11 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::release;
 use crate::domain::ModelId;
 use crate::http::path::Id;
 use crate::http::problem::Problem;
 use crate::http::refuse::about;
+use crate::http::sets::release;
 use crate::http::state::AppState;
 
 /// Delete a model

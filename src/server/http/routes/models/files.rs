@@ -9,7 +9,6 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
-use super::{FileOut, check_room, release};
 use crate::domain::model::check_file_name;
 use crate::domain::ports::Body as Bytes;
 use crate::domain::{FileRef, Model, ModelId, ModelState};
@@ -17,6 +16,7 @@ use crate::http::headers;
 use crate::http::path::{FileName, Id};
 use crate::http::problem::{self, Problem};
 use crate::http::refuse::about;
+use crate::http::sets::{FileOut, check_room, release};
 use crate::http::state::AppState;
 use crate::http::undo::Undo;
 

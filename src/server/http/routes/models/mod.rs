@@ -10,7 +10,6 @@ pub mod delete;
 pub mod files;
 pub mod get;
 pub mod list;
-pub mod multipart;
 pub mod source_path;
 pub mod tensors;
 
@@ -22,36 +21,13 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::domain::model::set_digest;
-use crate::domain::ports::{Commit, StoreError};
+use crate::domain::ports::Commit;
 use crate::domain::{FileRef, Model, ModelId, ModelState};
 use crate::http::engine::inspect_files;
-use crate::http::problem::{self, Problem};
+use crate::http::problem::Problem;
 use crate::http::refuse::about;
+use crate::http::sets::FileOut;
 use crate::http::state::AppState;
-
-/// A file of a model or artifact.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct FileOut {
-    /// Relative path with `/`.
-    #[schema(example = "model.safetensors")]
-    pub name: String,
-    /// Size.
-    #[schema(example = 269_060_552)]
-    pub bytes: u64,
-    /// SHA-256.
-    #[schema(example = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
-    pub digest: String,
-}
-
-impl From<&FileRef> for FileOut {
-    fn from(file: &FileRef) -> Self {
-        Self {
-            name: file.name.clone(),
-            bytes: file.bytes,
-            digest: format!("sha256:{}", file.digest),
-        }
-    }
-}
 
 /// A model.
 #[derive(Debug, Serialize, ToSchema)]
@@ -174,45 +150,4 @@ async fn inspected(state: &AppState, files: &[FileRef]) -> Result<Commit, Proble
         tensors: found.tensors,
         at: state.clock.now(),
     })
-}
-
-/// A file may be added to a set: its name is fine, not taken, and there is room.
-fn check_new_file(state: &AppState, taken: &[FileRef], name: &str) -> Result<(), Problem> {
-    crate::domain::model::check_file_name(name)?;
-    if taken.iter().any(|file| file.name == name) {
-        let detail = format!("the file name {} is there twice", problem::shorten(name));
-        return Err(Problem::new(problem::FILE_NAME_INVALID, detail).with_code("file_name_duplicate"));
-    }
-    check_room(state, taken.len())
-}
-
-fn check_room(state: &AppState, files: usize) -> Result<(), Problem> {
-    if files >= state.limits.model_files {
-        let detail = format!("a model has at most {} files", state.limits.model_files);
-        return Err(Problem::new(problem::TOO_LARGE, detail).with_code("too_many_files"));
-    }
-    Ok(())
-}
-
-fn check_name(name: Option<&str>) -> Result<(), Problem> {
-    match name {
-        Some(name) if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) => {
-            Err(Problem::field(
-                "/name",
-                "invalid_value",
-                "a name has 1 to 200 bytes and no control characters",
-            ))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Removes blobs that no row refers to any more.
-pub(super) async fn release(state: &AppState, digests: Vec<String>) -> Result<(), StoreError> {
-    for digest in state.store.unreferenced(&digests).await? {
-        if let Err(error) = state.blobs.discard(&digest).await {
-            tracing::warn!(%digest, %error, "blob not removed; the sweep will try again");
-        }
-    }
-    Ok(())
 }

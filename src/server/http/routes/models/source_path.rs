@@ -6,10 +6,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{check_new_file, check_room};
 use crate::domain::FileRef;
 use crate::http::engine::blocking;
 use crate::http::problem::{self, Problem};
+use crate::http::sets::{check_new_file, check_room};
 use crate::http::state::AppState;
 
 /// How deep folders are followed.

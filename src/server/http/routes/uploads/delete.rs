@@ -8,7 +8,7 @@ use crate::domain::ports::BlobError;
 use crate::http::path::Id;
 use crate::http::problem::Problem;
 use crate::http::refuse::about;
-use crate::http::routes::models::release;
+use crate::http::sets::release;
 use crate::http::state::AppState;
 
 /// Delete an upload

@@ -1,8 +1,8 @@
-//! All files of a model in one `multipart/form-data` body.
+//! All files of a model or dataset in one `multipart/form-data` body.
 //!
-//! Owns: the form's fields; undoing what arrived when a later part fails.
-//! Must not know: how the model is answered.
-//! Invariant: a form that is refused leaves no blob that it brought.
+//! Owns: the form's fields.
+//! Must not know: what becomes of the files.
+//! Invariant: every blob that the form brought is in the caller's list of what to take back.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,45 +14,34 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 
-use super::{check_name, check_new_file, create_ready, draft};
+use super::engine::check_metadata;
+use super::input;
+use super::problem::{self, Problem, shorten};
+use super::sets::{check_name, check_new_file};
+use super::state::AppState;
+use super::undo::Undo;
+use crate::domain::FileRef;
 use crate::domain::ports::{BlobError, Body};
-use crate::domain::{FileRef, Model};
-use crate::http::engine::check_metadata;
-use crate::http::input;
-use crate::http::problem::{self, Problem, shorten};
-use crate::http::state::AppState;
-use crate::http::undo::Undo;
 
 const MAX_TEXT_BYTES: usize = 16 << 10;
 
-#[derive(Default)]
-struct Form {
-    name: Option<String>,
-    metadata: BTreeMap<String, String>,
-    files: Vec<FileRef>,
+/// What a form says.
+#[derive(Debug, Default)]
+pub struct Form {
+    /// The field `name`.
+    pub name: Option<String>,
+    /// The field `metadata`.
+    pub metadata: BTreeMap<String, String>,
+    /// The file parts, stored.
+    pub files: Vec<FileRef>,
 }
 
-/// Reads the form, stores its files, inspects them and records the model.
-pub(super) async fn create(state: &AppState, request: Request) -> Result<Model, Problem> {
+/// Reads the form and stores its files. What was stored is in `undo`, whatever it comes to.
+pub async fn read(state: &AppState, request: Request, undo: &mut Undo) -> Result<Form, Problem> {
     let form = Multipart::from_request(request, state)
         .await
         .map_err(|error| Problem::new(problem::BAD_REQUEST, error.body_text()))?;
-    let mut undo = Undo::new(state.blobs.clone());
-    match fill_and_create(state, form, &mut undo).await {
-        Ok(model) => {
-            undo.keep();
-            Ok(model)
-        }
-        Err(problem) => {
-            undo.take_back().await;
-            Err(problem)
-        }
-    }
-}
-
-async fn fill_and_create(state: &AppState, form: Multipart, undo: &mut Undo) -> Result<Model, Problem> {
-    let form = fill(state, form, undo).await?;
-    create_ready(state, draft(state, form.name, form.metadata, form.files)).await
+    fill(state, form, undo).await
 }
 
 async fn fill(state: &AppState, mut form: Multipart, undo: &mut Undo) -> Result<Form, Problem> {

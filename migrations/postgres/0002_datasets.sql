@@ -1,0 +1,28 @@
+-- Datasets are complete when they are recorded and never change.
+-- migrations/sqlite has the same tables, columns and indexes; a test compares them.
+
+CREATE TABLE dataset (
+    id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    name TEXT COLLATE "C",
+    metadata TEXT NOT NULL,
+    digest TEXT COLLATE "C" NOT NULL,
+    summary TEXT NOT NULL,
+    created_at BIGINT NOT NULL
+);
+
+CREATE TABLE dataset_file (
+    dataset_id TEXT COLLATE "C" NOT NULL REFERENCES dataset (id) ON DELETE CASCADE,
+    name TEXT COLLATE "C" NOT NULL,
+    digest TEXT COLLATE "C" NOT NULL,
+    bytes BIGINT NOT NULL CHECK (bytes >= 0),
+    PRIMARY KEY (dataset_id, name)
+);
+CREATE INDEX dataset_file_digest ON dataset_file (digest);
+
+-- What a job reads. dataset_id is history: a dataset may go when its jobs are over.
+CREATE TABLE job_dataset (
+    job_id TEXT COLLATE "C" NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    dataset_id TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (job_id, dataset_id)
+);
+CREATE INDEX job_dataset_by_dataset ON job_dataset (dataset_id);

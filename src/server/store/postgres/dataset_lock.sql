@@ -1,0 +1,1 @@
+SELECT id FROM dataset WHERE id = $1 FOR UPDATE
