@@ -170,8 +170,8 @@ fn nearest<const D: usize, const W: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::grids;
     use super::*;
+    use crate::kernels::ggml::grids;
 
     #[test]
     fn an_entry_is_found_as_itself_and_another_vector_as_the_nearest_entry() {
