@@ -57,6 +57,17 @@ impl<'a> Config<'a> {
         self.value.get(name).and_then(Value::as_f64).unwrap_or(default)
     }
 
+    /// Refuses heads that do not divide the hidden size.
+    pub(super) fn divides(&self, heads: usize, hidden: usize) -> Result<()> {
+        if hidden % heads == 0 {
+            return Ok(());
+        }
+        Err(Error::bad_input(
+            "invalid_config",
+            format!("config.json: {heads} attention heads do not divide a hidden size of {hidden}"),
+        ))
+    }
+
     /// A flag with a default.
     pub(super) fn flag(&self, name: &str, default: bool) -> bool {
         self.value.get(name).and_then(Value::as_bool).unwrap_or(default)
@@ -73,7 +84,7 @@ impl<'a> Config<'a> {
         Activation::from_name(name).ok_or_else(|| {
             Error::unsupported(
                 "unsupported_activation",
-                format!("config.json: activation {name:?} is not supported; silu, gelu, gelu_new and relu are"),
+                format!("config.json: activation {name:?} is not supported; silu, gelu, gelu_new, gelu_pytorch_tanh and relu are"),
             )
         })
     }

@@ -4,7 +4,7 @@
 //! Invariant: every block has four cuts: q/k/v, attention output, gate/up, down.
 
 use super::experts::Experts;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::nn::attention::Heads;
 use crate::kernels::nn::elementwise::Activation;
 use crate::network::{Cut, HeadKind, Network, Rotary, Run, Sizes, State};
@@ -110,7 +110,7 @@ impl Decoder {
     fn feed_middle(&self, block: usize, state: State, run: &Run<'_>) -> Result<State> {
         match &self.blocks[block].feed {
             Feed::Dense([gate, up, _]) => {
-                let x = input(&state)?;
+                let x = state.input()?;
                 let gate = run.weights.linear(run.ops, gate, x)?;
                 let up = run.weights.linear(run.ops, up, x)?;
                 let y = run.ops.gated(&gate, &up, self.activation)?;
@@ -123,19 +123,12 @@ impl Decoder {
     fn feed_out(&self, block: usize, state: State, run: &Run<'_>) -> Result<State> {
         match &self.blocks[block].feed {
             Feed::Dense([_, _, down]) => {
-                let y = run.weights.linear(run.ops, down, input(&state)?)?;
+                let y = run.weights.linear(run.ops, down, state.input()?)?;
                 Ok(State::between((state.hidden + y)?))
             }
             Feed::Experts(experts) => experts.gather(state, run),
         }
     }
-}
-
-fn input(state: &State) -> Result<&Tensor> {
-    state
-        .inputs
-        .first()
-        .ok_or_else(|| Error::internal("a state without inputs"))
 }
 
 impl Network for Decoder {
@@ -195,12 +188,12 @@ impl Network for Decoder {
                 Ok(State::at(state.hidden, vec![x]))
             }
             1 => {
-                let mixed = self.attend(block, input(&state)?, run)?;
+                let mixed = self.attend(block, state.input()?, run)?;
                 Ok(State::at(state.hidden, vec![mixed]))
             }
             2 => {
                 let name = self.name(block, "self_attn.o_proj");
-                let out = run.weights.linear(run.ops, &name, input(&state)?)?;
+                let out = run.weights.linear(run.ops, &name, state.input()?)?;
                 self.feed_in(block, (state.hidden + out)?, run)
             }
             3 => self.feed_middle(block, state, run),
