@@ -29,7 +29,7 @@ fn tensors(case: &mut Value) -> &mut Vec<Value> {
     case["tensors"].as_array_mut().unwrap()
 }
 
-const EVERY: [&str; 5] = ["llama_tied", "bert", "roberta_classes", "distilbert_classes", "gpt2_prefixed"];
+const EVERY: [&str; 5] = ["llama_gqa_tied", "bert", "roberta_classes", "distilbert_classes", "gpt2_prefixed"];
 
 #[test]
 fn an_unknown_activation() {
