@@ -4,8 +4,7 @@
 
 #![expect(
     clippy::expect_used,
-    clippy::print_stdout,
-    reason = "a test stops at the first surprise, in helpers too, and says what it measured"
+    reason = "a test stops at the first surprise, in helpers too"
 )]
 
 use std::path::{Path, PathBuf};
@@ -68,7 +67,9 @@ fn opened(folder: &Path) -> Checkpoint {
 
 fn floats(value: &Value) -> Vec<f32> {
     let list = value.as_array().expect("a list");
-    list.iter().map(|v| v.as_f64().expect("a number") as f32).collect()
+    list.iter()
+        .map(|v| v.as_f64().expect("a number") as f32)
+        .collect()
 }
 
 #[test]
@@ -85,7 +86,9 @@ fn minilm_embeds_texts_as_transformers_does() {
     let tokens = Tokens::of(&model, network.sizes().vocab).expect("a tokenizer");
     let mut sequences: Vec<Vec<u32>> = Vec::new();
     for entry in &expected {
-        let ids = tokens.encode(entry["text"].as_str().expect("a text"), true).expect("ids");
+        let ids = tokens
+            .encode(entry["text"].as_str().expect("a text"), true)
+            .expect("ids");
         let theirs: Vec<u32> = serde_json::from_value(entry["input_ids"].clone()).expect("ids");
         assert_eq!(ids, theirs, "{}", entry["text"]);
         sequences.push(ids);
@@ -112,9 +115,16 @@ fn minilm_embeds_texts_as_transformers_does() {
     for (entry, ours) in expected.iter().zip(&ours) {
         let theirs = floats(&entry["embedding"]);
         assert_eq!(theirs.len(), ours.len());
-        let most = theirs.iter().zip(ours).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let most = theirs
+            .iter()
+            .zip(ours)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
         let cosine: f32 = theirs.iter().zip(ours).map(|(a, b)| a * b).sum();
-        println!("{} tokens: largest difference {most:.2e}, cosine {cosine:.7}", entry["input_ids"].as_array().map_or(0, Vec::len));
+        println!(
+            "{} tokens: largest difference {most:.2e}, cosine {cosine:.7}",
+            entry["input_ids"].as_array().map_or(0, Vec::len)
+        );
         assert!(most < 1e-3, "{}: {most}", entry["text"]);
     }
 }

@@ -268,7 +268,8 @@ impl<'a> Walk<'a> {
         let mut weights = Weights::default();
         for name in names {
             self.check()?;
-            self.source.load(name, self.network.stored_transposed(name), &mut weights)?;
+            let transposed = self.network.stored_transposed(name);
+            self.source.load(name, transposed, &mut weights)?;
         }
         Ok(weights)
     }

@@ -1,10 +1,10 @@
-//! The BERT family by Hugging Face names: BERT, `RoBERTa`, XLM-R, `CamemBERT`, `DistilBERT`, MiniLM and their sentence
+//! The BERT family by Hugging Face names: BERT, `RoBERTa`, XLM-R, `CamemBERT`, `DistilBERT`, `MiniLM` and their sentence
 //! encoders.
 //!
 //! Owns: its tensor names and configurations. Must not know: how its blocks are computed.
 //! Invariant: what a configuration asks for and the forward pass does not do is refused.
 
-use super::config::{Config, check_shapes};
+use super::config::{Config, check_heads, check_shapes};
 use super::encoder::{Block, Embeddings, Encoder, Norm};
 use super::sequence_head::{Bend, SequenceHead};
 use super::{Architecture, Facts, Place, Role, facts_from_config, layer_of};
@@ -136,7 +136,11 @@ impl<'a> Names<'a> {
     /// A norm, which checkpoints converted from TensorFlow call by the paper's letters.
     fn norm(&self, module: &str) -> Norm {
         let old = self.has(&format!("{module}.gamma"));
-        let (weight, bias) = if old { ("gamma", "beta") } else { ("weight", "bias") };
+        let (weight, bias) = if old {
+            ("gamma", "beta")
+        } else {
+            ("weight", "bias")
+        };
         Norm {
             weight: format!("{module}.{weight}"),
             bias: format!("{module}.{bias}"),
@@ -173,10 +177,14 @@ impl<'a> Names<'a> {
             Member::Roberta => ("classifier.dense".to_owned(), Bend::Tanh, "classifier.out_proj"),
             Member::Distil => ("pre_classifier".to_owned(), Bend::Relu, "classifier"),
         };
-        let there = [dense.as_str(), out].iter().all(|m| self.has(&format!("{m}.weight")));
+        let there = [dense.as_str(), out]
+            .iter()
+            .all(|m| self.has(&format!("{m}.weight")));
         // A classifier of tokens or of choices may have the same names beside a pooler that it does not read.
         let kind = self.model.architecture().unwrap_or_default();
-        let other = ["ForTokenClassification", "ForMultipleChoice"].iter().any(|k| kind.ends_with(k));
+        let other = ["ForTokenClassification", "ForMultipleChoice"]
+            .iter()
+            .any(|k| kind.ends_with(k));
         if there && !other {
             let out = out.to_owned();
             return Ok(SequenceHead::Classes { dense, bend, out });
@@ -190,7 +198,7 @@ fn build(model: &Checkpoint, member: Member) -> Result<Encoder> {
     refuse_variants(&config)?;
     let hidden = config.count(&["hidden_size", "dim"])?;
     let heads = config.count(&["num_attention_heads", "n_heads"])?;
-    config.divides(heads, hidden)?;
+    check_heads(heads, hidden)?;
     let inner = config.count(&["intermediate_size", "hidden_dim"])?;
     let layers = config.count(&["num_hidden_layers", "n_layers"])?;
     let table = config.count(&["max_position_embeddings"])?;

@@ -57,17 +57,6 @@ impl<'a> Config<'a> {
         self.value.get(name).and_then(Value::as_f64).unwrap_or(default)
     }
 
-    /// Refuses heads that do not divide the hidden size.
-    pub(super) fn divides(&self, heads: usize, hidden: usize) -> Result<()> {
-        if hidden % heads == 0 {
-            return Ok(());
-        }
-        Err(Error::bad_input(
-            "invalid_config",
-            format!("config.json: {heads} attention heads do not divide a hidden size of {hidden}"),
-        ))
-    }
-
     /// A flag with a default.
     pub(super) fn flag(&self, name: &str, default: bool) -> bool {
         self.value.get(name).and_then(Value::as_bool).unwrap_or(default)
@@ -88,6 +77,17 @@ impl<'a> Config<'a> {
             )
         })
     }
+}
+
+/// Refuses heads that do not divide the hidden size.
+pub(super) fn check_heads(heads: usize, hidden: usize) -> Result<()> {
+    if hidden.is_multiple_of(heads) {
+        return Ok(());
+    }
+    Err(Error::bad_input(
+        "invalid_config",
+        format!("config.json: {heads} attention heads do not divide a hidden size of {hidden}"),
+    ))
 }
 
 /// Refuses a network whose tensors are missing or have other shapes than its configuration says.

@@ -96,7 +96,8 @@ impl Decoder {
         };
         let q = self.turned(block, 'q', linear('q')?, run)?;
         let k = self.turned(block, 'k', linear('k')?, run)?;
-        run.ops.attention(&q, &k, &linear('v')?, run.batch, &self.heads(block))
+        run.ops
+            .attention(&q, &k, &linear('v')?, run.batch, &self.heads(block))
     }
 
     fn feed_in(&self, block: usize, hidden: Tensor, run: &Run<'_>) -> Result<State> {
@@ -152,10 +153,7 @@ impl Network for Decoder {
 
     fn cuts(&self, block: usize) -> Vec<Cut> {
         let attention = |part: &str| self.name(block, &format!("self_attn.{part}_proj"));
-        let mut cuts = vec![
-            Cut::of(["q", "k", "v"].map(attention)),
-            Cut::of([attention("o")]),
-        ];
+        let mut cuts = vec![Cut::of(["q", "k", "v"].map(attention)), Cut::of([attention("o")])];
         match &self.blocks[block].feed {
             Feed::Dense([gate, up, down]) => {
                 cuts.push(Cut::of([gate.clone(), up.clone()]));

@@ -3,7 +3,7 @@
 //! Owns: its tensor names, weights that are stored input by input. Must not know: other families.
 //! Invariant: every block has four cuts: q/k/v in one, attention output, up, down.
 
-use super::config::{Config, check_shapes};
+use super::config::{Config, check_heads, check_shapes};
 use super::embeddings::{positions, rows};
 use super::{Architecture, Facts, Place, Role, facts_from_config, layer_of};
 use crate::checkpoint::Checkpoint;
@@ -89,12 +89,20 @@ impl Decoder {
         refuse_variants(&config)?;
         let hidden = config.count(&["n_embd", "hidden_size"])?;
         let heads = config.count(&["n_head", "num_attention_heads"])?;
-        config.divides(heads, hidden)?;
+        check_heads(heads, hidden)?;
         let inner = config.maybe(&["n_inner"])?.unwrap_or(4 * hidden);
         let context = config.count(&["n_positions", "n_ctx", "max_position_embeddings"])?;
         let has = |name: &str| model.tensors.iter().any(|t| t.name == name);
-        let prefix = if has("transformer.wte.weight") { "transformer." } else { "" };
-        let head = if has("lm_head.weight") { "lm_head.weight".to_owned() } else { format!("{prefix}wte.weight") };
+        let prefix = if has("transformer.wte.weight") {
+            "transformer."
+        } else {
+            ""
+        };
+        let head = if has("lm_head.weight") {
+            "lm_head.weight".to_owned()
+        } else {
+            format!("{prefix}wte.weight")
+        };
         let decoder = Self {
             sizes: Sizes {
                 blocks: config.count(&["n_layer", "num_hidden_layers"])?,
@@ -129,7 +137,8 @@ impl Decoder {
 
     fn norm(&self, module: &str, x: &Tensor, run: &Run<'_>) -> Result<Tensor> {
         let [weight, bias] = both(module);
-        run.ops.layer_norm(x, run.weights.get(&weight)?, run.weights.get(&bias)?, self.eps)
+        run.ops
+            .layer_norm(x, run.weights.get(&weight)?, run.weights.get(&bias)?, self.eps)
     }
 
     fn attend(&self, qkv: &Tensor, run: &Run<'_>) -> Result<Tensor> {
@@ -144,7 +153,8 @@ impl Decoder {
             causal: true,
             window: None,
         };
-        run.ops.attention(&part(0)?, &part(1)?, &part(2)?, run.batch, &heads)
+        run.ops
+            .attention(&part(0)?, &part(1)?, &part(2)?, run.batch, &heads)
     }
 
     /// Every tensor of the network with its shape as stored: linears of blocks are `[in, out]`.
@@ -158,7 +168,12 @@ impl Decoder {
         let mut norms = vec![format!("{}ln_f", self.prefix)];
         for block in 0..self.sizes.blocks {
             norms.extend(["ln_1", "ln_2"].map(|norm| self.module(block, norm)));
-            let sides = [(hidden, 3 * hidden), (hidden, hidden), (hidden, inner), (inner, hidden)];
+            let sides = [
+                (hidden, 3 * hidden),
+                (hidden, hidden),
+                (hidden, inner),
+                (inner, hidden),
+            ];
             for (part, (rows, cols)) in LINEARS.into_iter().zip(sides) {
                 let [weight, bias] = both(&self.module(block, part));
                 wanted.push((weight, vec![rows, cols]));
@@ -185,7 +200,10 @@ fn refuse_variants(config: &Config<'_>) -> Result<()> {
         if config.flag(name, value) != value {
             return Err(Error::unsupported(
                 "unsupported_architecture",
-                format!("config.json: {name} is {}; GPT-2 runs here with {value} only", !value),
+                format!(
+                    "config.json: {name} is {}; GPT-2 runs here with {value} only",
+                    !value
+                ),
             ));
         }
     }
@@ -217,7 +235,9 @@ impl Network for Decoder {
     }
 
     fn block_tensors(&self, block: usize) -> Vec<String> {
-        let norms = ["ln_1", "ln_2"].into_iter().flat_map(|norm| both(&self.module(block, norm)));
+        let norms = ["ln_1", "ln_2"]
+            .into_iter()
+            .flat_map(|norm| both(&self.module(block, norm)));
         let biases = LINEARS.map(|part| format!("{}.bias", self.module(block, part)));
         norms.chain(biases).collect()
     }

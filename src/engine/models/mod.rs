@@ -150,8 +150,8 @@ fn does_not_run(what: &str) -> Error {
         "unsupported_architecture",
         format!(
             "{what} cannot be run here, and calibration and evaluation need that; families that run are llama, \
-             mistral, qwen2, qwen3, smollm3, mixtral, qwen2_moe, qwen3_moe, bert, roberta, distilbert and gpt2 \
-             as Hugging Face checkpoints"
+             mistral, qwen2, qwen3, smollm3, mixtral, qwen2_moe, qwen3_moe, bert, roberta, xlm-roberta, camembert, \
+             distilbert and gpt2 as Hugging Face checkpoints"
         ),
     )
 }

@@ -148,7 +148,10 @@ fn mode(file: &str, config: &Value) -> Result<Pooling> {
         ["max_tokens" | "max"] => Ok(Pooling::Max),
         other => Err(Error::unsupported(
             "unsupported_pooling",
-            format!("{file}: pooling {} is not supported; one of cls, mean and max is", other.join(" with ")),
+            format!(
+                "{file}: pooling {} is not supported; one of cls, mean and max is",
+                other.join(" with ")
+            ),
         )),
     }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 mod gradients;
 mod refusals;
+mod sequence_heads;
 
 /// One tensor by the golden file's formula.
 fn values(name: &str, kind: &str, shape: &[usize]) -> Vec<f32> {
@@ -37,6 +38,13 @@ fn values(name: &str, kind: &str, shape: &[usize]) -> Vec<f32> {
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("golden/logits.json")).unwrap()
+}
+
+/// The case of that name.
+fn case(name: &str) -> Value {
+    let golden = golden();
+    let mut cases = golden["cases"].as_array().unwrap().iter();
+    cases.find(|c| c["name"] == name).unwrap().clone()
 }
 
 fn shape_of(tensor: &Value) -> Vec<usize> {
@@ -70,15 +78,16 @@ impl File {
 
 /// What old checkpoints hold beside their weights: causal masks and positions.
 fn add_buffer(file: &mut File, buffer: &Value) {
-    let (shape, side) = (shape_of(buffer), shape_of(buffer)[shape_of(buffer).len() - 1]);
+    let shape = shape_of(buffer);
+    let side = shape[shape.len() - 1];
     let name = buffer["name"].as_str().unwrap();
-    match buffer["values"].as_str().unwrap() {
-        "arange" => file.add(name, "I64", &shape, (0..side as i64).flat_map(i64::to_le_bytes)),
-        _ => {
-            let seen = |i: usize| f32::from(u8::from(i % side <= i / side));
-            file.add(name, "F32", &shape, (0..side * side).flat_map(|i| seen(i).to_le_bytes()));
-        }
+    if buffer["values"] == "arange" {
+        file.add(name, "I64", &shape, (0..side as i64).flat_map(i64::to_le_bytes));
+        return;
     }
+    let seen = |i: usize| f32::from(u8::from(i % side <= i / side));
+    let bytes = (0..side * side).flat_map(|i| seen(i).to_le_bytes());
+    file.add(name, "F32", &shape, bytes);
 }
 
 /// The model of a case as a folder, opened like an upload.
@@ -115,7 +124,9 @@ fn load(model: &Checkpoint, network: &dyn Network, names: &[String]) -> Weights 
 /// Names of what a block reads: its linears, and the rest.
 fn names_of(network: &dyn Network, block: usize) -> (Vec<String>, Vec<String>) {
     let cuts = network.cuts(block);
-    let linears = cuts.iter().flat_map(|c| c.readers.iter().map(|r| r.tensor.clone()));
+    let linears = cuts
+        .iter()
+        .flat_map(|c| c.readers.iter().map(|r| r.tensor.clone()));
     (linears.collect(), network.block_tensors(block))
 }
 
@@ -136,7 +147,9 @@ fn forward(model: &Checkpoint, network: &dyn Network, batch: &Batch, ops: Ops) -
         let (linears, rest) = names_of(network, block);
         let weights = load(model, network, &[linears, rest].concat());
         for at in 0..=network.cuts(block).len() {
-            state = network.advance(block, at, state, &run(batch, &weights, ops)).unwrap();
+            state = network
+                .advance(block, at, state, &run(batch, &weights, ops))
+                .unwrap();
         }
     }
     let weights = load(model, network, &network.head_tensors());

@@ -9,9 +9,9 @@ mod rotary;
 mod weights;
 
 pub use ops::Ops;
+pub(crate) use ops::with_values;
 pub use rotary::{Dynamic, Rotary, Turns};
 pub use weights::{InputRounding, Linear, Weights};
-pub(crate) use ops::with_values;
 
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};

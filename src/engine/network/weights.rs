@@ -37,7 +37,13 @@ impl Weights {
     }
 
     /// Reads a tensor's rows as f32 in the given shape.
-    pub fn load(&mut self, name: &str, rows: &dyn Rows, shape: &[usize], rounding: Option<InputRounding>) -> Result<()> {
+    pub fn load(
+        &mut self,
+        name: &str,
+        rows: &dyn Rows,
+        shape: &[usize],
+        rounding: Option<InputRounding>,
+    ) -> Result<()> {
         let values = read_all(rows)?;
         let weight = Tensor::from_vec(values, shape, &Device::Cpu)?;
         self.put(name, weight, rounding);
@@ -45,7 +51,12 @@ impl Weights {
     }
 
     /// Reads a linear's weight that is stored `[in, out]`, the rows being inputs.
-    pub fn load_transposed(&mut self, name: &str, rows: &dyn Rows, rounding: Option<InputRounding>) -> Result<()> {
+    pub fn load_transposed(
+        &mut self,
+        name: &str,
+        rows: &dyn Rows,
+        rounding: Option<InputRounding>,
+    ) -> Result<()> {
         let values = read_transposed(rows)?;
         let weight = Tensor::from_vec(values, (rows.cols(), rows.rows()), &Device::Cpu)?;
         self.put(name, weight, rounding);
@@ -148,7 +159,10 @@ mod tests {
         for (count, cols) in [(1, 1), (3, 5), (700, 513), (2, 300_000)] {
             let turned = read_transposed(&Counting(count, cols)).unwrap();
             let right = |i: usize| ((i % count) * cols + i / count) as f32;
-            assert!(turned.iter().enumerate().all(|(i, v)| *v == right(i)), "{count} {cols}");
+            assert!(
+                turned.iter().enumerate().all(|(i, v)| *v == right(i)),
+                "{count} {cols}"
+            );
         }
     }
 }

@@ -36,10 +36,14 @@ fn they_reach_every_linear_from_the_head() {
         let (linears, rest) = names_of(network, last);
         let (weights, vars) = with_vars(load(&model, network, &[linears.clone(), rest].concat()), &linears);
         for at in 0..=network.cuts(last).len() {
-            state = network.advance(last, at, state, &run(&batch, &weights, composed)).unwrap();
+            state = network
+                .advance(last, at, state, &run(&batch, &weights, composed))
+                .unwrap();
         }
         let head = load(&model, network, &network.head_tensors());
-        let out = network.head(&state.hidden, &run(&batch, &head, composed)).unwrap();
+        let out = network
+            .head(&state.hidden, &run(&batch, &head, composed))
+            .unwrap();
         let first = out.narrow(1, 0, 2).unwrap().sqr().unwrap().sum_all().unwrap();
         let gradients = first.backward().unwrap();
         for (name, var) in linears.iter().zip(&vars) {
