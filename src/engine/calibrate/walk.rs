@@ -14,8 +14,8 @@ const BATCH_ELEMENTS: usize = 4 << 20;
 
 /// Where weights come from.
 pub trait Source {
-    /// Loads the tensor of that name.
-    fn load(&self, name: &str, weights: &mut Weights) -> Result<()>;
+    /// Loads the tensor of that name; `transposed` where it is stored `[in, out]`.
+    fn load(&self, name: &str, transposed: bool, weights: &mut Weights) -> Result<()>;
 }
 
 /// Who looks at the inputs of linear layers.
@@ -267,7 +267,8 @@ impl<'a> Walk<'a> {
         let mut weights = Weights::default();
         for name in names {
             self.check()?;
-            self.source.load(name, &mut weights)?;
+            let transposed = self.network.stored_transposed(name);
+            self.source.load(name, transposed, &mut weights)?;
         }
         Ok(weights)
     }

@@ -110,18 +110,33 @@ pub(super) struct AsOf<'a> {
 }
 
 impl Source for AsOf<'_> {
-    fn load(&self, name: &str, weights: &mut Weights) -> Result<()> {
+    fn load(&self, name: &str, transposed: bool, weights: &mut Weights) -> Result<()> {
         let index = self.made.by_name.get(name).copied();
         let index = index.ok_or_else(|| Error::internal(format!("the model has no tensor {name}")))?;
         let tensor = &self.made.plan.tensors[index];
         let steps = || tensor.steps.iter().filter(|s| s.stage < self.until);
         if steps().next().is_none() {
             let rows = self.made.model.rows(&self.made.model.tensors[index])?;
-            return weights.load(name, &rows, &tensor.shape, None);
+            return put(weights, name, transposed, &rows, &tensor.shape, None);
         }
         let weight = self.made.weight(index, self.until, self.observer)?;
         let rounding = steps().next_back().and_then(|s| rounding(s.kind));
-        weights.load(name, weight.as_rows(), &tensor.shape, rounding)
+        put(weights, name, transposed, weight.as_rows(), &tensor.shape, rounding)
+    }
+}
+
+fn put(
+    weights: &mut Weights,
+    name: &str,
+    transposed: bool,
+    rows: &dyn Rows,
+    shape: &[usize],
+    rounding: Option<InputRounding>,
+) -> Result<()> {
+    if transposed {
+        weights.load_transposed(name, rows, rounding)
+    } else {
+        weights.load(name, rows, shape, rounding)
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) fn measure(
 fn head(network: &dyn Network, source: &dyn Source) -> Result<Weights> {
     let mut weights = Weights::default();
     for name in network.head_tensors() {
-        source.load(&name, &mut weights)?;
+        source.load(&name, network.stored_transposed(&name), &mut weights)?;
     }
     Ok(weights)
 }

@@ -73,10 +73,21 @@ impl<'a> Config<'a> {
         Activation::from_name(name).ok_or_else(|| {
             Error::unsupported(
                 "unsupported_activation",
-                format!("config.json: activation {name:?} is not supported; silu, gelu, gelu_new and relu are"),
+                format!("config.json: activation {name:?} is not supported; silu, gelu, gelu_new, gelu_pytorch_tanh and relu are"),
             )
         })
     }
+}
+
+/// Refuses heads that do not divide the hidden size.
+pub(super) fn check_heads(heads: usize, hidden: usize) -> Result<()> {
+    if hidden.is_multiple_of(heads) {
+        return Ok(());
+    }
+    Err(Error::bad_input(
+        "invalid_config",
+        format!("config.json: {heads} attention heads do not divide a hidden size of {hidden}"),
+    ))
 }
 
 /// Refuses a network whose tensors are missing or have other shapes than its configuration says.

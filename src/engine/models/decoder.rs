@@ -4,7 +4,7 @@
 //! Invariant: every block has four cuts: q/k/v, attention output, gate/up, down.
 
 use super::experts::Experts;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::nn::attention::Heads;
 use crate::kernels::nn::elementwise::Activation;
 use crate::network::{Cut, HeadKind, Network, Rotary, Run, Sizes, State};
@@ -96,7 +96,8 @@ impl Decoder {
         };
         let q = self.turned(block, 'q', linear('q')?, run)?;
         let k = self.turned(block, 'k', linear('k')?, run)?;
-        run.ops.attention(&q, &k, &linear('v')?, run.batch, &self.heads(block))
+        run.ops
+            .attention(&q, &k, &linear('v')?, run.batch, &self.heads(block))
     }
 
     fn feed_in(&self, block: usize, hidden: Tensor, run: &Run<'_>) -> Result<State> {
@@ -110,7 +111,7 @@ impl Decoder {
     fn feed_middle(&self, block: usize, state: State, run: &Run<'_>) -> Result<State> {
         match &self.blocks[block].feed {
             Feed::Dense([gate, up, _]) => {
-                let x = input(&state)?;
+                let x = state.input()?;
                 let gate = run.weights.linear(run.ops, gate, x)?;
                 let up = run.weights.linear(run.ops, up, x)?;
                 let y = run.ops.gated(&gate, &up, self.activation)?;
@@ -123,19 +124,12 @@ impl Decoder {
     fn feed_out(&self, block: usize, state: State, run: &Run<'_>) -> Result<State> {
         match &self.blocks[block].feed {
             Feed::Dense([_, _, down]) => {
-                let y = run.weights.linear(run.ops, down, input(&state)?)?;
+                let y = run.weights.linear(run.ops, down, state.input()?)?;
                 Ok(State::between((state.hidden + y)?))
             }
             Feed::Experts(experts) => experts.gather(state, run),
         }
     }
-}
-
-fn input(state: &State) -> Result<&Tensor> {
-    state
-        .inputs
-        .first()
-        .ok_or_else(|| Error::internal("a state without inputs"))
 }
 
 impl Network for Decoder {
@@ -159,10 +153,7 @@ impl Network for Decoder {
 
     fn cuts(&self, block: usize) -> Vec<Cut> {
         let attention = |part: &str| self.name(block, &format!("self_attn.{part}_proj"));
-        let mut cuts = vec![
-            Cut::of(["q", "k", "v"].map(attention)),
-            Cut::of([attention("o")]),
-        ];
+        let mut cuts = vec![Cut::of(["q", "k", "v"].map(attention)), Cut::of([attention("o")])];
         match &self.blocks[block].feed {
             Feed::Dense([gate, up, down]) => {
                 cuts.push(Cut::of([gate.clone(), up.clone()]));
@@ -195,12 +186,12 @@ impl Network for Decoder {
                 Ok(State::at(state.hidden, vec![x]))
             }
             1 => {
-                let mixed = self.attend(block, input(&state)?, run)?;
+                let mixed = self.attend(block, state.input()?, run)?;
                 Ok(State::at(state.hidden, vec![mixed]))
             }
             2 => {
                 let name = self.name(block, "self_attn.o_proj");
-                let out = run.weights.linear(run.ops, &name, input(&state)?)?;
+                let out = run.weights.linear(run.ops, &name, state.input()?)?;
                 self.feed_in(block, (state.hidden + out)?, run)
             }
             3 => self.feed_middle(block, state, run),

@@ -3,18 +3,23 @@
 //! Owns: roles and the [`Architecture`] seam. Must not know: techniques, output formats.
 //! Invariant: a tensor no family knows is [`Role::Other`], never a guess.
 //!
-//! Shared by siblings: `config`, `decoder`, `experts`, `rope_scaling`.
+//! Shared by siblings: `config`, `decoder`, `embeddings`, `encoder`, `experts`, `rope_scaling`, `sequence_head`.
 //!
 //! A family is one file and one line in [`ARCHITECTURES`]; the first that recognises a checkpoint wins, and
 //! `generic` recognises all.
 
+mod bert;
 mod config;
 mod decoder;
+mod embeddings;
+mod encoder;
 mod experts;
 mod generic;
 mod gguf_names;
+mod gpt2;
 mod llama;
 mod rope_scaling;
+mod sequence_head;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
@@ -117,7 +122,13 @@ pub trait Architecture: Sync {
 }
 
 /// Every family; order matters only for `generic`, which is last.
-pub const ARCHITECTURES: &[&dyn Architecture] = &[&gguf_names::GgufNames, &llama::Llama, &generic::Generic];
+pub const ARCHITECTURES: &[&dyn Architecture] = &[
+    &gguf_names::GgufNames,
+    &llama::Llama,
+    &bert::Bert,
+    &gpt2::Gpt2,
+    &generic::Generic,
+];
 
 /// The family of a checkpoint.
 pub fn architecture_of(model: &Checkpoint) -> &'static dyn Architecture {
@@ -139,8 +150,8 @@ fn does_not_run(what: &str) -> Error {
         "unsupported_architecture",
         format!(
             "{what} cannot be run here, and calibration and evaluation need that; families that run are llama, \
-             mistral, qwen2, qwen3, smollm3, mixtral, qwen2_moe, qwen3_moe, bert, roberta, distilbert and gpt2 \
-             as Hugging Face checkpoints"
+             mistral, qwen2, qwen3, smollm3, mixtral, qwen2_moe, qwen3_moe, bert, roberta, xlm-roberta, camembert, \
+             distilbert and gpt2 as Hugging Face checkpoints"
         ),
     )
 }

@@ -14,7 +14,7 @@ pub use weights::{InputRounding, Linear, Weights};
 pub(crate) use ops::with_values;
 pub(crate) use weights::read_all;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
 
 /// Sequences that go through a network together, one after another in the rows of every tensor: no padding.
@@ -73,6 +73,12 @@ impl State {
             inputs: Vec::new(),
             routes: Vec::new(),
         }
+    }
+
+    /// What the linears read at a cut where all read the same.
+    pub fn input(&self) -> Result<&Tensor> {
+        let first = self.inputs.first();
+        first.ok_or_else(|| Error::internal("a state without inputs"))
     }
 
     /// At a cut.
@@ -166,6 +172,11 @@ pub trait Network: Send + Sync {
     /// From the cut before to cut `at` of a block; `at` = number of cuts ends the block. Readers of the cut before
     /// are applied with the weights of the run.
     fn advance(&self, block: usize, at: usize, state: State, run: &Run<'_>) -> Result<State>;
+    /// True where the checkpoint keeps this linear's weight as `[in, out]`; whoever loads it turns it, since
+    /// [`Weights`] hold `[out, in]`, and whoever writes it turns it back.
+    fn stored_transposed(&self, _tensor: &str) -> bool {
+        false
+    }
     /// Tensors that [`Network::head`] reads.
     fn head_tensors(&self) -> Vec<String>;
     /// What comes out, one row for each token ([`HeadKind::NextToken`]) or sequence.

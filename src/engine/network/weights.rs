@@ -37,7 +37,13 @@ impl Weights {
     }
 
     /// Reads a tensor's rows as f32 in the given shape.
-    pub fn load(&mut self, name: &str, rows: &dyn Rows, shape: &[usize], rounding: Option<InputRounding>) -> Result<()> {
+    pub fn load(
+        &mut self,
+        name: &str,
+        rows: &dyn Rows,
+        shape: &[usize],
+        rounding: Option<InputRounding>,
+    ) -> Result<()> {
         let values = read_all(rows)?;
         let weight = Tensor::from_vec(values, shape, &Device::Cpu)?;
         self.put(name, weight, rounding);
@@ -51,6 +57,19 @@ impl Weights {
             .get_mut(name)
             .ok_or_else(|| Error::internal(format!("tensor {name} is not loaded")))?;
         layer.weight = weight;
+        Ok(())
+    }
+
+    /// Reads a linear's weight that is stored `[in, out]`, the rows being inputs.
+    pub fn load_transposed(
+        &mut self,
+        name: &str,
+        rows: &dyn Rows,
+        rounding: Option<InputRounding>,
+    ) -> Result<()> {
+        let values = read_transposed(rows)?;
+        let weight = Tensor::from_vec(values, (rows.cols(), rows.rows()), &Device::Cpu)?;
+        self.put(name, weight, rounding);
         Ok(())
     }
 
@@ -96,4 +115,64 @@ pub(crate) fn read_all(rows: &dyn Rows) -> Result<Vec<f32>> {
         .enumerate()
         .try_for_each(|(i, out)| rows.read(i * step, out))?;
     Ok(values)
+}
+
+/// All columns as f32, one after another.
+pub(crate) fn read_transposed(rows: &dyn Rows) -> Result<Vec<f32>> {
+    let (count, cols) = (rows.rows(), rows.cols().max(1));
+    let mut values = vec![0.0; count * cols];
+    if values.is_empty() {
+        return Ok(values);
+    }
+    // Few rows at a time: the line that a column's element lies in is still in the cache for the next columns.
+    let step = chunk_rows(cols);
+    let mut chunk = vec![0.0; step.min(count) * cols];
+    for first in (0..count).step_by(step) {
+        let taken = step.min(count - first);
+        let chunk = &mut chunk[..taken * cols];
+        rows.read(first, chunk)?;
+        values.par_chunks_mut(count).enumerate().for_each(|(col, out)| {
+            for (out, row) in out[first..first + taken].iter_mut().zip(chunk.chunks_exact(cols)) {
+                *out = row[col];
+            }
+        });
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Counting(usize, usize);
+
+    impl Rows for Counting {
+        fn rows(&self) -> usize {
+            self.0
+        }
+
+        fn cols(&self) -> usize {
+            self.1
+        }
+
+        fn read(&self, first_row: usize, out: &mut [f32]) -> Result<()> {
+            for (i, value) in out.iter_mut().enumerate() {
+                *value = (first_row * self.1 + i) as f32;
+            }
+            Ok(())
+        }
+    }
+
+    /// Sides that fit one chunk, several, and neither a whole number of chunks nor of caches.
+    #[test]
+    fn a_transposed_read_is_the_transpose() {
+        for (count, cols) in [(1, 1), (3, 5), (700, 513), (2, 300_000)] {
+            let turned = read_transposed(&Counting(count, cols)).unwrap();
+            let right = |i: usize| ((i % count) * cols + i / count) as f32;
+            assert!(
+                turned.iter().enumerate().all(|(i, v)| *v == right(i)),
+                "{count} {cols}"
+            );
+        }
+    }
 }

@@ -21,10 +21,11 @@ pub(super) struct RunPlan {
     pub peak_bytes: u64,
 }
 
-/// Names of all linear layers within blocks.
+/// Names of all linear layers within blocks, but those that are stored as `[in, out]`: no format holds these quantized.
 pub(super) fn readers(network: &dyn Network) -> HashSet<String> {
     let cuts = (0..network.sizes().blocks).flat_map(|block| network.cuts(block));
-    cuts.flat_map(|cut| cut.readers).map(|r| r.tensor).collect()
+    let names = cuts.flat_map(|cut| cut.readers).map(|r| r.tensor);
+    names.filter(|name| !network.stored_transposed(name)).collect()
 }
 
 pub(super) fn plan(

@@ -1,0 +1,130 @@
+//! A real sentence encoder: texts to vectors, against what transformers makes of the same folder.
+//!
+//! Runs where `MODELPRESS_TEST_MINILM` names the folder that `tests/interop/check_embedding.py` has filled.
+
+#![expect(
+    clippy::expect_used,
+    reason = "a test stops at the first surprise, in helpers too"
+)]
+
+use std::path::{Path, PathBuf};
+
+use modelpress_engine::calibrate::{Here, Pace, Source, Stash, Tokens, Visitor, Walk};
+use modelpress_engine::models::network_of;
+use modelpress_engine::network::{Cut, HeadKind, Ops, Run, State, Weights};
+use modelpress_engine::{Checkpoint, Error, SourceFile, inspect};
+use serde_json::Value;
+
+/// Weights as they are in the checkpoint.
+struct Plain<'a>(&'a Checkpoint);
+
+impl Source for Plain<'_> {
+    fn load(&self, name: &str, transposed: bool, weights: &mut Weights) -> Result<(), Error> {
+        let info = self.0.tensors.iter().find(|t| t.name == name).expect("is there");
+        let rows = self.0.rows(info)?;
+        if transposed {
+            weights.load_transposed(name, &rows, None)
+        } else {
+            weights.load(name, &rows, &info.shape, None)
+        }
+    }
+}
+
+/// Looks at nothing, waits for nobody.
+struct Through;
+
+impl Visitor for Through {
+    fn replaces(&self) -> bool {
+        false
+    }
+
+    fn see(&mut self, _at: usize, _cut: &Cut, _state: &State) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn settle(&mut self, _here: &mut Here<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl Pace for Through {
+    fn at(&self, _part: f64) {}
+
+    fn should_stop(&self) -> bool {
+        false
+    }
+}
+
+/// The folder with its pooling, as an upload brings it.
+fn opened(folder: &Path) -> Checkpoint {
+    let mut files = SourceFile::from_path(folder).expect("a folder");
+    files.push(SourceFile {
+        name: "1_Pooling/config.json".to_owned(),
+        path: folder.join("1_Pooling/config.json"),
+    });
+    inspect(&files).expect("opens")
+}
+
+fn floats(value: &Value) -> Vec<f32> {
+    let list = value.as_array().expect("a list");
+    list.iter()
+        .map(|v| v.as_f64().expect("a number") as f32)
+        .collect()
+}
+
+#[test]
+fn minilm_embeds_texts_as_transformers_does() {
+    let Some(folder) = std::env::var_os("MODELPRESS_TEST_MINILM").map(PathBuf::from) else {
+        println!("skipped: MODELPRESS_TEST_MINILM is not set");
+        return;
+    };
+    let text = std::fs::read_to_string(folder.join("expected.json")).expect("check_embedding.py wrote it");
+    let expected: Vec<Value> = serde_json::from_str(&text).expect("JSON");
+    let model = opened(&folder);
+    let network = network_of(&model).expect("runs");
+    assert_eq!(network.head_kind(), HeadKind::Embedding);
+    let tokens = Tokens::of(&model, network.sizes().vocab).expect("a tokenizer");
+    let mut sequences: Vec<Vec<u32>> = Vec::new();
+    for entry in &expected {
+        let ids = tokens
+            .encode(entry["text"].as_str().expect("a text"), true)
+            .expect("ids");
+        let theirs: Vec<u32> = serde_json::from_value(entry["input_ids"].clone()).expect("ids");
+        assert_eq!(ids, theirs, "{}", entry["text"]);
+        sequences.push(ids);
+    }
+    let scratch = tempfile::tempdir().expect("a folder");
+    let (source, stash) = (Plain(&model), Stash::new(scratch.path(), 1 << 30));
+    let mut walk = Walk::start(network.as_ref(), &source, &Through, &sequences, stash).expect("embeds");
+    for block in 0..network.sizes().blocks {
+        walk.block(block, &mut Through).expect("a block");
+    }
+    let mut ours: Vec<Vec<f32>> = Vec::new();
+    let head = |batch: &_, hidden: &_, weights: &_| {
+        let run = Run {
+            batch,
+            weights,
+            ops: Ops::Fused,
+            all_experts: false,
+        };
+        ours.extend(network.head(hidden, &run)?.to_vec2::<f32>()?);
+        Ok(())
+    };
+    walk.end(head).expect("the head");
+    assert_eq!(ours.len(), expected.len());
+    for (entry, ours) in expected.iter().zip(&ours) {
+        let theirs = floats(&entry["embedding"]);
+        assert_eq!(theirs.len(), ours.len());
+        let most = theirs
+            .iter()
+            .zip(ours)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        let cosine: f32 = theirs.iter().zip(ours).map(|(a, b)| a * b).sum();
+        println!(
+            "{} tokens: largest difference {most:.2e}, cosine {cosine:.7}",
+            entry["input_ids"].as_array().map_or(0, Vec::len)
+        );
+        assert!(most < 1e-3, "{}: {most}", entry["text"]);
+    }
+}
