@@ -73,7 +73,14 @@ fn by_us(source: &Path, out: &Path, mix: &str) -> (PathBuf, PathBuf) {
     .expect("recipe");
     let model = inspect(&SourceFile::from_path(source).expect("files")).expect("model");
     let plan = plan(&recipe, &model, &Datasets::new()).expect("plan");
-    let outcome = execute(&plan, &model, &Datasets::new(), &Folders { out, scratch: out }, &Silent).expect("runs");
+    let outcome = execute(
+        &plan,
+        &model,
+        &Datasets::new(),
+        &Folders { out, scratch: out },
+        &Silent,
+    )
+    .expect("runs");
     let file = |format: &str, end: &str| {
         let artifact = outcome
             .artifacts
@@ -137,8 +144,7 @@ fn we_read_the_numbers_that_candle_wrote() {
             out: &out,
             scratch: folder.path(),
         };
-        let outcome = execute(&plan, &model, &Datasets::new(), &folders, &Silent)
-        .expect("runs");
+        let outcome = execute(&plan, &model, &Datasets::new(), &folders, &Silent).expect("runs");
         let files = &outcome.artifacts[0].files;
         let path = &files
             .iter()

@@ -18,7 +18,8 @@ use modelpress_engine::formats::{Request, WRITERS, container::Layout, writer};
 use modelpress_engine::observe::{Level, Silent};
 use modelpress_engine::tensor::GgmlType;
 use modelpress_engine::{
-    Artifact, Checkpoint, Datasets, Folders, Observer, Plan, Recipe, SourceFile, Usage, execute, inspect, plan,
+    Artifact, Checkpoint, Datasets, Folders, Observer, Plan, Recipe, SourceFile, Usage, execute, inspect,
+    plan,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -135,7 +136,8 @@ fn every_writer_reads_back_what_it_laid_out_and_notices_what_it_did_not() {
         let (model, recipe) = work(format.name(), source.path());
         let recipe = Recipe::from_value(&recipe).expect("a recipe");
         let plan = plan(&recipe, &model, &Datasets::new()).expect("plans");
-        let outcome = execute(&plan, &model, &Datasets::new(), &folders(out.path()), &Silent).expect("executes");
+        let outcome =
+            execute(&plan, &model, &Datasets::new(), &folders(out.path()), &Silent).expect("executes");
         let (layout, artifact) = (layout(&plan, &model), &outcome.artifacts[0]);
         assert_eq!(artifact.format, format.name());
         let entries: Vec<String> = layout.entries().map(|entry| entry.name.clone()).collect();

@@ -36,14 +36,23 @@ impl Chat {
         environment.set_lstrip_blocks(true);
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<Jinja, minijinja::Error> {
-            Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message))
-        });
+        environment.add_function(
+            "raise_exception",
+            |message: String| -> Result<Jinja, minijinja::Error> {
+                Err(minijinja::Error::new(
+                    minijinja::ErrorKind::InvalidOperation,
+                    message,
+                ))
+            },
+        );
         // The same on every day: a calibration must not depend on the clock.
         environment.add_function("strftime_now", |_format: String| "2024-01-01".to_owned());
-        environment
-            .add_template_owned("chat", template)
-            .map_err(|e| Error::bad_input("invalid_chat_template", format!("the chat template is not valid: {e}")))?;
+        environment.add_template_owned("chat", template).map_err(|e| {
+            Error::bad_input(
+                "invalid_chat_template",
+                format!("the chat template is not valid: {e}"),
+            )
+        })?;
         let specials = ["bos_token", "eos_token", "unk_token", "pad_token"]
             .into_iter()
             .filter_map(|name| Some((name, special(config.get(name)?)?)))

@@ -58,7 +58,9 @@ pub fn sequences(model: &Checkpoint, dataset: &Dataset, choice: Choice, vocab: u
     let running = dataset.format == DatasetFormat::Txt && !choice.whole_rows;
     let mut seen = 0;
     if running {
-        let tokens = tokens.as_ref().ok_or_else(|| Error::internal("text without a tokenizer"))?;
+        let tokens = tokens
+            .as_ref()
+            .ok_or_else(|| Error::internal("text without a tokenizer"))?;
         seen = windows(dataset, tokens, &mut drawn)?;
     } else {
         for record in dataset.records() {

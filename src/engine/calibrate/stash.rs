@@ -127,7 +127,12 @@ impl Stash {
     fn file(&mut self) -> Result<&File> {
         if self.file.is_none() {
             let path = self.folder.join("stash");
-            let open = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+            let open = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(&path);
             let file = open.map_err(|e| Error::io("scratch space for activations", &e))?;
             // Without a name nothing is left behind, however this ends.
             std::fs::remove_file(&path).map_err(|e| Error::io("scratch space for activations", &e))?;
@@ -186,8 +191,14 @@ mod tests {
         }
         assert!(stash.spilled() > 0);
         for slot in &slots {
-            assert_eq!(values(&stash.read(*slot).unwrap()), values(&tensor(*slot, 5 + slot)));
-            assert_eq!(values(&stash.take(*slot).unwrap()), values(&tensor(*slot, 5 + slot)));
+            assert_eq!(
+                values(&stash.read(*slot).unwrap()),
+                values(&tensor(*slot, 5 + slot))
+            );
+            assert_eq!(
+                values(&stash.take(*slot).unwrap()),
+                values(&tensor(*slot, 5 + slot))
+            );
             assert!(stash.take(*slot).is_err());
         }
         let before = stash.spilled();

@@ -53,10 +53,9 @@ impl Tokens {
 
     /// Ids of a text; with `special`, those that begin and end a sequence are added.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, special)
-            .map_err(|e| Error::bad_input("text_not_tokenized", format!("the tokenizer refused a text: {e}")))?;
+        let encoding = self.tokenizer.encode_fast(text, special).map_err(|e| {
+            Error::bad_input("text_not_tokenized", format!("the tokenizer refused a text: {e}"))
+        })?;
         let ids = encoding.get_ids().to_vec();
         self.check(&ids)?;
         Ok(ids)
@@ -64,10 +63,9 @@ impl Tokens {
 
     /// Ids of two texts as one sequence.
     pub fn encode_pair(&self, text: &str, pair: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .tokenizer
-            .encode_fast((text, pair), true)
-            .map_err(|e| Error::bad_input("text_not_tokenized", format!("the tokenizer refused a text: {e}")))?;
+        let encoding = self.tokenizer.encode_fast((text, pair), true).map_err(|e| {
+            Error::bad_input("text_not_tokenized", format!("the tokenizer refused a text: {e}"))
+        })?;
         let ids = encoding.get_ids().to_vec();
         self.check(&ids)?;
         Ok(ids)

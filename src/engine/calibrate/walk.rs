@@ -177,7 +177,10 @@ impl<'a> Walk<'a> {
     pub fn block(&mut self, block: usize, visitor: &mut dyn Visitor) -> Result<()> {
         let cuts = self.network.cuts(block);
         let mut names = self.network.block_tensors(block);
-        names.extend(cuts.iter().flat_map(|c| c.readers.iter().map(|r| r.tensor.clone())));
+        names.extend(
+            cuts.iter()
+                .flat_map(|c| c.readers.iter().map(|r| r.tensor.clone())),
+        );
         let mut weights = self.load(&names)?;
         let part = |at: usize, batch: usize, batches: usize| {
             let within = (at as f64 + batch as f64 / batches.max(1) as f64) / (cuts.len() + 1) as f64;
@@ -190,7 +193,9 @@ impl<'a> Walk<'a> {
                 self.pace.at(part(0, index * (cuts.len() + 1), count));
                 let mut state = self.line.take(index)?;
                 for at in 0..=cuts.len() {
-                    state = self.network.advance(block, at, state, &self.run(index, &weights))?;
+                    state = self
+                        .network
+                        .advance(block, at, state, &self.run(index, &weights))?;
                     if let Some(cut) = cuts.get(at) {
                         visitor.see(at, cut, &state)?;
                     }
@@ -207,7 +212,9 @@ impl<'a> Walk<'a> {
                 self.check()?;
                 self.pace.at(part(at, index, count));
                 let state = self.line.take(index)?;
-                let state = self.network.advance(block, at, state, &self.run(index, &weights))?;
+                let state = self
+                    .network
+                    .advance(block, at, state, &self.run(index, &weights))?;
                 if let Some(cut) = cuts.get(at) {
                     visitor.see(at, cut, &state)?;
                 }

@@ -100,7 +100,12 @@ pub fn compare(
         for length in batch.lengths.iter().copied() {
             let cut = |x: &Tensor| -> Result<Tensor> { Ok(x.narrow(0, start, length)?) };
             let ids = &batch.ids[start..start + length];
-            sums.push(sequence(network, batch, ids, [(&cut(&b)?, before.weights), (&cut(&a)?, after.weights)])?);
+            sums.push(sequence(
+                network,
+                batch,
+                ids,
+                [(&cut(&b)?, before.weights), (&cut(&a)?, after.weights)],
+            )?);
             start += length;
         }
     }
@@ -111,7 +116,12 @@ pub fn compare(
 }
 
 /// One sequence, a few tokens at a time.
-fn sequence(network: &dyn Network, batch: &Batch, ids: &[u32], ends: [(&Tensor, &Weights); 2]) -> Result<Sums> {
+fn sequence(
+    network: &dyn Network,
+    batch: &Batch,
+    ids: &[u32],
+    ends: [(&Tensor, &Weights); 2],
+) -> Result<Sums> {
     let mut total = Sums::default();
     let predicted = ids.len().saturating_sub(1);
     for first in (0..predicted).step_by(LOGIT_ROWS) {

@@ -18,12 +18,34 @@ pub fn missed(gates: &GateSpec, quality: &Quality) -> Option<String> {
     };
     let after = |metric: &str| quality.measure(metric).map(|m| m.after);
     let increase = quality.measure("perplexity").and_then(|m| m.change);
-    above(gates.max_perplexity_increase, increase, "the relative increase of perplexity (max_perplexity_increase)")
-        .or_else(|| above(gates.max_kl, after("kl"), "the mean divergence from the original (max_kl)"))
-        .or_else(|| {
-            let what = "the share of tokens with the same first choice (min_top1_agreement)";
-            below(gates.min_top1_agreement, after("top1_agreement"), what)
-        })
-        .or_else(|| below(gates.min_cosine, after("cosine"), "the mean cosine to the original (min_cosine)"))
-        .or_else(|| below(gates.min_accuracy, after("accuracy"), "the accuracy (min_accuracy)"))
+    above(
+        gates.max_perplexity_increase,
+        increase,
+        "the relative increase of perplexity (max_perplexity_increase)",
+    )
+    .or_else(|| {
+        above(
+            gates.max_kl,
+            after("kl"),
+            "the mean divergence from the original (max_kl)",
+        )
+    })
+    .or_else(|| {
+        let what = "the share of tokens with the same first choice (min_top1_agreement)";
+        below(gates.min_top1_agreement, after("top1_agreement"), what)
+    })
+    .or_else(|| {
+        below(
+            gates.min_cosine,
+            after("cosine"),
+            "the mean cosine to the original (min_cosine)",
+        )
+    })
+    .or_else(|| {
+        below(
+            gates.min_accuracy,
+            after("accuracy"),
+            "the accuracy (min_accuracy)",
+        )
+    })
 }

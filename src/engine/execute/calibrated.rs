@@ -18,16 +18,29 @@ use serde_json::json;
 use std::path::Path;
 
 /// Runs every calibrated stage of the plan.
-pub(super) fn run_all(made: &Made<'_>, datasets: &Datasets, scratch: &Path, course: &mut Course<'_>) -> Result<()> {
+pub(super) fn run_all(
+    made: &Made<'_>,
+    datasets: &Datasets,
+    scratch: &Path,
+    course: &mut Course<'_>,
+) -> Result<()> {
     let Some(data) = &made.plan.calibration else {
         return Ok(());
     };
     let network = network_of(made.model)?;
     let recipe = &made.plan.recipe;
-    let taken = planned_sequences(recipe, Use::Calibration, data, made.model, datasets, network.as_ref())?;
+    let taken = planned_sequences(
+        recipe,
+        Use::Calibration,
+        data,
+        made.model,
+        datasets,
+        network.as_ref(),
+    )?;
     let mut resume = Resume::open(made.plan, scratch)?;
     for (index, stage) in made.plan.stages.iter().enumerate() {
-        let Some(Work::Blocks(work)) = techniques::find(&stage.technique).map(techniques::Technique::work) else {
+        let Some(Work::Blocks(work)) = techniques::find(&stage.technique).map(techniques::Technique::work)
+        else {
             continue;
         };
         course.begin(&stage.technique);
@@ -59,7 +72,9 @@ fn run(
     let first = resume.restore(index, &mut walk)?;
     if first > 0 {
         let message = format!("goes on behind block {first}, where an earlier attempt ended");
-        course.observer.event(Level::Info, &message, json!({"stage": index, "block": first}));
+        course
+            .observer
+            .event(Level::Info, &message, json!({"stage": index, "block": first}));
     }
     for block in first..walk.blocks() {
         walk.block(block, maker.as_mut())?;

@@ -74,7 +74,10 @@ impl<'a> Course<'a> {
 
     /// So much of the present leg is done.
     pub(super) fn advanced(&self, done: u64, detail: &str) {
-        let before: u64 = self.legs[..self.at.min(self.legs.len())].iter().map(|l| l.1).sum();
+        let before: u64 = self.legs[..self.at.min(self.legs.len())]
+            .iter()
+            .map(|l| l.1)
+            .sum();
         let total: u64 = self.legs.iter().map(|l| l.1).sum();
         self.observer.advanced((before + done).min(total), total, detail);
     }

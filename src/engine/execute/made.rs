@@ -34,7 +34,12 @@ impl<'a> Made<'a> {
             plan,
             model,
             shelf: Shelf::at(scratch),
-            by_name: plan.tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect(),
+            by_name: plan
+                .tensors
+                .iter()
+                .enumerate()
+                .map(|(i, t)| (t.name.as_str(), i))
+                .collect(),
         }
     }
 
@@ -121,7 +126,14 @@ impl Source for AsOf<'_> {
         }
         let weight = self.made.weight(index, self.until, self.observer)?;
         let rounding = steps().next_back().and_then(|s| rounding(s.kind));
-        put(weights, name, transposed, weight.as_rows(), &tensor.shape, rounding)
+        put(
+            weights,
+            name,
+            transposed,
+            weight.as_rows(),
+            &tensor.shape,
+            rounding,
+        )
     }
 }
 

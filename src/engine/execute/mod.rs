@@ -116,7 +116,13 @@ pub fn execute(
     verify(&targets, &written, &course)?;
     course.end();
     let quality = match &plan.evaluation {
-        Some(data) => Some(quality::measure(&made, data, datasets, folders.scratch, &mut course)?),
+        Some(data) => Some(quality::measure(
+            &made,
+            data,
+            datasets,
+            folders.scratch,
+            &mut course,
+        )?),
         None => None,
     };
     let formats = targets.iter().map(|t| FormatReport::of(t.spec)).collect();

@@ -44,10 +44,22 @@ pub(super) fn measure(
     let observer = course.observer;
     let (original, compressed) = (made.before(0, observer), made.before(usize::MAX, observer));
     course.begin("evaluate_before");
-    let before = walked(network, &original, &taken.ids, Stash::new(scratch, data.activation_bytes), course)?;
+    let before = walked(
+        network,
+        &original,
+        &taken.ids,
+        Stash::new(scratch, data.activation_bytes),
+        course,
+    )?;
     course.end();
     course.begin("evaluate_after");
-    let after = walked(network, &compressed, &taken.ids, Stash::new(scratch, data.activation_bytes), course)?;
+    let after = walked(
+        network,
+        &compressed,
+        &taken.ids,
+        Stash::new(scratch, data.activation_bytes),
+        course,
+    )?;
     course.end();
     course.begin("compare");
     let (head_before, head_after) = (head(network, &original)?, head(network, &compressed)?);

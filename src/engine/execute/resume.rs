@@ -45,7 +45,9 @@ impl Resume {
     }
 
     pub(super) fn has_ended(&self, stage: usize) -> bool {
-        self.mark.as_ref().is_some_and(|m| m.stage > stage || m.stage == stage && m.ended)
+        self.mark
+            .as_ref()
+            .is_some_and(|m| m.stage > stage || m.stage == stage && m.ended)
     }
 
     /// Puts the hidden states back; answers the first block that is still to do.
@@ -59,7 +61,12 @@ impl Resume {
             let shape = walk.hidden(batch)?.1.dims().to_vec();
             let mut bytes = vec![0; 4 * shape.iter().product::<usize>()];
             file.read_exact(&mut bytes).map_err(io)?;
-            let values = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            let values = bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect();
             walk.restore(batch, Tensor::from_vec(values, shape, &Device::Cpu)?)?;
         }
         Ok(mark.blocks)
@@ -74,7 +81,9 @@ impl Resume {
         for batch in 0..walk.batches() {
             let (_, hidden) = walk.hidden(batch)?;
             bytes.clear();
-            with_values(&hidden, |values| bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())))?;
+            with_values(&hidden, |values| {
+                bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()))
+            })?;
             file.write_all(&bytes).map_err(io)?;
         }
         drop(file);

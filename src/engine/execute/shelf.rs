@@ -87,7 +87,8 @@ impl Shelf {
     }
 
     pub(super) fn get(&self, stage: usize, tensor: usize) -> Result<Weight> {
-        let bytes = std::fs::read(self.path(stage, tensor)).map_err(|e| Error::io("a weight in scratch", &e))?;
+        let bytes =
+            std::fs::read(self.path(stage, tensor)).map_err(|e| Error::io("a weight in scratch", &e))?;
         let broken = || Error::internal("a weight in scratch is broken");
         let end = bytes.iter().position(|b| *b == b'\n').ok_or_else(broken)?;
         let head: Head = serde_json::from_slice(&bytes[..end]).map_err(|_parse| broken())?;
@@ -116,7 +117,12 @@ impl Shelf {
                     granularity,
                     scale_dtype,
                     codes: codes.to_vec(),
-                    scales: scales.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+                    scales: scales
+                        .as_chunks::<4>()
+                        .0
+                        .iter()
+                        .map(|b| f32::from_le_bytes(*b))
+                        .collect(),
                     zeros: zeros.to_vec(),
                 }))
             }
@@ -154,8 +160,13 @@ mod tests {
             zeros: vec![1, 2, 3, 4],
         };
         shelf.put(1, 7, &Weight::Affine(affine.clone())).unwrap();
-        let Weight::Affine(back) = shelf.get(1, 7).unwrap() else { panic!("another kind") };
-        assert_eq!((back.codes, back.scales, back.zeros), (affine.codes, affine.scales, affine.zeros));
+        let Weight::Affine(back) = shelf.get(1, 7).unwrap() else {
+            panic!("another kind")
+        };
+        assert_eq!(
+            (back.codes, back.scales, back.zeros),
+            (affine.codes, affine.scales, affine.zeros)
+        );
         assert_eq!((back.granularity, back.n_bits), (Granularity::Group(2), 3));
         assert!(shelf.get(0, 7).is_err());
         let path = folder.path().join("weights/1-7");

@@ -68,7 +68,17 @@ fn factor(a: &mut [f64], n: usize, stop: &(dyn Fn() -> bool + Sync)) -> Option<(
             let (first, count) = (b * BLOCK, rows.len() / n);
             let cols = (first + count).min(n - end);
             let left = &panel[first * width..];
-            subtract(&mut rows[end..], n, count, cols, left, (width, 1), &panel, (1, width), width);
+            subtract(
+                &mut rows[end..],
+                n,
+                count,
+                cols,
+                left,
+                (width, 1),
+                &panel,
+                (1, width),
+                width,
+            );
         });
     }
     Some(())
@@ -95,11 +105,24 @@ fn invert(l: &mut [f64], n: usize, stop: &(dyn Fn() -> bool + Sync)) -> Option<(
         });
         let below = &l[end * n..];
         let mut product = vec![0.0; rest * width];
-        product.par_chunks_mut(BLOCK * width).enumerate().for_each(|(b, out)| {
-            let (first, count) = (b * BLOCK, out.len() / width);
-            let inner = first + count;
-            subtract(out, width, count, width, &below[first * n + end..], (n, 1), &scaled, (width, 1), inner);
-        });
+        product
+            .par_chunks_mut(BLOCK * width)
+            .enumerate()
+            .for_each(|(b, out)| {
+                let (first, count) = (b * BLOCK, out.len() / width);
+                let inner = first + count;
+                subtract(
+                    out,
+                    width,
+                    count,
+                    width,
+                    &below[first * n + end..],
+                    (n, 1),
+                    &scaled,
+                    (width, 1),
+                    inner,
+                );
+            });
         for i in 0..width {
             l[(k + i) * n + k..(k + i) * n + end].copy_from_slice(&small[i * width..(i + 1) * width]);
         }
@@ -142,8 +165,14 @@ fn subtract(
         return;
     }
     let last = |rows: usize, cols: usize, row: usize, col: usize| (rows - 1) * row + (cols - 1) * col;
-    assert!(stride >= n && out.len() > last(m, n, stride, 1), "destination of a product");
-    assert!(a.len() > last(m, inner, a_row, a_col) && b.len() > last(inner, n, b_row, b_col), "its factors");
+    assert!(
+        stride >= n && out.len() > last(m, n, stride, 1),
+        "destination of a product"
+    );
+    assert!(
+        a.len() > last(m, inner, a_row, a_col) && b.len() > last(inner, n, b_row, b_col),
+        "its factors"
+    );
     #[expect(unsafe_code, reason = "gemm takes pointers and strides")]
     // SAFETY: sides and strides stay within the slices: asserted above; `out` is borrowed mutably and overlaps neither.
     unsafe {
@@ -181,7 +210,9 @@ mod tests {
 
     /// A Gram matrix of more rows than columns.
     fn positive(n: usize) -> Vec<f64> {
-        let x: Vec<f64> = (0..2 * n * n).map(|i| ((i * 7919 % 2003) as f64 - 1000.0) / 500.0).collect();
+        let x: Vec<f64> = (0..2 * n * n)
+            .map(|i| ((i * 7919 % 2003) as f64 - 1000.0) / 500.0)
+            .collect();
         let mut h = vec![0.0; n * n];
         for i in 0..n {
             for j in 0..n {
@@ -202,7 +233,9 @@ mod tests {
                 for j in 0..n {
                     // H · UᵀU = 1.
                     let cell: f64 = (0..n)
-                        .map(|t| h[i * n + t] * (0..=t.min(j)).map(|s| u[s * n + t] * u[s * n + j]).sum::<f64>())
+                        .map(|t| {
+                            h[i * n + t] * (0..=t.min(j)).map(|s| u[s * n + t] * u[s * n + j]).sum::<f64>()
+                        })
                         .sum();
                     let wanted = if i == j { 1.0 } else { 0.0 };
                     assert!((cell - wanted).abs() < 1e-8, "n {n}: {i} {j} {cell}");
@@ -222,7 +255,10 @@ mod tests {
     fn the_number_of_threads_changes_no_bit() {
         let h = positive(200);
         let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
             pool.install(|| inverse_factor(&h, 200, &never)).unwrap()
         };
         assert_eq!(run(1), run(3));

@@ -63,7 +63,11 @@ impl Curvature {
         let diagonal: Vec<f32> = (0..n).map(|i| gram[i * n + i]).collect();
         let mut order: Vec<u32> = (0..n as u32).collect();
         if act_order == ActOrder::Static {
-            order.sort_by(|a, b| diagonal[*b as usize].total_cmp(&diagonal[*a as usize]).then(a.cmp(b)));
+            order.sort_by(|a, b| {
+                diagonal[*b as usize]
+                    .total_cmp(&diagonal[*a as usize])
+                    .then(a.cmp(b))
+            });
         }
         let dead = diagonal.iter().filter(|d| **d == 0.0).count();
         let mean = diagonal.iter().map(|d| f64::from(*d)).sum::<f64>() / n.max(1) as f64;
@@ -125,7 +129,13 @@ pub struct Solved {
 }
 
 /// Quantizes `w` of `[rows, n]`, row-major; the values are used up.
-pub fn solve(mut w: Vec<f32>, curvature: &Curvature, act_order: ActOrder, spec: &Spec, stop: &(dyn Fn() -> bool + Sync)) -> Result<Solved> {
+pub fn solve(
+    mut w: Vec<f32>,
+    curvature: &Curvature,
+    act_order: ActOrder,
+    spec: &Spec,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Result<Solved> {
     let n = curvature.n;
     let rows = w.len() / n.max(1);
     check_finite(&w, 0)?;
@@ -202,7 +212,9 @@ impl Task<'_> {
             for (row, grids) in self.w.chunks(n).zip(self.grids.chunks_mut(groups)) {
                 for (g, grid) in grids.iter_mut().enumerate() {
                     let at = g * size..(g + 1) * size;
-                    *grid = self.spec.fit_weighted(&row[at.clone()], &self.curvature.importance[at]);
+                    *grid = self
+                        .spec
+                        .fit_weighted(&row[at.clone()], &self.curvature.importance[at]);
                 }
             }
         }
@@ -247,7 +259,9 @@ impl Task<'_> {
                     let at = r * groups + column / size;
                     if !early && j % size == 0 {
                         let until = (j + size).min(n);
-                        self.grids[at] = self.spec.fit_weighted(&row[j..until], &self.curvature.importance[j..until]);
+                        self.grids[at] = self
+                            .spec
+                            .fit_weighted(&row[j..until], &self.curvature.importance[j..until]);
                     }
                     let grid = self.grids[at];
                     let code = self.spec.code(row[j], grid);
@@ -284,7 +298,9 @@ mod tests {
     fn noise(n: usize, seed: u64) -> Vec<f32> {
         let mut state = seed;
         let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
         };
         (0..n).map(|_| (0..6).map(|_| next()).sum()).collect()
@@ -334,7 +350,10 @@ mod tests {
     fn compensation_halves_the_error_of_the_output() {
         let (x, w) = (inputs(2000), noise(ROWS * COLS, 3));
         let gram = gram(&x);
-        let rows = MemoryRows { values: &w, cols: COLS };
+        let rows = MemoryRows {
+            values: &w,
+            cols: COLS,
+        };
         let nearest = output_error(&x, &w, &affine::quantize(&rows, &spec(64)).unwrap());
         for act_order in [ActOrder::None, ActOrder::Static] {
             let curvature = Curvature::new(&gram, COLS, 0.01, act_order, true, &|| false).unwrap();
@@ -351,7 +370,10 @@ mod tests {
         for i in 0..COLS {
             gram[i * COLS + i] = 1.0;
         }
-        let rows = MemoryRows { values: &w, cols: COLS };
+        let rows = MemoryRows {
+            values: &w,
+            cols: COLS,
+        };
         let nearest = affine::quantize(&rows, &spec(64)).unwrap();
         for act_order in [ActOrder::None, ActOrder::Static] {
             let curvature = Curvature::new(&gram, COLS, 0.01, act_order, true, &|| false).unwrap();
@@ -370,9 +392,18 @@ mod tests {
         let curvature = Curvature::new(&gram(&x), COLS, 0.01, ActOrder::Static, true, &|| false).unwrap();
         assert_eq!((curvature.dead, curvature.is_usable()), (1, true));
         let solved = solve(w.clone(), &curvature, ActOrder::Static, &spec(64), &|| false).unwrap();
-        let at = spec(64).code(w[5], Grid { scale: solved.weight.scales[0], zero: solved.weight.zeros[0] });
+        let at = spec(64).code(
+            w[5],
+            Grid {
+                scale: solved.weight.scales[0],
+                zero: solved.weight.zeros[0],
+            },
+        );
         assert_eq!(solved.weight.codes[5], at as u8);
-        let silent = Curvature::new(&vec![0.0; COLS * COLS], COLS, 0.01, ActOrder::None, true, &|| false).unwrap();
+        let silent = Curvature::new(&vec![0.0; COLS * COLS], COLS, 0.01, ActOrder::None, true, &|| {
+            false
+        })
+        .unwrap();
         assert_eq!(silent.dead, COLS);
         solve(w, &silent, ActOrder::None, &spec(64), &|| false).unwrap();
     }
@@ -387,7 +418,10 @@ mod tests {
     fn the_number_of_threads_changes_no_bit() {
         let (gram, w) = (gram(&inputs(300)), noise(ROWS * COLS, 9));
         let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
             pool.install(|| {
                 let curvature = Curvature::new(&gram, COLS, 0.01, ActOrder::Static, true, &|| false).unwrap();
                 solve(w.clone(), &curvature, ActOrder::Static, &spec(32), &|| false).unwrap()

@@ -8,9 +8,11 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 
 /// Rows of the left matrix that one task multiplies.
-const TASK_ROWS: usize = 256;
+const TASK_ROWS: usize = 512;
+/// Rows of the right matrix that one task multiplies, where the left one has few.
+const TASK_COLS: usize = 2048;
 /// Side of the tiles of a Gram matrix.
-const TILE: usize = 192;
+const TILE: usize = 128;
 
 /// A matrix in a slice: element (i, j) lies at `i · row + j · col`.
 #[derive(Clone, Copy)]
@@ -115,6 +117,9 @@ pub fn product(out: &mut [f32], stride: usize, into: Into, a: View<'_>, b: View<
 /// `out = x · wᵀ`; x `[m, k]`, w `[n, k]`, out `[m, n]`, row-major.
 pub fn matmul_nt(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
     let n = w.len() / k.max(1);
+    if x.len() <= TASK_ROWS * k && n > TASK_COLS {
+        return few_rows(x, w, k, out);
+    }
     rows_times(x, View::rows(w, n, k, k).t(), out);
 }
 
@@ -122,6 +127,33 @@ pub fn matmul_nt(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
 pub fn matmul_nn(a: &[f32], b: &[f32], k: usize, out: &mut [f32]) {
     let n = b.len() / k.max(1);
     rows_times(a, View::rows(b, k, n, n), out);
+}
+
+/// As [`matmul_nt`], cut along the rows of `w`: there are too few of `x` to keep all threads busy.
+fn few_rows(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
+    let (m, n) = (x.len() / k, w.len() / k);
+    let x = View::rows(x, m, k, k);
+    let parts: Vec<Vec<f32>> = w
+        .par_chunks(TASK_COLS * k)
+        .map(|w| {
+            let cols = w.len() / k;
+            let mut part = vec![0.0; m * cols];
+            product(
+                &mut part,
+                cols,
+                Into::Replace,
+                x,
+                View::rows(w, cols, k, k).t(),
+                1.0,
+            );
+            part
+        })
+        .collect();
+    out.par_chunks_mut(n).enumerate().for_each(|(r, row)| {
+        for (out, part) in row.chunks_mut(TASK_COLS).zip(&parts) {
+            out.copy_from_slice(&part[r * out.len()..(r + 1) * out.len()]);
+        }
+    });
 }
 
 fn rows_times(a: &[f32], b: View<'_>, out: &mut [f32]) {
@@ -218,7 +250,9 @@ mod tests {
     use super::*;
 
     fn pattern(n: usize) -> Vec<f32> {
-        (0..n).map(|i| ((i * 7919 % 1009) as f32 - 500.0) / 300.0).collect()
+        (0..n)
+            .map(|i| ((i * 7919 % 1009) as f32 - 500.0) / 300.0)
+            .collect()
     }
 
     #[test]
@@ -245,6 +279,18 @@ mod tests {
     }
 
     #[test]
+    fn few_rows_times_many_are_cut_the_other_way() {
+        let (m, n, k) = (3, 2 * TASK_COLS + 5, 7);
+        let (x, w) = (pattern(m * k), pattern(n * k));
+        let mut out = vec![0.0; m * n];
+        matmul_nt(&x, &w, k, &mut out);
+        for (i, j) in [(0, 0), (2, n - 1), (1, TASK_COLS), (2, TASK_COLS - 1)] {
+            let sum: f32 = (0..k).map(|t| x[i * k + t] * w[j * k + t]).sum();
+            assert!((out[i * n + j] - sum).abs() < 1e-4);
+        }
+    }
+
+    #[test]
     fn a_gram_matrix_is_symmetric_and_adds_up() {
         let k = TILE + 17;
         let x = pattern(9 * k);
@@ -253,7 +299,7 @@ mod tests {
         gram.add(&x[4 * k..]);
         assert!(Gram::bytes(k) >= gram.tiles.iter().map(|t| 4 * t.values.len() as u64).sum());
         let full = gram.into_full();
-        for (i, j) in [(0, 0), (5, 200), (207, 3), (k - 1, k - 1), (200, 198)] {
+        for (i, j) in [(0, 0), (5, 130), (140, 3), (k - 1, k - 1), (140, 131)] {
             let sum: f32 = (0..9).map(|t| x[t * k + i] * x[t * k + j]).sum();
             assert!((full[i * k + j] - sum).abs() < 1e-3, "{i} {j}");
             assert_eq!(full[i * k + j], full[j * k + i]);

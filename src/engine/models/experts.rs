@@ -49,7 +49,11 @@ impl Experts {
             into.readers.extend([reader(gate, e + 1), reader(up, e + 1)]);
             out.readers.push(reader(down, e));
         }
-        if let Some(Shared { parts: [gate, up, down], .. }) = &self.shared {
+        if let Some(Shared {
+            parts: [gate, up, down],
+            ..
+        }) = &self.shared
+        {
             into.readers.extend([reader(gate, 0), reader(up, 0)]);
             out.readers.push(reader(down, self.parts.len()));
         }
@@ -77,7 +81,11 @@ impl Experts {
             let rows = (0..shares.len() as u32).collect();
             routes.push(Route { rows, shares });
         }
-        Ok(State { hidden, inputs, routes })
+        Ok(State {
+            hidden,
+            inputs,
+            routes,
+        })
     }
 
     /// Experts of one token with their shares, by index. With `all`, those that it does not visit have a share of 0.

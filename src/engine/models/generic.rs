@@ -2,7 +2,7 @@
 //!
 //! Owns: that rule. Must not know: particular families. Invariant: recognises everything.
 
-use super::{Architecture, does_not_run, Facts, Place, Role, facts_from_config, layer_of};
+use super::{Architecture, Facts, Place, Role, does_not_run, facts_from_config, layer_of};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::network::Network;
@@ -57,7 +57,9 @@ impl Architecture for Generic {
     }
 
     fn network(&self, model: &Checkpoint) -> Result<Box<dyn Network>> {
-        let name = model.architecture().unwrap_or_else(|| "a model without config.json".to_owned());
+        let name = model
+            .architecture()
+            .unwrap_or_else(|| "a model without config.json".to_owned());
         Err(does_not_run(&name))
     }
 }

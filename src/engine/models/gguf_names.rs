@@ -3,7 +3,7 @@
 //! Owns: those names. Must not know: the container's layout.
 //! Invariant: names outside the convention are [`Role::Other`].
 
-use super::{Architecture, does_not_run, Facts, Place, Role, layer_of};
+use super::{Architecture, Facts, Place, Role, does_not_run, layer_of};
 use crate::checkpoint::{Checkpoint, SourceFormat};
 use crate::error::Result;
 use crate::network::Network;

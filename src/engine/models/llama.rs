@@ -18,7 +18,15 @@ use serde_json::Value;
 pub(super) struct Llama;
 
 const TYPES: [&str; 9] = [
-    "llama", "mistral", "qwen2", "qwen3", "smollm", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm",
+    "smollm3",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
 ];
 
 impl Architecture for Llama {
@@ -78,18 +86,31 @@ impl Llama {
         if heads % kv_heads != 0 || head_dim % 2 != 0 {
             return Err(Error::bad_input(
                 "invalid_config",
-                format!("config.json: {heads} heads, {kv_heads} key/value heads of {head_dim} do not fit together"),
+                format!(
+                    "config.json: {heads} heads, {kv_heads} key/value heads of {head_dim} do not fit together"
+                ),
             ));
         }
         let has = |name: &str| model.tensors.iter().any(|t| t.name == name);
-        let prefix = if has("model.embed_tokens.weight") { "model." } else { "" };
+        let prefix = if has("model.embed_tokens.weight") {
+            "model."
+        } else {
+            ""
+        };
         let embedding = format!("{prefix}embed_tokens.weight");
-        let head = if has("lm_head.weight") { "lm_head.weight".to_owned() } else { embedding };
+        let head = if has("lm_head.weight") {
+            "lm_head.weight".to_owned()
+        } else {
+            embedding
+        };
         let mut decoder = Decoder {
             sizes: Sizes {
                 blocks: layers,
                 hidden,
-                widest: config.maybe(&["intermediate_size"])?.unwrap_or(hidden).max(heads * head_dim),
+                widest: config
+                    .maybe(&["intermediate_size"])?
+                    .unwrap_or(hidden)
+                    .max(heads * head_dim),
                 vocab: config.count(&["vocab_size"])?,
                 context: config.maybe(&["max_position_embeddings"])?,
             },
@@ -131,7 +152,10 @@ fn biases(model: &Checkpoint, prefix: &str) -> Vec<String> {
 /// The sliding window of a block, if it has one.
 fn window(config: &Config<'_>, layer: usize) -> Option<usize> {
     let size = config.value.get("sliding_window")?.as_u64()? as usize;
-    let listed = config.value.get("layer_types").and_then(|l| l.get(layer)?.as_str());
+    let listed = config
+        .value
+        .get("layer_types")
+        .and_then(|l| l.get(layer)?.as_str());
     let slides = match (listed, config.text("model_type")) {
         (Some(kind), _) => kind == "sliding_attention",
         // Blocks from `max_window_layers` on slide, and only where the model says that it uses windows.
@@ -147,7 +171,11 @@ fn window(config: &Config<'_>, layer: usize) -> Option<usize> {
 
 /// `SmolLM3` leaves every fourth block without rotation.
 fn rotates(config: &Config<'_>, layer: usize) -> bool {
-    if let Some(flag) = config.value.get("no_rope_layers").and_then(|l| l.get(layer)?.as_u64()) {
+    if let Some(flag) = config
+        .value
+        .get("no_rope_layers")
+        .and_then(|l| l.get(layer)?.as_u64())
+    {
         return flag != 0;
     }
     if config.text("model_type") != Some("smollm3") {
@@ -171,7 +199,9 @@ fn feed(config: &Config<'_>, at: &str, layer: usize) -> Result<Feed> {
         _ => return Ok(Feed::Dense(parts(&mlp, MLP))),
     };
     let count = config.count(&["num_local_experts", "num_experts"])?;
-    let top_k = config.maybe(&["num_experts_per_tok"])?.unwrap_or(if qwen { 4 } else { 2 });
+    let top_k = config
+        .maybe(&["num_experts_per_tok"])?
+        .unwrap_or(if qwen { 4 } else { 2 });
     if !qwen {
         let moe = format!("{at}block_sparse_moe");
         let expert = |e| parts(&format!("{moe}.experts.{e}"), ["w1", "w3", "w2"]);
@@ -208,7 +238,10 @@ fn shapes(decoder: &Decoder, config: &Config<'_>) -> Result<Vec<(String, Vec<usi
     let (hidden, dim) = (decoder.sizes.hidden, decoder.head_dim);
     let (q, kv) = (decoder.heads * dim, decoder.kv_heads * dim);
     let mut wanted = vec![
-        (format!("{}embed_tokens.weight", decoder.prefix), vec![decoder.sizes.vocab, hidden]),
+        (
+            format!("{}embed_tokens.weight", decoder.prefix),
+            vec![decoder.sizes.vocab, hidden],
+        ),
         (decoder.head.clone(), vec![decoder.sizes.vocab, hidden]),
         (format!("{}norm.weight", decoder.prefix), vec![hidden]),
     ];

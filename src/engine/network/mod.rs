@@ -9,10 +9,10 @@ mod rotary;
 mod weights;
 
 pub use ops::Ops;
-pub use rotary::{Dynamic, Rotary, Turns};
-pub use weights::{InputRounding, Linear, Weights};
 pub(crate) use ops::with_values;
+pub use rotary::{Dynamic, Rotary, Turns};
 pub(crate) use weights::read_all;
+pub use weights::{InputRounding, Linear, Weights};
 
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};

@@ -128,7 +128,9 @@ impl Ops {
     pub fn attention(self, q: &Tensor, k: &Tensor, v: &Tensor, batch: &Batch, h: &Heads) -> Result<Tensor> {
         if self == Self::Fused {
             return same_shape(q, |q, out| {
-                with_values(k, |k| with_values(v, |v| attention(q, k, v, &batch.lengths, h, out)))?
+                with_values(k, |k| {
+                    with_values(v, |v| attention(q, k, v, &batch.lengths, h, out))
+                })?
             });
         }
         let mut parts = Vec::new();
@@ -239,16 +241,23 @@ mod tests {
     #[test]
     fn both_forms_agree() {
         let batch = Batch::new(&[&[1; 9], &[2; 21]]);
-        let both = |f: &dyn Fn(Ops) -> Result<Tensor>| {
-            worst(&f(Ops::Fused).unwrap(), &f(Ops::Composed).unwrap())
-        };
+        let both =
+            |f: &dyn Fn(Ops) -> Result<Tensor>| worst(&f(Ops::Fused).unwrap(), &f(Ops::Composed).unwrap());
         let (x, y) = (pattern(30, 64, 1), pattern(30, 64, 2));
         let (w, b) = (pattern(48, 64, 3), pattern(1, 48, 4).squeeze(0).unwrap());
-        let (weight, bias) = (pattern(1, 64, 5).squeeze(0).unwrap(), pattern(1, 64, 6).squeeze(0).unwrap());
+        let (weight, bias) = (
+            pattern(1, 64, 5).squeeze(0).unwrap(),
+            pattern(1, 64, 6).squeeze(0).unwrap(),
+        );
         assert!(both(&|o| o.linear(&x, &w, Some(&b))) < 1e-4);
         assert!(both(&|o| o.rms_norm(&x, &weight, 1e-5)) < 1e-5);
         assert!(both(&|o| o.layer_norm(&x, &weight, &bias, 1e-5)) < 1e-5);
-        for activation in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
+        for activation in [
+            Activation::Silu,
+            Activation::Gelu,
+            Activation::GeluTanh,
+            Activation::Relu,
+        ] {
             assert!(both(&|o| o.gated(&x, &y, activation)) < 1e-5, "{activation:?}");
         }
         let turns = Rotary::new(vec![1.0, 0.1, 0.01], 1.1, None).turns(&batch);

@@ -58,7 +58,10 @@ fn choice(recipe: &Recipe, of: Use, network: &dyn Network) -> (String, Choice) {
     match of {
         Use::Calibration => {
             let spec = calibration_of(recipe);
-            (spec.dataset, chosen(spec.num_samples, spec.max_seq_length, spec.shuffle))
+            (
+                spec.dataset,
+                chosen(spec.num_samples, spec.max_seq_length, spec.shuffle),
+            )
         }
         Use::Evaluation => {
             let spec: EvaluationSpec = recipe.evaluation.clone().unwrap_or_default();
@@ -113,7 +116,10 @@ pub(crate) fn planned_sequences(
     if now.digest != plan.digest {
         return Err(Error::bad_input(
             "dataset_changed",
-            format!("dataset {} is not the one the plan was made with: submit the job again", plan.dataset),
+            format!(
+                "dataset {} is not the one the plan was made with: submit the job again",
+                plan.dataset
+            ),
         ));
     }
     Ok(taken)

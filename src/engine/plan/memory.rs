@@ -33,12 +33,21 @@ pub(super) fn peak(tensors: &[TensorPlan], encoded: &[Vec<u64>]) -> u64 {
 /// replaced; what waits between steps; what one batch makes on its way.
 pub(super) fn walk(tensors: &[TensorPlan], network: &dyn Network, data: &DataPlan) -> u64 {
     let bytes = |names: &[String]| -> u64 {
-        let of = |name: &String| tensors.iter().find(|t| &t.name == name).map_or(0, |t| 4 * t.elements() as u64);
+        let of = |name: &String| {
+            tensors
+                .iter()
+                .find(|t| &t.name == name)
+                .map_or(0, |t| 4 * t.elements() as u64)
+        };
         names.iter().map(of).sum()
     };
     let block = |block: usize| {
         let cuts = network.cuts(block);
-        let readers: Vec<String> = cuts.into_iter().flat_map(|c| c.readers).map(|r| r.tensor).collect();
+        let readers: Vec<String> = cuts
+            .into_iter()
+            .flat_map(|c| c.readers)
+            .map(|r| r.tensor)
+            .collect();
         bytes(&readers) + bytes(&network.block_tensors(block))
     };
     let blocks = (0..network.sizes().blocks).map(block).max().unwrap_or(0);
@@ -57,7 +66,11 @@ fn batch_bytes(network: &dyn Network, data: &DataPlan) -> u64 {
 /// What comparing two models holds on top: the other one's head, its last hidden states, and logits of a few tokens.
 pub(super) fn comparison(tensors: &[TensorPlan], network: &dyn Network, data: &DataPlan) -> u64 {
     let head = network.head_tensors();
-    let own: u64 = tensors.iter().filter(|t| head.contains(&t.name)).map(|t| 4 * t.elements() as u64).sum();
+    let own: u64 = tensors
+        .iter()
+        .filter(|t| head.contains(&t.name))
+        .map(|t| 4 * t.elements() as u64)
+        .sum();
     own + data.activation_bytes + 16 * network.sizes().vocab as u64 * LOGIT_ROWS as u64
 }
 

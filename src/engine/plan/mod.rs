@@ -23,8 +23,8 @@ use std::collections::HashSet;
 use targets::Matcher;
 
 pub use data::DataPlan;
-pub(crate) use options::check_options;
 pub(crate) use data::{Use, planned_sequences};
+pub(crate) use options::check_options;
 
 /// One step of one tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

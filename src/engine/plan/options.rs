@@ -62,7 +62,9 @@ fn mismatch(value: &Value, property: &Value) -> Option<String> {
                 property.get("minimum").and_then(Value::as_f64),
                 property.get("maximum").and_then(Value::as_f64),
             );
-            let fits = value.as_f64().is_some_and(|n| min.is_none_or(|m| n >= m) && max.is_none_or(|m| n <= m));
+            let fits = value
+                .as_f64()
+                .is_some_and(|n| min.is_none_or(|m| n >= m) && max.is_none_or(|m| n <= m));
             let bound = |b: Option<f64>| b.map_or("any".to_owned(), |b| b.to_string());
             (!fits).then(|| format!("must be a number, {} to {}; got {value}", bound(min), bound(max)))
         }

@@ -38,11 +38,21 @@ pub(super) fn plan(
         Some(Work::Blocks(work)) => Some(work),
         _ => None,
     };
-    let calibrated: Vec<_> = (0..).zip(&recipe.stages).filter_map(|(i, s)| Some((i, blocks(&s.technique)?))).collect();
+    let calibrated: Vec<_> = (0..)
+        .zip(&recipe.stages)
+        .filter_map(|(i, s)| Some((i, blocks(&s.technique)?)))
+        .collect();
     if calibrated.is_empty() && recipe.evaluation.is_none() {
         return Ok(RunPlan::default());
     }
-    let network = data::network(model, if calibrated.is_empty() { "/evaluation" } else { "/stages" })?;
+    let network = data::network(
+        model,
+        if calibrated.is_empty() {
+            "/evaluation"
+        } else {
+            "/stages"
+        },
+    )?;
     let network = network.as_ref();
     let mut run = RunPlan::default();
     let mut statistics = 0;

@@ -165,19 +165,30 @@ impl Solver<'_> {
         let stop = || observer.should_stop();
         let n = here.weights.get(&readers[0])?.dim(1)?;
         let gram = seen.gram.into_full();
-        let curvature = Curvature::new(&gram, n, self.damp, self.act_order, self.by_hessian, &stop)
-            .map_err(|e| Error { message: format!("{}: {}", readers[0], e.message), ..e })?;
+        let curvature =
+            Curvature::new(&gram, n, self.damp, self.act_order, self.by_hessian, &stop).map_err(|e| {
+                Error {
+                    message: format!("{}: {}", readers[0], e.message),
+                    ..e
+                }
+            })?;
         drop(gram);
         self.tell(&readers, &curvature, seen.tokens);
         for name in readers {
-            let Some((at, kind)) = self.stage.step(&name) else { continue };
+            let Some((at, kind)) = self.stage.step(&name) else {
+                continue;
+            };
             let weight = here.weights.get(&name)?;
             let shape = weight.dims().to_vec();
             let values = with_values(weight, <[f32]>::to_vec)?;
-            let solved = solve(values, &curvature, self.act_order, &self.spec(kind)?, &stop)
-                .map_err(|e| Error { message: format!("tensor {name}: {}", e.message), ..e })?;
+            let solved =
+                solve(values, &curvature, self.act_order, &self.spec(kind)?, &stop).map_err(|e| Error {
+                    message: format!("tensor {name}: {}", e.message),
+                    ..e
+                })?;
             let values = read_all(&solved.weight)?;
-            here.weights.replace(&name, Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+            here.weights
+                .replace(&name, Tensor::from_vec(values, shape, &Device::Cpu)?)?;
             self.made.push((at, Weight::Affine(solved.weight)));
         }
         Ok(())
@@ -190,12 +201,19 @@ impl Solver<'_> {
             self.stage.observer.event(Level::Warning, &message, data);
         };
         if !curvature.is_usable() {
-            event(format!("{names}: the Hessian cannot be factorized even when damped; rounded to nearest instead"));
+            event(format!(
+                "{names}: the Hessian cannot be factorized even when damped; rounded to nearest instead"
+            ));
         } else if curvature.damp_percent > self.damp {
-            event(format!("{names}: the Hessian needed damp_percent {}", curvature.damp_percent));
+            event(format!(
+                "{names}: the Hessian needed damp_percent {}",
+                curvature.damp_percent
+            ));
         }
         if curvature.dead == curvature.n {
-            event(format!("{names}: no calibration token reached this layer; rounded to nearest instead"));
+            event(format!(
+                "{names}: no calibration token reached this layer; rounded to nearest instead"
+            ));
         }
     }
 }
@@ -208,7 +226,8 @@ impl Visitor for Solver<'_> {
     fn see(&mut self, _at: usize, cut: &Cut, state: &State) -> Result<()> {
         self.grams.resize_with(state.inputs.len(), || None);
         for (input, x) in state.inputs.iter().enumerate() {
-            let wanted = |r: &crate::network::Reader| r.input == input && self.stage.step(&r.tensor).is_some();
+            let wanted =
+                |r: &crate::network::Reader| r.input == input && self.stage.step(&r.tensor).is_some();
             if !cut.readers.iter().any(wanted) {
                 continue;
             }

@@ -107,13 +107,8 @@ impl BlockStage<'_> {
 }
 
 /// Every technique, alphabetical.
-pub const TECHNIQUES: &[&dyn Technique] = &[
-    &fp8::Fp8,
-    &ggml::Ggml,
-    &gptq::Gptq,
-    &nf4::NormalFloat4,
-    &rtn::Rtn,
-];
+pub const TECHNIQUES: &[&dyn Technique] =
+    &[&fp8::Fp8, &ggml::Ggml, &gptq::Gptq, &nf4::NormalFloat4, &rtn::Rtn];
 
 /// The technique of that name.
 pub fn find(name: &str) -> Option<&'static dyn Technique> {

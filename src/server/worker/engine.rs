@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use modelpress_engine::{
-    Artifact, Class, Dataset, Datasets, Error, Folders, Level, Observer, Outcome, Plan, SourceFile, Usage, catalog,
-    execute, inspect,
+    Artifact, Class, Dataset, Datasets, Error, Folders, Level, Observer, Outcome, Plan, SourceFile, Usage,
+    catalog, execute, inspect,
 };
 use serde_json::Value;
 

@@ -50,7 +50,10 @@ impl Heads {
         let seen = (q + 1).saturating_sub(first).min(scores.len());
         scores[seen..].fill(f32::NEG_INFINITY);
         if let Some(window) = self.window {
-            let hidden = (q + 1).saturating_sub(window).saturating_sub(first).min(scores.len());
+            let hidden = (q + 1)
+                .saturating_sub(window)
+                .saturating_sub(first)
+                .min(scores.len());
             scores[..hidden].fill(f32::NEG_INFINITY);
         }
     }
@@ -182,9 +185,7 @@ mod tests {
         for length in lengths {
             for (head, i) in (0..h.heads).flat_map(|head| (0..*length).map(move |i| (head, i))) {
                 let kv = head / (h.heads / h.kv_heads);
-                let sees = |j: usize| {
-                    !h.causal || (j <= i && h.window.is_none_or(|w| j + w > i))
-                };
+                let sees = |j: usize| !h.causal || (j <= i && h.window.is_none_or(|w| j + w > i));
                 let dot = |j: usize| -> f64 {
                     (0..h.head_dim)
                         .map(|d| {
@@ -194,7 +195,8 @@ mod tests {
                         .sum::<f64>()
                         * f64::from(h.scale)
                 };
-                let seen: Vec<(usize, f64)> = (0..*length).filter(|j| sees(*j)).map(|j| (j, dot(j))).collect();
+                let seen: Vec<(usize, f64)> =
+                    (0..*length).filter(|j| sees(*j)).map(|j| (j, dot(j))).collect();
                 let max = seen.iter().map(|s| s.1).fold(f64::NEG_INFINITY, f64::max);
                 let total: f64 = seen.iter().map(|s| (s.1 - max).exp()).sum();
                 for (j, score) in &seen {
@@ -229,7 +231,10 @@ mod tests {
             let lengths = [1, 300, 65, 7];
             let tokens: usize = lengths.iter().sum();
             let q = pattern(tokens * heads * 16, 1);
-            let (k, v) = (pattern(tokens * kv_heads * 16, 5), pattern(tokens * kv_heads * 16, 77));
+            let (k, v) = (
+                pattern(tokens * kv_heads * 16, 5),
+                pattern(tokens * kv_heads * 16, 77),
+            );
             let mut out = vec![f32::NAN; q.len()];
             attention(&q, &k, &v, &lengths, &h, &mut out);
             let wanted = naive(&q, &k, &v, &lengths, &h);
@@ -254,7 +259,10 @@ mod tests {
         };
         let (q, k, v) = (pattern(200 * 96, 1), pattern(200 * 32, 2), pattern(200 * 32, 3));
         let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
             let mut out = vec![0.0; q.len()];
             pool.install(|| attention(&q, &k, &v, &[150, 50], &h, &mut out));
             out
