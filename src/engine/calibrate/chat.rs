@@ -70,7 +70,8 @@ impl Chat {
                 format!("the chat template does not take this conversation: {e}"),
             )
         };
-        let specials = Jinja::from_iter(self.specials.iter().map(|(k, v)| (*k, Jinja::from(v.clone()))));
+        let specials = self.specials.iter().map(|(k, v)| (*k, Jinja::from(v.clone())));
+        let specials: Jinja = specials.collect();
         let list: Vec<Jinja> = messages
             .iter()
             .map(|m| context! { role => m.role, content => m.content })

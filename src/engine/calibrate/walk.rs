@@ -163,6 +163,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Lets every token visit every expert.
+    #[must_use]
     pub fn with_all_experts(mut self, all: bool) -> Self {
         self.all_experts = all;
         self

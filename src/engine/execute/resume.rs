@@ -82,7 +82,7 @@ impl Resume {
             let (_, hidden) = walk.hidden(batch)?;
             bytes.clear();
             with_values(&hidden, |values| {
-                bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()))
+                bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
             })?;
             file.write_all(&bytes).map_err(io)?;
         }

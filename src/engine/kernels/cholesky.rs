@@ -3,8 +3,8 @@
 //! Owns: blocked Cholesky and triangular inversion in f64. Must not know: what the matrix stands for.
 //! Invariant: pieces are cut by the size alone, so the bits do not depend on the number of threads.
 //!
-//! For a symmetric positive definite H, the upper triangular U with UᵀU = H⁻¹ is found without inverting H: reversing
-//! rows and columns of H turns its Cholesky factor into R with RRᵀ = H, R upper triangular, and U = R⁻¹.
+//! For a symmetric positive definite H, the upper triangular U with `UᵀU` = H⁻¹ is found without inverting H: reversing
+//! rows and columns of H turns its Cholesky factor into R with `RRᵀ` = H, R upper triangular, and U = R⁻¹.
 
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 /// Side of a block.
 const BLOCK: usize = 64;
 
-/// U with UᵀU = H⁻¹ for H of `[n, n]`, row-major; `None` where H is not positive definite. `stop` is asked between
+/// U with `UᵀU` = H⁻¹ for H of `[n, n]`, row-major; `None` where H is not positive definite. `stop` is asked between
 /// blocks; `None` too once it says so.
 pub(super) fn inverse_factor(h: &[f64], n: usize, stop: &(dyn Fn() -> bool + Sync)) -> Option<Vec<f64>> {
     let mut lower = vec![0.0; n * n];

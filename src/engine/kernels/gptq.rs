@@ -36,7 +36,7 @@ pub struct Curvature {
     importance: Vec<f32>,
     /// Order in which columns are quantized: position → column.
     order: Vec<u32>,
-    /// U, UᵀU = (XᵀX + damping)⁻¹, in that order, row-major; none where it cannot be had.
+    /// U, `UᵀU` = (`XᵀX` + damping)⁻¹, in that order, row-major; none where it cannot be had.
     factor: Option<Vec<f32>>,
     /// Part of the mean diagonal that was added in the end.
     pub damp_percent: f64,
@@ -45,7 +45,7 @@ pub struct Curvature {
 }
 
 impl Curvature {
-    /// Damps, orders and factorizes XᵀX of `[n, n]`; with `by_hessian`, its diagonal also weighs the search for grids.
+    /// Damps, orders and factorizes `XᵀX` of `[n, n]`; with `by_hessian`, its diagonal also weighs the search for grids.
     pub fn new(
         gram: &[f32],
         n: usize,
@@ -124,7 +124,7 @@ impl Curvature {
 pub struct Solved {
     /// The weight.
     pub weight: Affine,
-    /// Σ (error / U_jj)² / 2 over all elements: the predicted loss.
+    /// Σ (error / `U_jj)²` / 2 over all elements: the predicted loss.
     pub loss: f64,
 }
 

@@ -42,6 +42,7 @@ impl<'a> View<'a> {
     }
 
     /// The transposed matrix.
+    #[must_use]
     pub fn t(self) -> Self {
         Self {
             rows: self.cols,
@@ -169,7 +170,7 @@ fn rows_times(a: &[f32], b: View<'_>, out: &mut [f32]) {
         });
 }
 
-/// The lower triangle of a Gram matrix XᵀX of `[k, k]`, kept as tiles.
+/// The lower triangle of a Gram matrix `XᵀX` of `[k, k]`, kept as tiles.
 #[derive(Clone, Debug)]
 pub struct Gram {
     k: usize,

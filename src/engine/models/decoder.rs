@@ -104,7 +104,7 @@ impl Decoder {
         let x = self.norm(&self.name(block, "post_attention_layernorm"), &hidden, run)?;
         match &self.blocks[block].feed {
             Feed::Dense(_) => Ok(State::at(hidden, vec![x])),
-            Feed::Experts(experts) => experts.route(hidden, x, run),
+            Feed::Experts(experts) => experts.route(hidden, &x, run),
         }
     }
 

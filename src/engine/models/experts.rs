@@ -1,6 +1,6 @@
 //! Mixtures of experts: routing tokens, and adding up what the experts answer.
 //!
-//! Owns: top-k routing as Mixtral and Qwen MoE do it. Must not know: attention, configurations.
+//! Owns: top-k routing as Mixtral and Qwen `MoE` do it. Must not know: attention, configurations.
 //! Invariant: experts are visited in order and tokens within an expert too, so sums do not depend on threads.
 
 use crate::error::Result;
@@ -61,8 +61,8 @@ impl Experts {
     }
 
     /// The tokens of each expert. Input 0 is every token, input 1 + e what expert e reads.
-    pub(super) fn route(&self, hidden: Tensor, x: Tensor, run: &Run<'_>) -> Result<State> {
-        let logits = run.weights.linear(run.ops, &self.router, &x)?.to_vec2::<f32>()?;
+    pub(super) fn route(&self, hidden: Tensor, x: &Tensor, run: &Run<'_>) -> Result<State> {
+        let logits = run.weights.linear(run.ops, &self.router, x)?.to_vec2::<f32>()?;
         let mut routes = vec![Route::default(); self.parts.len()];
         for (row, logits) in logits.iter().enumerate() {
             for (expert, share) in self.shares(logits, run.all_experts) {
@@ -72,10 +72,10 @@ impl Experts {
         }
         let mut inputs = vec![x.clone()];
         for route in &routes {
-            inputs.push(x.index_select(&rows_of(route, &x)?, 0)?);
+            inputs.push(x.index_select(&rows_of(route, x)?, 0)?);
         }
         if let Some(shared) = &self.shared {
-            let gate = run.weights.linear(run.ops, &shared.share, &x)?.flatten_all()?;
+            let gate = run.weights.linear(run.ops, &shared.share, x)?.flatten_all()?;
             let sigmoid = |v: f32| 1.0 / (1.0 + (-v).exp());
             let shares: Vec<f32> = gate.to_vec1::<f32>()?.into_iter().map(sigmoid).collect();
             let rows = (0..shares.len() as u32).collect();

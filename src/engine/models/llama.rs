@@ -1,4 +1,4 @@
-//! The llama family by Hugging Face names: LLaMA 1–3, Mistral, SmolLM2/3, Qwen2/2.5/3, `TinyLlama`; Mixtral and Qwen MoE.
+//! The llama family by Hugging Face names: LLaMA 1–3, Mistral, SmolLM2/3, Qwen2/2.5/3, `TinyLlama`; Mixtral and Qwen `MoE`.
 //!
 //! Owns: its tensor names. Must not know: configurations beyond `model_type`.
 //! Invariant: a bias or norm is never called a projection.
@@ -182,7 +182,7 @@ fn rotates(config: &Config<'_>, layer: usize) -> bool {
         return true;
     }
     let every = config.number("no_rope_layer_interval", 4.0) as usize;
-    (layer + 1) % every.max(1) != 0
+    !(layer + 1).is_multiple_of(every.max(1))
 }
 
 fn parts(module: &str, names: [&str; 3]) -> [String; 3] {
@@ -216,7 +216,7 @@ fn feed(config: &Config<'_>, at: &str, layer: usize) -> Result<Feed> {
     let dense = config.value.get("mlp_only_layers").and_then(Value::as_array);
     let every = config.maybe(&["decoder_sparse_step"])?.unwrap_or(1);
     let listed = dense.is_some_and(|l| l.iter().any(|n| n.as_u64() == Some(layer as u64)));
-    if listed || (layer + 1) % every != 0 {
+    if listed || !(layer + 1).is_multiple_of(every) {
         return Ok(Feed::Dense(parts(&mlp, MLP)));
     }
     let expert = |e| parts(&format!("{mlp}.experts.{e}"), MLP);

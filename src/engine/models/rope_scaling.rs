@@ -29,9 +29,8 @@ pub(super) fn rotary(config: &Value, head_dim: usize) -> Result<Rotary> {
     let kind = kind.and_then(Value::as_str).unwrap_or("default");
     let factor = number("factor").unwrap_or(1.0);
     let (frequencies, scale) = match kind {
-        "default" | "mrope" => (plain, 1.0),
+        "default" | "dynamic" | "mrope" => (plain, 1.0),
         "linear" => (plain.iter().map(|f| f / factor).collect(), 1.0),
-        "dynamic" => (plain, 1.0),
         "llama3" => (llama3(&plain, factor, &number)?, 1.0),
         "yarn" => yarn(&plain, theta, rotated, factor, config, &number),
         other => {

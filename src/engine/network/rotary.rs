@@ -37,7 +37,7 @@ pub struct Turns {
 }
 
 impl Rotary {
-    /// Angles per position of each pair, and the factor of cosines and sines (1 but for YaRN).
+    /// Angles per position of each pair, and the factor of cosines and sines (1 but for `YaRN`).
     pub fn new(frequencies: Vec<f64>, factor: f64, dynamic: Option<Dynamic>) -> Self {
         Self {
             frequencies,

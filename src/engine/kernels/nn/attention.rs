@@ -96,12 +96,12 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], lengths: &[usize], heads: &Hea
         }
         start += length;
     }
-    tasks.into_par_iter().for_each(|task| {
+    tasks.par_iter_mut().for_each(|task| {
         BUFFERS.with_borrow_mut(|buffers| run(task, q, k, v, heads, buffers));
     });
 }
 
-fn run(task: Task<'_>, q: &[f32], k: &[f32], v: &[f32], heads: &Heads, buffers: &mut Buffers) {
+fn run(task: &mut Task<'_>, q: &[f32], k: &[f32], v: &[f32], heads: &Heads, buffers: &mut Buffers) {
     let (dim, cols, kv_cols) = (
         heads.head_dim,
         heads.heads * heads.head_dim,

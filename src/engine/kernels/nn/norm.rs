@@ -14,7 +14,7 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
 /// `out = (x − mean) / √(variance + eps) · weight + bias` for each row of `weight.len()`.
 pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
     each_rows(x, out, weight.len(), |x, out| {
-        layer_rows(x, weight, bias, eps, out)
+        layer_rows(x, weight, bias, eps, out);
     });
 }
 
