@@ -99,18 +99,23 @@ fn minilm_embeds_texts_as_transformers_does() {
     for block in 0..network.sizes().blocks {
         walk.block(block, &mut Through).expect("a block");
     }
+    let (batches, hidden) = walk.into_hidden().expect("hidden states");
+    let mut weights = Weights::default();
+    for name in network.head_tensors() {
+        source.load(&name, false, &mut weights).expect("the head");
+    }
     let mut ours: Vec<Vec<f32>> = Vec::new();
-    let head = |batch: &_, hidden: &_, weights: &_| {
+    for (index, batch) in batches.iter().enumerate() {
         let run = Run {
             batch,
-            weights,
+            weights: &weights,
             ops: Ops::Fused,
             all_experts: false,
         };
-        ours.extend(network.head(hidden, &run)?.to_vec2::<f32>()?);
-        Ok(())
-    };
-    walk.end(head).expect("the head");
+        let hidden = hidden.read(index).expect("hidden states");
+        let rows = network.head(&hidden, &run).expect("the head").to_vec2::<f32>();
+        ours.extend(rows.expect("rows"));
+    }
     assert_eq!(ours.len(), expected.len());
     for (entry, ours) in expected.iter().zip(&ours) {
         let theirs = floats(&entry["embedding"]);

@@ -2,9 +2,11 @@
 //!
 //! Owns: the order of these steps and what each failure comes to.
 //! Must not know: how jobs are chosen; SQL.
-//! Invariant: exactly one fenced ending, or none when the lease is lost; the scratch folder goes either way.
+//! Invariant: exactly one fenced ending, or none when the lease is lost; the attempt's scratch folder goes either way,
+//! what the job keeps for its next attempt when there will be none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,10 +70,17 @@ impl Bench<'_> {
         watch.end();
         show.abort();
         // Before the ending: it may be this scratch space that leaves the database no room for one.
-        self.clean(lease).await;
+        self.remove(lease, self.scratch.folder_of(lease)).await;
         let word = match end {
             None => "lost",
-            Some(end) => self.finish(lease, &watch, end).await,
+            Some(end) => {
+                let goes_on = matches!(end, End::Retry(..) | End::Released);
+                let word = self.finish(lease, &watch, end).await;
+                if !goes_on && word != "lost" {
+                    self.remove(lease, self.scratch.kept(lease)).await;
+                }
+                word
+            }
         };
         kit.probe.reach(Point::Finished);
         word
@@ -128,6 +137,7 @@ impl Bench<'_> {
             plan: claim.plan.clone(),
             files,
             datasets,
+            kept: self.scratch.kept(claim.lease),
             out: self.scratch.attempt(claim.lease).map_err(|error| Fault {
                 code: "io".to_owned(),
                 message: format!("scratch space: {error}"),
@@ -189,8 +199,7 @@ impl Bench<'_> {
         }
     }
 
-    async fn clean(&self, lease: Lease) {
-        let folder = self.scratch.folder_of(lease);
+    async fn remove(&self, lease: Lease, folder: PathBuf) {
         let removed = tokio::task::spawn_blocking(move || scratch::remove(&folder)).await;
         if let Ok(Err(error)) = removed {
             tracing::warn!(job = %lease.job, %error, "scratch space not removed; the next start will");

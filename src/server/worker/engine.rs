@@ -13,6 +13,7 @@ use modelpress_engine::{
 use serde_json::Value;
 
 use super::Watch;
+use super::scratch::Kept;
 use crate::domain::Document;
 use crate::queue::retry::Hope;
 
@@ -25,6 +26,8 @@ pub struct Work {
     pub files: Vec<SourceFile>,
     /// The files of each dataset, under the name that the recipe uses.
     pub datasets: Vec<(String, Vec<SourceFile>)>,
+    /// Where the job's attempts leave what the next one goes on with; made when it is needed.
+    pub kept: PathBuf,
     /// An empty folder for the outcome.
     pub out: PathBuf,
 }
@@ -90,9 +93,15 @@ impl Engine for Real {
         })?;
         let model = inspect(&work.files)?;
         let datasets = open_datasets(&work.datasets)?;
+        let own = work.out.join(".scratch");
+        // Held until the attempt is over.
+        let kept = match plan.calibration {
+            Some(_) => Kept::lock(&work.kept).map_err(|e| Error::io("scratch space", &e))?,
+            None => None,
+        };
         let folders = Folders {
             out: &work.out,
-            scratch: &work.out.join(".scratch"),
+            scratch: if kept.is_some() { &work.kept } else { &own },
         };
         let outcome = execute(&plan, &model, &datasets, &folders, watch)?;
         made(outcome, keeps_artifacts(&plan))

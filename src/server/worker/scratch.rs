@@ -1,32 +1,66 @@
-//! Scratch space: a folder a process, a folder an attempt.
+//! Scratch space: a folder a process, a folder an attempt, and one a job that outlives attempts.
 //!
 //! Owns: making them, removing them, telling the living from the dead.
 //! Must not know: what is in them.
-//! Invariant: only folders of dead processes and of ended attempts are removed. A process holds a lock in its
-//! folder as long as it lives, because several may share one disk.
+//! Invariant: only folders of dead processes, of ended attempts and of jobs that are over or forgotten are removed. A
+//! process holds a lock in its folder as long as it lives, because several may share one disk.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::domain::queue::Lease;
 
 const LOCK: &str = "lock";
+/// The folder of what jobs keep between attempts.
+const KEPT: &str = "kept";
+/// A job that nobody went on with for so long is over, or goes on elsewhere.
+const FORGOTTEN: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// The folder of this process.
 #[derive(Debug)]
 pub(super) struct Scratch {
     folder: PathBuf,
+    kept: PathBuf,
     _lock: File,
+}
+
+/// What a job keeps between its attempts, for one of them alone.
+#[derive(Debug)]
+pub(super) struct Kept {
+    _lock: File,
+}
+
+impl Kept {
+    /// Takes the folder; nothing where another attempt, perhaps one that does not know yet that it lost its lease, works
+    /// in it.
+    pub(super) fn lock(folder: &Path) -> io::Result<Option<Self>> {
+        fs::create_dir_all(folder)?;
+        let lock = File::create(folder.join(LOCK))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Self { _lock: lock })),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
 }
 
 impl Scratch {
     /// Removes what dead processes left and makes a folder for this one.
     pub(super) fn open(root: &Path) -> io::Result<Self> {
         fs::create_dir_all(root)?;
+        let kept = root.join(KEPT);
+        fs::create_dir_all(&kept)?;
+        for entry in fs::read_dir(&kept)? {
+            let path = entry?.path();
+            if is_older(&path, FORGOTTEN) && Kept::lock(&path)?.is_some() {
+                remove(&path)?;
+            }
+        }
         for entry in fs::read_dir(root)? {
             let path = entry?.path();
-            if is_dead(&path) {
+            if path != kept && is_dead(&path) {
                 remove(&path)?;
                 tracing::info!(path = %path.display(), "removed the scratch space of a former process");
             }
@@ -38,12 +72,21 @@ impl Scratch {
         let lock = File::create(making.join(LOCK))?;
         lock.try_lock()?;
         fs::rename(&making, &folder)?;
-        Ok(Self { folder, _lock: lock })
+        Ok(Self {
+            folder,
+            kept,
+            _lock: lock,
+        })
     }
 
     /// The folder of an attempt.
     pub(super) fn folder_of(&self, lease: Lease) -> PathBuf {
         self.folder.join(format!("{}-{}", lease.job, lease.fence))
+    }
+
+    /// The folder of what a job keeps between attempts; it need not be there.
+    pub(super) fn kept(&self, lease: Lease) -> PathBuf {
+        self.kept.join(lease.job.to_string())
     }
 
     /// A fresh folder for an attempt.
@@ -74,8 +117,12 @@ fn is_dead(folder: &Path) -> bool {
 }
 
 fn is_old(folder: &Path) -> bool {
+    is_older(folder, Duration::from_secs(60))
+}
+
+fn is_older(folder: &Path, than: Duration) -> bool {
     let modified = fs::metadata(folder).and_then(|meta| meta.modified());
-    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() > 60))
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > than))
 }
 
 /// Removes a file or folder that may be gone already.
@@ -108,6 +155,17 @@ mod tests {
         assert!(!dead.exists());
         drop(living);
         drop(neighbour);
-        assert_eq!(fs::read_dir(root.path()).expect("lists").count(), 0);
+        let left: Vec<_> = fs::read_dir(root.path()).expect("lists").flatten().collect();
+        assert!(left.len() == 1 && left[0].file_name() == KEPT);
+    }
+
+    #[test]
+    fn one_attempt_at_a_time_works_with_what_a_job_keeps() {
+        let root = tempfile::tempdir().expect("temp folder");
+        let folder = root.path().join("job");
+        let first = Kept::lock(&folder).expect("locks");
+        assert!(first.is_some() && Kept::lock(&folder).expect("asks").is_none());
+        drop(first);
+        assert!(Kept::lock(&folder).expect("locks").is_some());
     }
 }
