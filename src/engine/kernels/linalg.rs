@@ -7,10 +7,10 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-/// Rows of the left matrix that one task multiplies.
-const TASK_ROWS: usize = 512;
-/// Rows of the right matrix that one task multiplies, where the left one has few.
-const TASK_COLS: usize = 2048;
+/// Rows of a product that one task makes.
+const TASK_ROWS: usize = 256;
+/// Its columns.
+const TASK_COLS: usize = 1024;
 /// Side of the tiles of a Gram matrix.
 const TILE: usize = 128;
 
@@ -86,16 +86,29 @@ pub fn product(out: &mut [f32], stride: usize, into: Into, a: View<'_>, b: View<
     if m == 0 || n == 0 {
         return;
     }
+    #[expect(unsafe_code, reason = "the rectangle is given as a pointer")]
+    // SAFETY: the rectangle lies within `out`: asserted above; it is borrowed mutably.
+    unsafe {
+        write(out.as_mut_ptr(), stride, into, a, b, factor);
+    }
+}
+
+/// The call into gemm.
+///
+/// # Safety
+/// `out` points to `a.rows` rows of `b.cols` elements that lie `stride ≥ b.cols` apart; they are initialised, nobody else
+/// uses them meanwhile, and neither `a` nor `b` overlaps them. The views reach only into their slices.
+#[expect(unsafe_code, reason = "gemm takes pointers and strides")]
+unsafe fn write(out: *mut f32, stride: usize, into: Into, a: View<'_>, b: View<'_>, factor: f32) {
     let keep = into == Into::Add;
-    #[expect(unsafe_code, reason = "gemm takes pointers and strides")]
-    // SAFETY: every element that the sides and strides reach lies within its slice: asserted above. `out` is borrowed
-    // mutably, so it overlaps with neither of the others, and rows of it do not overlap: `stride` is at least `n`.
+    // SAFETY: what the caller promises is what gemm demands: sides and strides stay within allocations, and the
+    // destination aliases nothing.
     unsafe {
         gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
+            a.rows,
+            b.cols,
+            a.cols,
+            out,
             1,
             stride as isize,
             keep,
@@ -118,56 +131,52 @@ pub fn product(out: &mut [f32], stride: usize, into: Into, a: View<'_>, b: View<
 /// `out = x · wᵀ`; x `[m, k]`, w `[n, k]`, out `[m, n]`, row-major.
 pub fn matmul_nt(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
     let n = w.len() / k.max(1);
-    if x.len() <= TASK_ROWS * k && n > TASK_COLS {
-        return few_rows(x, w, k, out);
-    }
-    rows_times(x, View::rows(w, n, k, k).t(), out);
+    in_tasks(x, View::rows(w, n, k, k).t(), out);
 }
 
 /// `out = a · b`; a `[m, k]`, b `[k, n]`, out `[m, n]`, row-major.
 pub fn matmul_nn(a: &[f32], b: &[f32], k: usize, out: &mut [f32]) {
     let n = b.len() / k.max(1);
-    rows_times(a, View::rows(b, k, n, n), out);
+    in_tasks(a, View::rows(b, k, n, n), out);
 }
 
-/// As [`matmul_nt`], cut along the rows of `w`: there are too few of `x` to keep all threads busy.
-fn few_rows(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
-    let (m, n) = (x.len() / k, w.len() / k);
-    let x = View::rows(x, m, k, k);
-    let parts: Vec<Vec<f32>> = w
-        .par_chunks(TASK_COLS * k)
-        .map(|w| {
-            let cols = w.len() / k;
-            let mut part = vec![0.0; m * cols];
-            product(
-                &mut part,
-                cols,
-                Into::Replace,
-                x,
-                View::rows(w, cols, k, k).t(),
-                1.0,
-            );
-            part
-        })
-        .collect();
-    out.par_chunks_mut(n).enumerate().for_each(|(r, row)| {
-        for (out, part) in row.chunks_mut(TASK_COLS).zip(&parts) {
-            out.copy_from_slice(&part[r * out.len()..(r + 1) * out.len()]);
-        }
-    });
-}
+/// Where a product goes, shared by tasks that each write a rectangle of their own.
+struct Destination(*mut f32);
 
-fn rows_times(a: &[f32], b: View<'_>, out: &mut [f32]) {
+#[expect(unsafe_code, reason = "a pointer that tasks share")]
+// SAFETY: tasks write disjoint rectangles; see `in_tasks`.
+unsafe impl Sync for Destination {}
+
+/// `out = a · b` in rectangles of at most `TASK_ROWS × TASK_COLS`.
+fn in_tasks(a: &[f32], b: View<'_>, out: &mut [f32]) {
     let (k, n) = (b.rows, b.cols);
     if n == 0 || k == 0 {
         return;
     }
-    out.par_chunks_mut(TASK_ROWS * n)
-        .zip(a.par_chunks(TASK_ROWS * k))
-        .for_each(|(out, a)| {
-            let a = View::rows(a, a.len() / k, k, k);
-            product(out, n, Into::Replace, a, b, 1.0);
-        });
+    let m = a.len() / k;
+    assert!(
+        a.len() == m * k && out.len() == m * n && b.values.len() >= b.last(),
+        "sides of a product"
+    );
+    let (down, across) = (m.div_ceil(TASK_ROWS), n.div_ceil(TASK_COLS));
+    let destination = Destination(out.as_mut_ptr());
+    (0..down * across).into_par_iter().for_each(|task| {
+        let destination = &destination;
+        let (row, col) = (task / across * TASK_ROWS, task % across * TASK_COLS);
+        let (rows, cols) = (TASK_ROWS.min(m - row), TASK_COLS.min(n - col));
+        let a = View::rows(&a[row * k..], rows, k, k);
+        let b = View {
+            values: &b.values[col * b.col..],
+            cols,
+            ..b
+        };
+        #[expect(unsafe_code, reason = "tasks write into one slice")]
+        // SAFETY: the rectangle of rows `row ..` and columns `col ..` lies within `out`, whose length was checked, and is
+        // this task's alone; `out` is borrowed mutably until all tasks have ended; the views were checked above.
+        unsafe {
+            write(destination.0.add(row * n + col), n, Into::Replace, a, b, 1.0);
+        }
+    });
 }
 
 /// The lower triangle of a Gram matrix `XᵀX` of `[k, k]`, kept as tiles.
@@ -280,12 +289,17 @@ mod tests {
     }
 
     #[test]
-    fn few_rows_times_many_are_cut_the_other_way() {
-        let (m, n, k) = (3, 2 * TASK_COLS + 5, 7);
+    fn a_product_is_cut_in_both_directions() {
+        let (m, n, k) = (TASK_ROWS + 3, 2 * TASK_COLS + 5, 7);
         let (x, w) = (pattern(m * k), pattern(n * k));
         let mut out = vec![0.0; m * n];
         matmul_nt(&x, &w, k, &mut out);
-        for (i, j) in [(0, 0), (2, n - 1), (1, TASK_COLS), (2, TASK_COLS - 1)] {
+        for (i, j) in [
+            (0, 0),
+            (m - 1, n - 1),
+            (TASK_ROWS, TASK_COLS),
+            (TASK_ROWS - 1, TASK_COLS - 1),
+        ] {
             let sum: f32 = (0..k).map(|t| x[i * k + t] * w[j * k + t]).sum();
             assert!((out[i * n + j] - sum).abs() < 1e-4);
         }
