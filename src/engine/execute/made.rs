@@ -14,7 +14,7 @@ use crate::network::{InputRounding, Weights};
 use crate::observe::Observer;
 use crate::plan::{Plan, TensorPlan};
 use crate::techniques::{self, Task, Work};
-use crate::tensor::{Rows, SourceRows};
+use crate::tensor::{Rows, SourceRows, encode_rows};
 use crate::weight::{Activations, Dense, Kind, Weight};
 use std::collections::HashMap;
 use std::path::Path;
@@ -80,9 +80,19 @@ impl<'a> Made<'a> {
                 }
             });
         }
-        match weight {
-            Some(weight) => Ok(weight),
-            None => passed(tensor, &raw),
+        match (weight, tensor.kind) {
+            // What was kept in f32 for stages that did not follow.
+            (Some(Weight::Dense(dense)), Kind::Dense { dtype })
+                if until == usize::MAX && dense.dtype != dtype =>
+            {
+                Ok(Weight::Dense(Dense {
+                    bytes: encode_rows(&dense, dtype)?,
+                    dtype,
+                    ..dense
+                }))
+            }
+            (Some(weight), _) => Ok(weight),
+            (None, _) => passed(tensor, &raw),
         }
     }
 

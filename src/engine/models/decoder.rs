@@ -7,7 +7,7 @@ use super::experts::Experts;
 use crate::error::Result;
 use crate::kernels::nn::attention::Heads;
 use crate::kernels::nn::elementwise::Activation;
-use crate::network::{Cut, HeadKind, Network, Rotary, Run, Sizes, State};
+use crate::network::{Cut, Feed as Fed, HeadKind, Network, Repeat, Rotary, Run, Sizes, State};
 use candle_core::Tensor;
 
 /// The feed-forward part of a block.
@@ -56,6 +56,11 @@ pub(super) struct Decoder {
 impl Decoder {
     fn name(&self, block: usize, rest: &str) -> String {
         format!("{}{rest}.weight", self.blocks[block].prefix)
+    }
+
+    fn linear_feed(&self, block: usize, tensor: &str) -> Fed {
+        let bias = tensor.strip_suffix("weight").map(|module| format!("{module}bias"));
+        Fed::linear(tensor.to_owned(), bias.filter(|b| self.biases[block].contains(b)))
     }
 
     fn heads(&self, block: usize) -> Heads {
@@ -153,13 +158,27 @@ impl Network for Decoder {
 
     fn cuts(&self, block: usize) -> Vec<Cut> {
         let attention = |part: &str| self.name(block, &format!("self_attn.{part}_proj"));
-        let mut cuts = vec![Cut::of(["q", "k", "v"].map(attention)), Cut::of([attention("o")])];
+        let norm = |name: &str| Fed::norm(self.name(block, name), None);
+        let mixed = Fed {
+            repeat: (self.heads > self.kv_heads).then(|| Repeat {
+                head_dim: self.head_dim,
+                times: self.heads / self.kv_heads,
+            }),
+            ..self.linear_feed(block, &attention("v"))
+        };
+        let mut cuts = vec![
+            Cut::of(["q", "k", "v"].map(attention)).fed(norm("input_layernorm")),
+            Cut::of([attention("o")]).fed(mixed),
+        ];
         match &self.blocks[block].feed {
             Feed::Dense([gate, up, down]) => {
-                cuts.push(Cut::of([gate.clone(), up.clone()]));
-                cuts.push(Cut::of([down.clone()]));
+                cuts.push(Cut::of([gate.clone(), up.clone()]).fed(norm("post_attention_layernorm")));
+                cuts.push(Cut::of([down.clone()]).fed(self.linear_feed(block, up)));
             }
-            Feed::Experts(experts) => cuts.extend(experts.cuts()),
+            Feed::Experts(experts) => cuts.extend(experts.cuts(
+                norm("post_attention_layernorm"),
+                &|up| self.linear_feed(block, up),
+            )),
         }
         cuts
     }

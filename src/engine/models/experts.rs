@@ -5,7 +5,7 @@
 
 use crate::error::Result;
 use crate::kernels::nn::elementwise::Activation;
-use crate::network::{Cut, Reader, Route, Run, State};
+use crate::network::{Cut, Feed, Reader, Route, Run, State};
 use candle_core::Tensor;
 
 /// The shared expert that every token visits (Qwen2-MoE).
@@ -39,7 +39,8 @@ impl Experts {
         std::iter::once(self.router.clone()).chain(share).collect()
     }
 
-    pub(super) fn cuts(&self) -> Vec<Cut> {
+    /// Both cuts; `norm` feeds the first, and what an `up` feeds `fed` says.
+    pub(super) fn cuts(&self, norm: Feed, fed: &dyn Fn(&str) -> Feed) -> Vec<Cut> {
         let reader = |tensor: &String, input| Reader {
             tensor: tensor.clone(),
             input,
@@ -57,6 +58,17 @@ impl Experts {
             into.readers.extend([reader(gate, 0), reader(up, 0)]);
             out.readers.push(reader(down, self.parts.len()));
         }
+        let ups = self.parts.iter().chain(self.shared.as_ref().map(|s| &s.parts));
+        out.feeds.extend(ups.enumerate().map(|(input, [_, up, _])| Feed {
+            inputs: vec![input],
+            ..fed(up)
+        }));
+        // The router and what only some tokens read are the same channels.
+        into.feeds.push(Feed {
+            inputs: (0..=self.parts.len()).collect(),
+            others: self.routers(),
+            ..norm
+        });
         vec![into, out]
     }
 

@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::kernels::nn::attention::Heads;
 use crate::kernels::nn::elementwise::Activation;
-use crate::network::{Cut, HeadKind, Network, Run, Sizes, State};
+use crate::network::{Cut, Feed, HeadKind, Network, Run, Sizes, State};
 use crate::tensor::TensorInfo;
 use candle_core::Tensor;
 
@@ -231,7 +231,12 @@ impl Network for Decoder {
 
     fn cuts(&self, block: usize) -> Vec<Cut> {
         let cut = |part: &str| Cut::of([format!("{}.weight", self.module(block, part))]);
-        LINEARS.map(cut).into()
+        let norm = |name: &str| {
+            let [weight, bias] = both(&self.module(block, name));
+            Feed::norm(weight, Some(bias))
+        };
+        let [qkv, output, up, down] = LINEARS.map(cut);
+        vec![qkv.fed(norm("ln_1")), output, up.fed(norm("ln_2")), down]
     }
 
     fn block_tensors(&self, block: usize) -> Vec<String> {

@@ -4,10 +4,12 @@
 //! Invariant: a block is a chain of pure functions between cuts, so that whoever stands at a cut sees every linear's
 //! input, may replace its weight, and goes on without computing anything twice.
 
+mod feed;
 mod ops;
 mod rotary;
 mod weights;
 
+pub use feed::{Feed, Feeder, Repeat};
 pub use ops::Ops;
 pub(crate) use ops::with_values;
 pub use rotary::{Dynamic, Rotary, Turns};
@@ -105,6 +107,8 @@ pub struct Reader {
 pub struct Cut {
     /// They, in the order of the checkpoint's family.
     pub readers: Vec<Reader>,
+    /// Who feeds their inputs, as far as scales can be folded into it.
+    pub feeds: Vec<Feed>,
 }
 
 impl Cut {
@@ -113,7 +117,21 @@ impl Cut {
         let reader = |tensor| Reader { tensor, input: 0 };
         Self {
             readers: tensors.into_iter().map(reader).collect(),
+            feeds: Vec::new(),
         }
+    }
+
+    /// The same, fed by that.
+    #[must_use]
+    pub fn fed(mut self, feed: Feed) -> Self {
+        self.feeds.push(feed);
+        self
+    }
+
+    /// Names of the readers whose inputs a feed feeds.
+    pub fn fed_by<'a>(&'a self, feed: &'a Feed) -> impl Iterator<Item = &'a str> {
+        let fed = self.readers.iter().filter(|r| feed.inputs.contains(&r.input));
+        fed.map(|r| r.tensor.as_str())
     }
 }
 

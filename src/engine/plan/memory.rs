@@ -87,6 +87,10 @@ fn making(tensor: &TensorPlan) -> u64 {
         most = (before + weight).max(most);
         before = weight;
     }
+    // Where the last step's f32 becomes the model's own type, both are there.
+    if tensor.steps.last().is_some_and(|step| step.kind != tensor.kind) {
+        most = (before + tensor.kind.working_bytes(rows, cols)).max(most);
+    }
     // A format that packs down the columns turns the codes first.
     let turned = match tensor.kind {
         Kind::Dense { dtype: _ } | Kind::Block { ggml_type: _ } => 0,

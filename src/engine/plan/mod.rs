@@ -13,6 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
 use crate::formats::{self, Request, container::Layout};
 use crate::models::{Facts, Role};
+use crate::network::Cut;
 use crate::recipe::{FormatSpec, Recipe, Refusal, StageSpec};
 use crate::techniques::{self, Work};
 use crate::tensor::{DType, TensorInfo};
@@ -180,6 +181,8 @@ pub struct Context<'a> {
     pub facts: Facts,
     /// Linear layers that the network applies within its blocks; only for techniques that work block by block.
     pub readers: HashSet<String>,
+    /// The cuts of every block; only for techniques that work block by block.
+    pub blocks: Vec<Vec<Cut>>,
 }
 
 /// Plans a recipe on a model, with the datasets that it names.
@@ -190,6 +193,7 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<
     for (index, spec) in recipe.stages.iter().enumerate() {
         stages.push(plan_stage(index, spec, recipe, model, &mut tensors)?);
     }
+    tensors.iter_mut().for_each(|t| own_type_at_the_end(t, &stages));
     let run = run::plan(recipe, model, datasets, &tensors)?;
     let mut refusals = Vec::new();
     let (mut planned, mut encoded) = (Vec::new(), Vec::new());
@@ -287,9 +291,13 @@ fn plan_stage(
         .iter()
         .map(|t| targets.matches(t) && !ignore.matches(t))
         .collect();
-    let readers = match technique.work() {
-        Work::Each(_) => HashSet::new(),
-        Work::Blocks(_) => run::readers(data::network(model, &format!("{pointer}/technique"))?.as_ref()),
+    let (readers, blocks) = match technique.work() {
+        Work::Each(_) => (HashSet::new(), Vec::new()),
+        Work::Blocks(_) => {
+            let network = data::network(model, &format!("{pointer}/technique"))?;
+            let blocks = run::cuts(network.as_ref());
+            (run::readers(network.as_ref(), &blocks), blocks)
+        }
     };
     let context = Context {
         spec,
@@ -298,6 +306,7 @@ fn plan_stage(
         targeted: &targeted,
         facts: model.facts(),
         readers,
+        blocks,
     };
     let outcome = technique.plan(&context)?;
     if outcome.kinds.is_empty() {
@@ -314,6 +323,19 @@ fn plan_stage(
         label: outcome.label,
         tensors: count,
     })
+}
+
+/// Stages that work block by block hand plain weights on as f32, so that no stage after them sees them rounded; where
+/// none changes them further, they end in the model's own type.
+fn own_type_at_the_end(tensor: &mut TensorPlan, stages: &[StagePlan]) {
+    let Some(last) = tensor.steps.last() else { return };
+    let technique = techniques::find(&stages[last.stage].technique);
+    let by_blocks = technique.is_some_and(|t| matches!(t.work(), Work::Blocks(_)));
+    if by_blocks && !last.kind.is_compressed() {
+        tensor.kind = Kind::Dense {
+            dtype: tensor.source_dtype,
+        };
+    }
 }
 
 /// The format, and the bytes of every tensor in it.

@@ -8,7 +8,7 @@ use super::data::{self, DataPlan, Use};
 use super::{TensorPlan, memory};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
-use crate::network::Network;
+use crate::network::{Cut, Network};
 use crate::recipe::{Recipe, Refusal};
 use crate::techniques::{self, Work};
 use std::collections::HashSet;
@@ -22,10 +22,14 @@ pub(super) struct RunPlan {
 }
 
 /// Names of all linear layers within blocks, but those that are stored as `[in, out]`: no format holds these quantized.
-pub(super) fn readers(network: &dyn Network) -> HashSet<String> {
-    let cuts = (0..network.sizes().blocks).flat_map(|block| network.cuts(block));
-    let names = cuts.flat_map(|cut| cut.readers).map(|r| r.tensor);
-    names.filter(|name| !network.stored_transposed(name)).collect()
+pub(super) fn readers(network: &dyn Network, blocks: &[Vec<Cut>]) -> HashSet<String> {
+    let names = blocks.iter().flatten().flat_map(|cut| &cut.readers).map(|r| &r.tensor);
+    names.filter(|name| !network.stored_transposed(name)).cloned().collect()
+}
+
+/// The cuts of every block.
+pub(super) fn cuts(network: &dyn Network) -> Vec<Vec<Cut>> {
+    (0..network.sizes().blocks).map(|block| network.cuts(block)).collect()
 }
 
 pub(super) fn plan(
@@ -58,7 +62,7 @@ pub(super) fn plan(
     let mut statistics = 0;
     for (index, work) in &calibrated {
         let touched: Vec<&TensorPlan> = tensors.iter().filter(|t| t.has_step(*index)).collect();
-        statistics = statistics.max(work.working_bytes(&touched));
+        statistics = statistics.max(work.working_bytes(&recipe.stages[*index].options, &touched));
     }
     if !calibrated.is_empty() {
         let data = data::plan(recipe, Use::Calibration, model, datasets, network)?;

@@ -101,7 +101,7 @@ impl Blocks for Gptq {
     }
 
     /// A Gram matrix in tiles and whole, and two of f64 while it is factorized.
-    fn working_bytes(&self, tensors: &[&TensorPlan]) -> u64 {
+    fn working_bytes(&self, _options: &Value, tensors: &[&TensorPlan]) -> u64 {
         let bytes = |t: &&TensorPlan| {
             let n = t.cols() as u64;
             Gram::bytes(t.cols()) + n * n * (4 + 8 + 8 + 8) + t.elements() as u64 * 10

@@ -3,17 +3,19 @@
 //! Owns: the seam and the list. Must not know: file formats. Siblings never import each other.
 //! Invariant: `run` produces exactly the kind `plan` promised, the same bytes for any number of threads.
 //!
-//! Shared by siblings: `options`.
+//! Shared by siblings: `folding`, `options`.
 //!
 //! A technique is one file and one line in [`TECHNIQUES`]; documentation, the API's schema and the law tests are
 //! made from the list.
 
+mod folding;
 mod fp8;
 mod ggml;
 mod gptq;
 mod nf4;
 mod options;
 mod rtn;
+mod smoothquant;
 
 use crate::calibrate::Visitor;
 use crate::error::Result;
@@ -74,8 +76,8 @@ pub trait Each: Sync {
 pub trait Blocks: Sync {
     /// Whoever looks at the inputs and makes the weights.
     fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a>;
-    /// Most bytes that it holds for one block beside weights and activations.
-    fn working_bytes(&self, tensors: &[&TensorPlan]) -> u64;
+    /// Most bytes that it holds for one block beside weights and activations, with these options.
+    fn working_bytes(&self, options: &Value, tensors: &[&TensorPlan]) -> u64;
 }
 
 /// A visitor that makes weights.
@@ -107,8 +109,14 @@ impl BlockStage<'_> {
 }
 
 /// Every technique, alphabetical.
-pub const TECHNIQUES: &[&dyn Technique] =
-    &[&fp8::Fp8, &ggml::Ggml, &gptq::Gptq, &nf4::NormalFloat4, &rtn::Rtn];
+pub const TECHNIQUES: &[&dyn Technique] = &[
+    &fp8::Fp8,
+    &ggml::Ggml,
+    &gptq::Gptq,
+    &nf4::NormalFloat4,
+    &rtn::Rtn,
+    &smoothquant::SmoothQuant,
+];
 
 /// The technique of that name.
 pub fn find(name: &str) -> Option<&'static dyn Technique> {
