@@ -11,6 +11,7 @@
 mod fp8;
 mod ggml;
 mod gptq;
+mod hqq;
 mod nf4;
 mod options;
 mod rtn;
@@ -107,8 +108,14 @@ impl BlockStage<'_> {
 }
 
 /// Every technique, alphabetical.
-pub const TECHNIQUES: &[&dyn Technique] =
-    &[&fp8::Fp8, &ggml::Ggml, &gptq::Gptq, &nf4::NormalFloat4, &rtn::Rtn];
+pub const TECHNIQUES: &[&dyn Technique] = &[
+    &fp8::Fp8,
+    &ggml::Ggml,
+    &gptq::Gptq,
+    &hqq::Hqq,
+    &nf4::NormalFloat4,
+    &rtn::Rtn,
+];
 
 /// The technique of that name.
 pub fn find(name: &str) -> Option<&'static dyn Technique> {
