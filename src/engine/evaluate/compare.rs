@@ -1,16 +1,14 @@
 //! Two models' outputs side by side.
 //!
-//! Owns: perplexity, divergence and agreement of next-token distributions. Must not know: weights.
-//! Invariant: logits of at most `LOGIT_ROWS` tokens are in memory; sums are taken in the order of the tokens.
+//! Owns: the way through the batches, and which metrics belong to which kind of output. Must not know: weights.
+//! Invariant: both models' outputs of a batch are computed together and then let go.
 
-use super::bootstrap::interval;
-use super::{LOGIT_ROWS, Measure, Quality};
+use super::vectors::Vectors;
+use super::{Layers, Quality, classes, tokens, vectors};
 use crate::error::{Error, Result};
-use crate::kernels::nn::elementwise::log_sum_exp;
 use crate::network::{Batch, HeadKind, Network, Ops, Run, Weights, with_values};
 use crate::recipe::Metric;
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 /// What a model ends with: last hidden states, and the weights of its head.
 pub struct Ends<'a> {
@@ -20,185 +18,113 @@ pub struct Ends<'a> {
     pub weights: &'a Weights,
 }
 
-/// Sums over the predicted tokens of one sequence.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums {
-    tokens: f64,
-    before: f64,
-    after: f64,
-    kl: f64,
-    same: f64,
+/// What is compared.
+pub struct Comparison<'a> {
+    /// Both models are this network.
+    pub network: &'a dyn Network,
+    /// The sequences.
+    pub batches: &'a [Batch],
+    /// The original and the compressed model.
+    pub ends: [Ends<'a>; 2],
+    /// What their blocks differ by, where it was asked for.
+    pub layers: &'a Layers,
+    /// The right class of each sequence; empty without labels.
+    pub labels: &'a [usize],
+    /// What to measure; all of it fits the network.
+    pub metrics: &'a [Metric],
+    /// Of the resampling.
+    pub seed: u64,
 }
 
-/// One token's contribution.
-fn token(before: &mut [f32], after: &mut [f32], next: u32) -> Sums {
-    let first = |row: &[f32]| {
-        let mut best = 0;
-        for (i, v) in row.iter().enumerate() {
-            if *v > row[best] {
-                best = i;
-            }
-        }
-        best
+/// One model's last hidden states and head.
+#[derive(Clone, Copy)]
+pub(super) struct Side<'a> {
+    pub network: &'a dyn Network,
+    pub hidden: &'a Tensor,
+    pub weights: &'a Weights,
+}
+
+/// What the head makes of hidden states.
+pub(super) fn logits(batch: &Batch, side: Side<'_>, hidden: &Tensor) -> Result<Vec<f32>> {
+    let run = Run {
+        batch,
+        weights: side.weights,
+        ops: Ops::Fused,
+        all_experts: false,
     };
-    let same = first(before) == first(after);
-    let (b, a) = (f64::from(before[next as usize]), f64::from(after[next as usize]));
-    let mut shifted = before.to_vec();
-    let log_before = log_sum_exp(&mut shifted);
-    let total: f64 = shifted.iter().map(|e| f64::from(*e)).sum();
-    let mut weights = after.to_vec();
-    let log_after = log_sum_exp(&mut weights);
-    // Σ p (log p − log q), p from the original.
-    let gap: f64 = before
-        .iter()
-        .zip(after.iter())
-        .zip(&shifted)
-        .map(|((b, a), e)| f64::from(*e) * f64::from(b - a))
-        .sum();
-    Sums {
-        tokens: 1.0,
-        before: log_before - b,
-        after: log_after - a,
-        kl: (gap / total - log_before + log_after).max(0.0),
-        same: f64::from(u8::from(same)),
+    let out = side.network.head(hidden, &run)?.contiguous()?;
+    let values = with_values(&out, <[f32]>::to_vec)?;
+    if values.iter().all(|v| v.is_finite()) {
+        return Ok(values);
     }
+    Err(Error::numeric(
+        "non_finite_activations",
+        "a model's output is not finite: its head holds NaN or infinite values, and nothing can be measured",
+    ))
 }
 
-fn add(a: Sums, b: Sums) -> Sums {
-    Sums {
-        tokens: a.tokens + b.tokens,
-        before: a.before + b.before,
-        after: a.after + b.after,
-        kl: a.kl + b.kl,
-        same: a.same + b.same,
-    }
+/// What was seen of all sequences so far.
+enum Seen {
+    Tokens(Vec<tokens::Sums>),
+    Classes(Vec<classes::Answer>),
+    Vectors([Vectors; 2]),
 }
 
-/// Measures what was asked for; nothing asked for is everything that fits the model.
-pub fn compare(
-    network: &dyn Network,
-    batches: &[Batch],
-    before: &Ends<'_>,
-    after: &Ends<'_>,
-    metrics: &[Metric],
-    seed: u64,
-    stop: &dyn Fn(f64) -> bool,
-) -> Result<Quality> {
-    if network.head_kind() != HeadKind::NextToken {
-        return Err(Error::unsupported(
-            "unsupported_evaluation",
-            "evaluation of this kind of model is not supported in this version",
-        ));
-    }
-    let mut sums = Vec::new();
+/// Measures what was asked for; `stop` is told how far it is.
+pub fn compare(what: &Comparison<'_>, stop: &dyn Fn(f64) -> bool) -> Result<Quality> {
+    let mut seen = match what.network.head_kind() {
+        HeadKind::NextToken => Seen::Tokens(Vec::new()),
+        HeadKind::Classes => Seen::Classes(Vec::new()),
+        HeadKind::Embedding => Seen::Vectors(Default::default()),
+    };
+    let needed = what.metrics.iter().any(|metric| *metric != Metric::LayerError);
+    let batches = if needed { what.batches } else { &[] };
     for (index, batch) in batches.iter().enumerate() {
         if stop(index as f64 / batches.len() as f64) {
             return Err(Error::cancelled());
         }
-        let (b, a) = ((before.hidden)(index)?, (after.hidden)(index)?);
-        let mut start = 0;
-        for length in batch.lengths.iter().copied() {
-            let cut = |x: &Tensor| -> Result<Tensor> { Ok(x.narrow(0, start, length)?) };
-            let ids = &batch.ids[start..start + length];
-            sums.push(sequence(
-                network,
-                batch,
-                ids,
-                [(&cut(&b)?, before.weights), (&cut(&a)?, after.weights)],
-            )?);
-            start += length;
-        }
+        let [before, after] = &what.ends;
+        let hidden = [(before.hidden)(index)?, (after.hidden)(index)?];
+        let side = |k: usize| Side {
+            network: what.network,
+            hidden: &hidden[k],
+            weights: what.ends[k].weights,
+        };
+        seen.add(batch, [side(0), side(1)])?;
     }
+    let listed = what
+        .metrics
+        .iter()
+        .filter(|metric| **metric != Metric::LayerError);
+    let measures = listed.map(|metric| match &seen {
+        Seen::Tokens(sums) => tokens::measure(*metric, sums, what.seed),
+        Seen::Classes(answers) => classes::measure(*metric, answers, what.labels, what.seed),
+        Seen::Vectors(both) => vectors::measure(*metric, both, what.seed),
+    });
     Ok(Quality {
-        measures: measures(&sums, metrics, seed),
+        measures: measures.collect(),
+        layers: what.layers.errors(what.seed),
         ..Quality::default()
     })
 }
 
-/// One sequence, a few tokens at a time.
-fn sequence(
-    network: &dyn Network,
-    batch: &Batch,
-    ids: &[u32],
-    ends: [(&Tensor, &Weights); 2],
-) -> Result<Sums> {
-    let mut total = Sums::default();
-    let predicted = ids.len().saturating_sub(1);
-    for first in (0..predicted).step_by(LOGIT_ROWS) {
-        let rows = LOGIT_ROWS.min(predicted - first);
-        let logits = |(hidden, weights): (&Tensor, &Weights)| -> Result<Vec<f32>> {
-            let run = Run {
-                batch,
-                weights,
-                ops: Ops::Fused,
-                all_experts: false,
-            };
-            let logits = network.head(&hidden.narrow(0, first, rows)?.contiguous()?, &run)?;
-            with_values(&logits, <[f32]>::to_vec)
-        };
-        let (mut before, mut after) = (logits(ends[0])?, logits(ends[1])?);
-        let vocab = before.len() / rows;
-        let parts: Vec<Sums> = before
-            .par_chunks_mut(vocab)
-            .zip(after.par_chunks_mut(vocab))
-            .zip(&ids[first + 1..])
-            .map(|((b, a), next)| token(b, a, *next))
-            .collect();
-        total = parts.into_iter().fold(total, add);
-    }
-    Ok(total)
-}
-
-fn measures(sums: &[Sums], metrics: &[Metric], seed: u64) -> Vec<Measure> {
-    let fitting = [Metric::Perplexity, Metric::Kl, Metric::Top1Agreement];
-    let wanted = |m: &&Metric| metrics.is_empty() || metrics.contains(m);
-    fitting
-        .iter()
-        .filter(wanted)
-        .map(|metric| measure(*metric, sums, seed))
-        .collect()
-}
-
-fn measure(metric: Metric, sums: &[Sums], seed: u64) -> Measure {
-    let all: Vec<usize> = (0..sums.len()).collect();
-    let mean = |at: &[usize], of: &dyn Fn(&Sums) -> f64| {
-        let tokens: f64 = at.iter().map(|i| sums[*i].tokens).sum();
-        at.iter().map(|i| of(&sums[*i])).sum::<f64>() / tokens.max(1.0)
-    };
-    let before = |at: &[usize]| mean(at, &|s| s.before).exp();
-    let after = |at: &[usize]| match metric {
-        Metric::Perplexity => mean(at, &|s| s.after).exp(),
-        Metric::Kl => mean(at, &|s| s.kl),
-        _ => mean(at, &|s| s.same),
-    };
-    let change = |at: &[usize]| after(at) / before(at) - 1.0;
-    let paired = metric == Metric::Perplexity;
-    Measure {
-        metric: metric.name().to_owned(),
-        before: paired.then(|| before(&all)),
-        after: after(&all),
-        interval: interval(sums.len(), seed, after),
-        change: paired.then(|| change(&all)),
-        change_interval: paired.then(|| interval(sums.len(), seed, change)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_under_two_known_distributions() {
-        // p = (1/2, 1/4, 1/4), q = (1/4, 1/2, 1/4).
-        let ln = |p: f32| p.ln() + 3.0;
-        let mut p = [ln(0.5), ln(0.25), ln(0.25)];
-        let mut q = [ln(0.25), ln(0.5), ln(0.25)];
-        let sums = token(&mut p, &mut q, 0);
-        assert!((sums.before - 2f64.ln()).abs() < 1e-6);
-        assert!((sums.after - 4f64.ln()).abs() < 1e-6);
-        assert!((sums.kl - 0.25 * 2f64.ln()).abs() < 1e-6, "{}", sums.kl);
-        assert_eq!(sums.same, 0.0);
-        let same = token(&mut p.clone(), &mut p, 1);
-        assert!(same.kl < 1e-7 && same.same == 1.0);
+impl Seen {
+    fn add(&mut self, batch: &Batch, sides: [Side<'_>; 2]) -> Result<()> {
+        if let Self::Tokens(sums) = self {
+            sums.extend(tokens::batch(batch, sides)?);
+            return Ok(());
+        }
+        let of = |side: Side<'_>| logits(batch, side, side.hidden);
+        let (before, after) = (of(sides[0])?, of(sides[1])?);
+        let cols = before.len() / batch.lengths.len().max(1);
+        match self {
+            Self::Classes(answers) => answers.extend(classes::answers(&before, &after, cols)),
+            Self::Vectors(both) => {
+                both[0].extend(&before, cols);
+                both[1].extend(&after, cols);
+            }
+            Self::Tokens(_) => {}
+        }
+        Ok(())
     }
 }

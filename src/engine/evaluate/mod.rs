@@ -5,16 +5,30 @@
 //! them.
 
 mod bootstrap;
+mod classes;
 mod compare;
+mod distributions;
+mod fit;
 mod gate;
+mod layers;
+mod tokens;
+mod vectors;
 
-pub use compare::{Ends, compare};
+pub(crate) use classes::class_numbers;
+pub use compare::{Comparison, Ends, compare};
+pub use fit::Subject;
 pub use gate::missed;
+pub use layers::{Layers, check_hidden};
 
+use crate::recipe::Metric;
+use bootstrap::interval;
 use serde::{Deserialize, Serialize};
 
 /// Tokens whose logits are in memory at a time.
 pub(crate) const LOGIT_ROWS: usize = 128;
+
+/// Nearest sequences that `retrieval` compares.
+const NEIGHBOURS: usize = 10;
 
 /// One metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +50,17 @@ pub struct Measure {
     pub change_interval: Option<[f64; 2]>,
 }
 
+/// A block's outputs under the compressed model against those under the original, each model on its own way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerError {
+    /// The block.
+    pub block: usize,
+    /// Squared difference by squared length of the original's hidden states.
+    pub relative_error: f64,
+    /// 95 % interval.
+    pub interval: [f64; 2],
+}
+
 /// What was measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
@@ -49,11 +74,54 @@ pub struct Quality {
     pub max_seq_length: usize,
     /// Metrics, in the order of the recipe.
     pub measures: Vec<Measure>,
+    /// Errors behind each block, where `layer_error` was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub layers: Vec<LayerError>,
 }
 
 impl Quality {
     /// The measure of that name.
     pub fn measure(&self, metric: &str) -> Option<&Measure> {
         self.measures.iter().find(|m| m.metric == metric)
+    }
+}
+
+/// A metric of items that can be drawn again.
+struct Resampled {
+    metric: Metric,
+    items: usize,
+    seed: u64,
+}
+
+/// A number of the items that were drawn.
+type Statistic<'a> = &'a dyn Fn(&[usize]) -> f64;
+
+impl Resampled {
+    fn all(&self) -> Vec<usize> {
+        (0..self.items).collect()
+    }
+
+    /// A metric of the two models together.
+    fn one(&self, value: Statistic<'_>) -> Measure {
+        Measure {
+            metric: self.metric.name().to_owned(),
+            before: None,
+            after: value(&self.all()),
+            interval: interval(self.items, self.seed, value),
+            change: None,
+            change_interval: None,
+        }
+    }
+
+    /// A metric that each model has by itself.
+    fn pair(&self, before: Statistic<'_>, after: Statistic<'_>, change: &dyn Fn(f64, f64) -> f64) -> Measure {
+        let changed = |at: &[usize]| change(before(at), after(at));
+        let all = self.all();
+        Measure {
+            before: Some(before(&all)),
+            change: Some(changed(&all)),
+            change_interval: Some(interval(self.items, self.seed, changed)),
+            ..self.one(after)
+        }
     }
 }

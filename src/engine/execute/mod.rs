@@ -271,3 +271,6 @@ fn provenance(plan: &Plan, format: &str, files: &[ArtifactFile], dir: &Path) -> 
         sha256: digest::sha256(&bytes),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,20 @@
 //! The original and the compressed model over the same data.
 //!
-//! Owns: the two walks. Must not know: metrics.
-//! Invariant: the compressed model's weights are those that were written.
+//! Owns: the two walks, block by block beside each other. Must not know: metrics.
+//! Invariant: the compressed model's weights are those that were written; one block of one model is loaded at a time.
 
 use super::course::Course;
 use super::made::Made;
-use crate::calibrate::{Source, Stash, Visitor, Walk};
+use crate::calibrate::{Pace, Source, Stash, Visitor, Walk};
 use crate::dataset::Datasets;
 use crate::error::Result;
-use crate::evaluate::{Ends, Quality, compare};
+use crate::evaluate::{Comparison, Ends, Layers, Quality, check_hidden, class_numbers, compare};
 use crate::models::network_of;
 use crate::network::{Cut, Network, State, Weights};
 use crate::plan::{DataPlan, Use, planned_sequences};
+use crate::recipe::Metric;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Nobody looks at the inputs.
 struct Blind;
@@ -29,6 +31,29 @@ impl Visitor for Blind {
     }
 }
 
+/// How far one of two walks is that take turns: never less than the other said before.
+struct Turns<'a> {
+    course: &'a Course<'a>,
+    blocks: usize,
+    /// Blocks that were begun, both models' counted.
+    begun: &'a AtomicUsize,
+    /// 0 for the original, 1 for the compressed model.
+    side: usize,
+}
+
+impl Pace for Turns<'_> {
+    fn at(&self, part: f64) {
+        let begun = self.begun.load(Ordering::Relaxed);
+        let block = begun.saturating_sub(self.side) / 2;
+        let within = (part * self.blocks as f64 - block as f64).clamp(0.0, 1.0);
+        self.course.at((begun as f64 + within) / (2 * self.blocks) as f64);
+    }
+
+    fn should_stop(&self) -> bool {
+        self.course.should_stop()
+    }
+}
+
 /// Runs both and measures.
 pub(super) fn measure(
     made: &Made<'_>,
@@ -41,47 +66,56 @@ pub(super) fn measure(
     let network = network.as_ref();
     let recipe = &made.plan.recipe;
     let taken = planned_sequences(recipe, Use::Evaluation, data, made.model, datasets, network)?;
+    let labels = if data.metrics.contains(&Metric::Accuracy) {
+        class_numbers(made.model, network.classes(), &taken.labels)?
+    } else {
+        Vec::new()
+    };
     let observer = course.observer;
-    let (original, compressed) = (made.before(0, observer), made.before(usize::MAX, observer));
-    course.begin("evaluate_before");
-    let before = walked(
-        network,
-        &original,
-        &taken.ids,
-        Stash::new(scratch, data.activation_bytes),
+    let models = [made.before(0, observer), made.before(usize::MAX, observer)];
+    course.begin("evaluate");
+    let stash = || Stash::new(scratch, data.activation_bytes);
+    let begun = AtomicUsize::new(0);
+    let pace = |side| Turns {
         course,
-    )?;
-    course.end();
-    course.begin("evaluate_after");
-    let after = walked(
-        network,
-        &compressed,
-        &taken.ids,
-        Stash::new(scratch, data.activation_bytes),
-        course,
-    )?;
+        blocks: network.sizes().blocks.max(1),
+        begun: &begun,
+        side,
+    };
+    let paces = [pace(0), pace(1)];
+    let mut walks = [
+        Walk::start(network, &models[0], &paces[0], &taken.ids, stash())?,
+        Walk::start(network, &models[1], &paces[1], &taken.ids, stash())?,
+    ];
+    let layers = both(&mut walks, &begun, data.metrics.contains(&Metric::LayerError))?;
+    let [before, after] = walks.map(Walk::into_hidden);
+    let (before, after) = (before?, after?);
     course.end();
     course.begin("compare");
-    let (head_before, head_after) = (head(network, &original)?, head(network, &compressed)?);
+    let heads = [head(network, &models[0])?, head(network, &models[1])?];
     let stop = |part: f64| {
-        crate::calibrate::Pace::at(course, part);
+        Pace::at(course, part);
         observer.should_stop()
     };
-    let quality = compare(
+    let comparison = Comparison {
         network,
-        &before.0,
-        &Ends {
-            hidden: &|batch| before.1.read(batch),
-            weights: &head_before,
-        },
-        &Ends {
-            hidden: &|batch| after.1.read(batch),
-            weights: &head_after,
-        },
-        recipe.evaluation.as_ref().map_or(&[], |e| e.metrics.as_slice()),
-        recipe.seed,
-        &stop,
-    )?;
+        batches: &before.0,
+        ends: [
+            Ends {
+                hidden: &|batch| before.1.read(batch),
+                weights: &heads[0],
+            },
+            Ends {
+                hidden: &|batch| after.1.read(batch),
+                weights: &heads[1],
+            },
+        ],
+        layers: &layers,
+        labels: &labels,
+        metrics: &data.metrics,
+        seed: recipe.seed,
+    };
+    let quality = compare(&comparison, &stop)?;
     course.end();
     Ok(Quality {
         dataset: data.dataset.clone(),
@@ -92,25 +126,31 @@ pub(super) fn measure(
     })
 }
 
+/// Both models through every block, the original first.
+fn both(walks: &mut [Walk<'_>; 2], begun: &AtomicUsize, compared: bool) -> Result<Layers> {
+    let mut layers = Layers::default();
+    for block in 0..walks[0].blocks() {
+        for (side, walk) in walks.iter_mut().enumerate() {
+            begun.store(2 * block + side, Ordering::Relaxed);
+            walk.block(block, &mut Blind)?;
+        }
+        for index in 0..walks[0].batches() {
+            let (batch, before) = walks[0].hidden(index)?;
+            let (_, after) = walks[1].hidden(index)?;
+            check_hidden("original", block, &before)?;
+            check_hidden("compressed", block, &after)?;
+            if compared {
+                layers.see(block, batch, &before, &after)?;
+            }
+        }
+    }
+    Ok(layers)
+}
+
 fn head(network: &dyn Network, source: &dyn Source) -> Result<Weights> {
     let mut weights = Weights::default();
     for name in network.head_tensors() {
         source.load(&name, network.stored_transposed(&name), &mut weights)?;
     }
     Ok(weights)
-}
-
-/// The batches and their hidden states behind the last block.
-fn walked(
-    network: &dyn Network,
-    source: &dyn Source,
-    sequences: &[Vec<u32>],
-    stash: Stash,
-    course: &Course<'_>,
-) -> Result<(Vec<crate::network::Batch>, Stash)> {
-    let mut walk = Walk::start(network, source, course, sequences, stash)?;
-    for block in 0..walk.blocks() {
-        walk.block(block, &mut Blind)?;
-    }
-    walk.into_hidden()
 }

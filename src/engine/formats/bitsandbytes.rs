@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::plan::TensorPlan;
 use crate::recipe::Refusal;
 use crate::tensor::{DType, encode_dense};
-use crate::weight::{Kind, NF4_TABLE, Weight};
+use crate::weight::{Kind, NESTED_BLOCK, NF4_TABLE, Weight, dynamic_map};
 use serde_json::{Value, json};
 
 /// The writer.
@@ -35,10 +35,14 @@ impl Writer for Bitsandbytes {
     }
 
     fn layout(&self, request: &Request<'_>) -> std::result::Result<Layout, Vec<Refusal>> {
-        let mut dtype = DType::BF16;
-        let mut any = false;
+        let mut first = None;
         for tensor in request.tensors.iter().filter(|t| t.kind.is_compressed()) {
-            let Kind::Nf4 { value_dtype, .. } = tensor.kind else {
+            let Kind::Nf4 {
+                value_dtype,
+                double_quant,
+                ..
+            } = tensor.kind
+            else {
                 let detail = format!(
                     "{} is {}: bitsandbytes holds NF4 weights",
                     tensor.name,
@@ -46,12 +50,19 @@ impl Writer for Bitsandbytes {
                 );
                 return Err(vec![Refusal::new(request.pointer, "format_cannot_hold", detail)]);
             };
-            (dtype, any) = (value_dtype, true);
+            if first.is_some_and(|(_, nested)| nested != double_quant) {
+                let detail = format!(
+                    "{} and a weight before it differ in double_quant: config.json says it once for all",
+                    tensor.name
+                );
+                return Err(vec![Refusal::new(request.pointer, "format_cannot_hold", detail)]);
+            }
+            first = Some((value_dtype, double_quant));
         }
-        if !any {
+        let Some((dtype, nested)) = first else {
             let detail = "no tensor is quantized: ask for the format safetensors instead";
             return Err(vec![Refusal::new(request.pointer, "format_cannot_hold", detail)]);
-        }
+        };
         let mut skip: Vec<&str> = request
             .tensors
             .iter()
@@ -61,7 +72,7 @@ impl Writer for Bitsandbytes {
         if !skip.contains(&"lm_head") {
             skip.push("lm_head");
         }
-        let config = hf_output::with_quantization(request, quantization_config(dtype, &skip))?;
+        let config = hf_output::with_quantization(request, quantization_config(dtype, nested, &skip))?;
         hf_output::layout(request, Some(config), &|index| parts(&request.tensors[index]))
     }
 
@@ -76,15 +87,24 @@ impl Writer for Bitsandbytes {
             .chunks(2)
             .map(|pair| pair[0] << 4 | pair.get(1).copied().unwrap_or(0))
             .collect();
-        let (mut absmax, mut table) = (Vec::new(), Vec::new());
-        let _ = encode_dense(DType::F32, &w.absmax, &mut absmax);
-        let _ = encode_dense(DType::F32, &NF4_TABLE, &mut table);
-        Ok(vec![
-            packed,
-            absmax,
-            table,
-            state(&request.tensors[index]).into_bytes(),
-        ])
+        let f32s = |values: &[f32]| {
+            let mut bytes = Vec::new();
+            let _ = encode_dense(DType::F32, values, &mut bytes);
+            bytes
+        };
+        let offset = w.nested.as_ref().map(|nested| nested.offset);
+        let state = state(&request.tensors[index], offset).into_bytes();
+        Ok(match &w.nested {
+            None => vec![packed, f32s(&w.absmax), f32s(&NF4_TABLE), state],
+            Some(nested) => vec![
+                packed,
+                nested.codes.clone(),
+                f32s(&NF4_TABLE),
+                f32s(&nested.absmax),
+                f32s(&dynamic_map()),
+                state,
+            ],
+        })
     }
 
     fn reopen(&self, files: &[SourceFile]) -> Result<Vec<Entry>> {
@@ -101,26 +121,43 @@ fn torch_name(dtype: DType) -> &'static str {
     }
 }
 
-fn state(tensor: &TensorPlan) -> String {
+/// Most characters of the offset: a sign, seventeen digits, a point and an exponent.
+const OFFSET: usize = 24;
+
+/// What bitsandbytes needs to know of a weight. An offset takes more or fewer digits, but how long the file is was
+/// settled before it was known: blanks behind the object, which JSON allows, make up for it.
+fn state(tensor: &TensorPlan, offset: Option<f32>) -> String {
     let Kind::Nf4 {
         block_size,
         value_dtype,
+        double_quant,
     } = tensor.kind
     else {
         return String::new();
     };
-    format!(
-        "{{\"quant_type\": \"nf4\", \"blocksize\": {block_size}, \"dtype\": \"{}\", \"shape\": [{}, {}]}}",
+    let plain = format!(
+        "{{\"quant_type\": \"nf4\", \"blocksize\": {block_size}, \"dtype\": \"{}\", \"shape\": [{}, {}]",
         torch_name(value_dtype),
         tensor.rows(),
         tensor.cols()
-    )
+    );
+    if !double_quant {
+        return plain + "}";
+    }
+    let nested = format!("{plain}, \"nested_blocksize\": {NESTED_BLOCK}, \"nested_dtype\": \"float32\", ");
+    let length = nested.len() + "\"nested_offset\": }".len() + OFFSET;
+    let text = format!(
+        "{nested}\"nested_offset\": {:?}}}",
+        f64::from(offset.unwrap_or(0.0))
+    );
+    format!("{text:<length$}")
 }
 
 fn parts(tensor: &TensorPlan) -> Vec<Part> {
     let Kind::Nf4 {
         block_size,
         value_dtype: _,
+        double_quant,
     } = tensor.kind
     else {
         return vec![Part {
@@ -131,25 +168,35 @@ fn parts(tensor: &TensorPlan) -> Vec<Part> {
         }];
     };
     let n = tensor.elements();
-    let (half, blocks, state) = (n.div_ceil(2), n.div_ceil(block_size), state(tensor).len());
+    let (half, blocks, state) = (n.div_ceil(2), n.div_ceil(block_size), state(tensor, None).len());
     let part = |suffix: &str, dtype: &str, shape: Vec<usize>, bytes: usize| Part {
         name: format!("{}{suffix}", tensor.name),
         dtype: dtype.to_owned(),
         shape,
         bytes: bytes as u64,
     };
+    let codes = part("", "U8", vec![half, 1], half);
+    let table = part(".quant_map", "F32", vec![16], 64);
+    let state = part(".quant_state.bitsandbytes__nf4", "U8", vec![state], state);
+    if !double_quant {
+        let absmax = part(".absmax", "F32", vec![blocks], blocks * 4);
+        return vec![codes, absmax, table, state];
+    }
+    let outer = blocks.div_ceil(NESTED_BLOCK);
     vec![
-        part("", "U8", vec![half, 1], half),
-        part(".absmax", "F32", vec![blocks], blocks * 4),
-        part(".quant_map", "F32", vec![16], 64),
-        part(".quant_state.bitsandbytes__nf4", "U8", vec![state], state),
+        codes,
+        part(".absmax", "U8", vec![blocks], blocks),
+        table,
+        part(".nested_absmax", "F32", vec![outer], outer * 4),
+        part(".nested_quant_map", "F32", vec![256], 1024),
+        state,
     ]
 }
 
-fn quantization_config(dtype: DType, skip: &[&str]) -> Value {
+fn quantization_config(dtype: DType, nested: bool, skip: &[&str]) -> Value {
     json!({
         "quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false, "_load_in_4bit": true,
-        "_load_in_8bit": false, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": false,
+        "_load_in_8bit": false, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": nested,
         "bnb_4bit_compute_dtype": torch_name(dtype), "bnb_4bit_quant_storage": "uint8", "llm_int8_threshold": 6.0,
         "llm_int8_skip_modules": skip, "llm_int8_enable_fp32_cpu_offload": false, "llm_int8_has_fp16_weight": false
     })

@@ -50,7 +50,7 @@ pub struct Grid {
 }
 
 impl Spec {
-    fn top(&self) -> f32 {
+    pub(super) fn top(&self) -> f32 {
         ((1u32 << self.n_bits) - 1) as f32
     }
 
@@ -74,7 +74,7 @@ impl Spec {
     }
 
     /// A step as it will be stored, never 0: for a group of zeros it is small, but a normal number.
-    fn stored(&self, step: f32) -> f32 {
+    pub(super) fn stored(&self, step: f32) -> f32 {
         let stored = stored_step(self.scale_dtype, step);
         match self.scale_dtype {
             _ if stored != 0.0 => stored,
@@ -202,14 +202,26 @@ fn extremes(values: &[f32]) -> (f32, f32) {
 
 /// Quantizes a matrix.
 pub fn quantize(input: &dyn Rows, spec: &Spec) -> Result<Affine> {
-    let (rows, cols) = (input.rows(), input.cols());
-    let mut codes = vec![0; rows * cols];
-    let step = chunk_rows(cols);
     let whole = match spec.granularity {
         Granularity::Tensor => Some(tensor_grid(input, spec)?),
         _ => None,
     };
-    let chunks: Result<Vec<Vec<Grid>>> = codes
+    let cols = input.cols();
+    let (codes, grids) = by_chunks(input, |values, codes, grids| {
+        quantize_groups(spec, whole, values, cols, codes, grids);
+    })?;
+    assemble(input, spec, codes, whole.map_or(grids, |grid| vec![grid]))
+}
+
+/// Codes and grids of whole rows, which `make` chooses for some of them at a time.
+pub(super) fn by_chunks(
+    input: &dyn Rows,
+    make: impl Fn(&[f32], &mut [u8], &mut Vec<Grid>) + Sync,
+) -> Result<(Vec<u8>, Vec<Grid>)> {
+    let (rows, cols) = (input.rows(), input.cols());
+    let mut codes = vec![0; rows * cols];
+    let step = chunk_rows(cols);
+    let grids: Result<Vec<Vec<Grid>>> = codes
         .par_chunks_mut((step * cols).max(1))
         .enumerate()
         .map_init(Vec::new, |buffer: &mut Vec<f32>, (i, out)| {
@@ -217,22 +229,20 @@ pub fn quantize(input: &dyn Rows, spec: &Spec) -> Result<Affine> {
             input.read(i * step, buffer)?;
             check_finite(buffer, i * step * cols)?;
             let mut grids = Vec::new();
-            quantize_groups(spec, whole, buffer, cols, out, &mut grids);
+            make(buffer, out, &mut grids);
             Ok(grids)
         })
         .collect();
-    let grids = match whole {
-        Some(grid) => {
-            chunks?;
-            vec![grid]
-        }
-        None => chunks?.concat(),
-    };
+    Ok((codes, grids?.concat()))
+}
+
+/// A matrix of codes and grids.
+pub(super) fn assemble(input: &dyn Rows, spec: &Spec, codes: Vec<u8>, grids: Vec<Grid>) -> Result<Affine> {
     let scales: Vec<f32> = grids.iter().map(|g| g.scale).collect();
     check_scales(&scales, spec.scale_dtype)?;
     Ok(Affine {
-        rows,
-        cols,
+        rows: input.rows(),
+        cols: input.cols(),
         n_bits: spec.n_bits,
         symmetric: spec.symmetric,
         granularity: spec.granularity,

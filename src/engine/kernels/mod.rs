@@ -8,6 +8,7 @@ mod cholesky;
 pub mod float8;
 pub mod ggml;
 pub mod gptq;
+pub mod hqq;
 pub mod linalg;
 pub mod nf4;
 pub mod nn;

@@ -1,12 +1,12 @@
 //! NormalFloat-4 rounding over flattened blocks.
 //!
-//! Owns: the decision thresholds. Must not know: nibble order.
+//! Owns: the decision thresholds, quantization of the absmax values. Must not know: nibble order.
 //! Invariant: a value exactly on a threshold goes to the lower code, as in bitsandbytes' CUDA kernels.
 
 use super::check_finite;
 use crate::error::Result;
 use crate::tensor::{CHUNK_ELEMENTS, DType, Rows};
-use crate::weight::Nf4;
+use crate::weight::{NESTED_BLOCK, Nested, Nf4, dynamic_map};
 
 /// Midpoints of neighbouring table values, as bitsandbytes spells them.
 const THRESHOLDS: [f32; 15] = [
@@ -62,7 +62,52 @@ pub fn quantize(input: &dyn Rows, block_size: usize, value_dtype: DType) -> Resu
         value_dtype,
         codes,
         absmax,
+        nested: None,
     })
+}
+
+/// Quantizes the absmax values too; the codes stay as they were chosen.
+pub fn nest(weight: Nf4) -> Nf4 {
+    let count = weight.absmax.len().max(1) as f64;
+    let offset = (weight.absmax.iter().map(|v| f64::from(*v)).sum::<f64>() / count) as f32;
+    let map = dynamic_map();
+    let (mut codes, mut scales, mut read) = (Vec::new(), Vec::new(), Vec::new());
+    for block in weight.absmax.chunks(NESTED_BLOCK) {
+        let scale = block.iter().fold(0f32, |most, v| most.max((v - offset).abs()));
+        for value in block {
+            let code = nearest(
+                &map,
+                if scale > 0.0 {
+                    (value - offset) / scale
+                } else {
+                    0.0
+                },
+            );
+            codes.push(code);
+            read.push(map[usize::from(code)] * scale + offset);
+        }
+        scales.push(scale);
+    }
+    Nf4 {
+        absmax: read,
+        nested: Some(Nested {
+            codes,
+            absmax: scales,
+            offset,
+        }),
+        ..weight
+    }
+}
+
+/// The nearest value's place in a sorted map; the lower one of two that are as near.
+fn nearest(map: &[f32; 256], value: f32) -> u8 {
+    let above = map.partition_point(|v| *v < value).min(255);
+    let below = above.saturating_sub(1);
+    if value - map[below] <= map[above] - value {
+        below as u8
+    } else {
+        above as u8
+    }
 }
 
 fn encode(values: &[f32], block_size: usize, codes: &mut Vec<u8>, absmax: &mut Vec<f32>) {
@@ -116,5 +161,30 @@ mod tests {
         let mut back = vec![0.0; 150];
         out.read(0, &mut back).unwrap();
         assert!(values.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1.2));
+    }
+    /// An absmax that is read back is off by no more than the map is coarse: a hundredth of its block's spread.
+    #[test]
+    fn nested_absmax_are_near_the_plain_ones() {
+        let values: Vec<f32> = (0..64 * 600)
+            .map(|i| ((i * 7919 % 10_007) as f32 / 5000.0 - 1.0) * (1.0 + (i / 64 % 37) as f32 / 10.0))
+            .collect();
+        let rows = MemoryRows {
+            values: &values,
+            cols: 64,
+        };
+        let plain = quantize(&rows, 64, DType::F32).unwrap();
+        let nested = nest(plain.clone());
+        assert_eq!(nested.codes, plain.codes);
+        let parts = nested.nested.as_ref().unwrap();
+        assert_eq!((parts.codes.len(), parts.absmax.len()), (600, 3));
+        for (i, (read, exact)) in nested.absmax.iter().zip(&plain.absmax).enumerate() {
+            let spread = parts.absmax[i / NESTED_BLOCK];
+            assert!((read - exact).abs() <= spread * 0.0121, "{read} {exact}");
+        }
+        let map = dynamic_map();
+        for (i, value) in map.iter().enumerate() {
+            assert_eq!(usize::from(nearest(&map, *value)), i);
+        }
+        assert_eq!((nearest(&map, -2.0), nearest(&map, 2.0)), (0, 255));
     }
 }

@@ -186,8 +186,15 @@ impl<'a> Names<'a> {
             .iter()
             .any(|k| kind.ends_with(k));
         if there && !other {
-            let out = out.to_owned();
-            return Ok(SequenceHead::Classes { dense, bend, out });
+            let name = format!("{out}.weight");
+            let found = self.model.tensors.iter().find(|t| t.name == name);
+            return Ok(SequenceHead::Classes {
+                dense,
+                bend,
+                out: out.to_owned(),
+                // How many classes there are only the weight itself says for certain.
+                count: found.and_then(|t| t.shape.first()).copied().unwrap_or(1),
+            });
         }
         SequenceHead::embedding(self.model)
     }
@@ -229,24 +236,24 @@ fn build(model: &Checkpoint, member: Member) -> Result<Encoder> {
     };
     let types = config.maybe(&["type_vocab_size"])?.unwrap_or(2);
     let mut wanted = encoder.shapes(inner, table, types);
-    wanted.extend(head_shapes(model, &encoder.head, hidden));
+    wanted.extend(head_shapes(&encoder.head, hidden));
     check_shapes(model, &wanted)?;
     Ok(encoder)
 }
 
-/// A classifier's shapes; how many classes there are only its own weight says.
-fn head_shapes(model: &Checkpoint, head: &SequenceHead, hidden: usize) -> Vec<(String, Vec<usize>)> {
-    let SequenceHead::Classes { dense, out, .. } = head else {
+/// A classifier's shapes.
+fn head_shapes(head: &SequenceHead, hidden: usize) -> Vec<(String, Vec<usize>)> {
+    let SequenceHead::Classes {
+        dense, out, count, ..
+    } = head
+    else {
         return Vec::new();
     };
-    let name = format!("{out}.weight");
-    let found = model.tensors.iter().find(|t| t.name == name);
-    let classes = found.and_then(|t| t.shape.first()).copied().unwrap_or(1);
     vec![
         (format!("{dense}.weight"), vec![hidden, hidden]),
         (format!("{dense}.bias"), vec![hidden]),
-        (name, vec![classes, hidden]),
-        (format!("{out}.bias"), vec![classes]),
+        (format!("{out}.weight"), vec![*count, hidden]),
+        (format!("{out}.bias"), vec![*count]),
     ]
 }
 

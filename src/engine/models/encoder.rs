@@ -126,6 +126,10 @@ impl Network for Encoder {
         self.head.kind()
     }
 
+    fn classes(&self) -> usize {
+        self.head.classes()
+    }
+
     fn embed_tensors(&self) -> Vec<String> {
         let e = &self.embeddings;
         let names = [&e.tokens, &e.positions, &e.norm.weight, &e.norm.bias];

@@ -180,4 +180,4 @@ pub(crate) fn layer_of(name: &str) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -31,8 +31,13 @@ pub(super) enum Pooling {
 /// The end of an encoder.
 #[derive(Clone, Debug)]
 pub(super) enum SequenceHead {
-    /// Module names of the two layers.
-    Classes { dense: String, bend: Bend, out: String },
+    /// Module names of the two layers, and how many classes there are.
+    Classes {
+        dense: String,
+        bend: Bend,
+        out: String,
+        count: usize,
+    },
     /// One vector, of length 1 if `unit`.
     Embedding { pooling: Pooling, unit: bool },
 }
@@ -77,6 +82,14 @@ impl SequenceHead {
         }
     }
 
+    /// How many classes there are, in a classifier.
+    pub(super) fn classes(&self) -> usize {
+        match self {
+            Self::Classes { count, .. } => *count,
+            Self::Embedding { .. } => 0,
+        }
+    }
+
     pub(super) fn tensors(&self) -> Vec<String> {
         let Self::Classes { dense, out, .. } = self else {
             return Vec::new();
@@ -87,7 +100,7 @@ impl SequenceHead {
 
     pub(super) fn apply(&self, hidden: &Tensor, run: &Run<'_>) -> Result<Tensor> {
         match self {
-            Self::Classes { dense, bend, out } => {
+            Self::Classes { dense, bend, out, .. } => {
                 let x = pool(hidden, run, Pooling::First)?;
                 let x = run.weights.linear(run.ops, &format!("{dense}.weight"), &x)?;
                 let x = match bend {

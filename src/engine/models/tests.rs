@@ -12,7 +12,7 @@ mod refusals;
 mod sequence_heads;
 
 /// One tensor by the golden file's formula.
-fn values(name: &str, kind: &str, shape: &[usize]) -> Vec<f32> {
+pub(crate) fn values(name: &str, kind: &str, shape: &[usize]) -> Vec<f32> {
     let mut seed = 0xcbf2_9ce4_8422_2325u64;
     for byte in name.bytes() {
         seed = (seed ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
@@ -41,33 +41,39 @@ fn golden() -> Value {
 }
 
 /// The case of that name.
-fn case(name: &str) -> Value {
+pub(crate) fn case(name: &str) -> Value {
     let golden = golden();
     let mut cases = golden["cases"].as_array().unwrap().iter();
     cases.find(|c| c["name"] == name).unwrap().clone()
 }
 
-fn shape_of(tensor: &Value) -> Vec<usize> {
+pub(crate) fn shape_of(tensor: &Value) -> Vec<usize> {
     let sides = tensor["shape"].as_array().unwrap();
     sides.iter().map(|n| n.as_u64().unwrap() as usize).collect()
 }
 
 /// A checkpoint's file while it is put together.
 #[derive(Default)]
-struct File {
+pub(crate) struct File {
     header: serde_json::Map<String, Value>,
     data: Vec<u8>,
 }
 
 impl File {
-    fn add(&mut self, name: &str, dtype: &str, shape: &[usize], bytes: impl IntoIterator<Item = u8>) {
+    pub(crate) fn add(
+        &mut self,
+        name: &str,
+        dtype: &str,
+        shape: &[usize],
+        bytes: impl IntoIterator<Item = u8>,
+    ) {
         let begin = self.data.len();
         self.data.extend(bytes);
         let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": [begin, self.data.len()]});
         self.header.insert(name.to_owned(), entry);
     }
 
-    fn write(self, folder: &Path) {
+    pub(crate) fn write(self, folder: &Path) {
         let mut head = serde_json::to_vec(&self.header).unwrap();
         head.resize(head.len().next_multiple_of(8), b' ');
         let length = (head.len() as u64).to_le_bytes();

@@ -179,6 +179,10 @@ pub trait Network: Send + Sync {
     fn sizes(&self) -> Sizes;
     /// What comes out at the end.
     fn head_kind(&self) -> HeadKind;
+    /// Classes of a classifier; 0 for every other head.
+    fn classes(&self) -> usize {
+        0
+    }
     /// Tensors that [`Network::embed`] reads.
     fn embed_tensors(&self) -> Vec<String>;
     /// Token ids to the first hidden states, `[tokens, hidden]`.

@@ -9,9 +9,10 @@ use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
 use crate::digest::sha256;
 use crate::error::{Error, Result};
+use crate::evaluate::{Subject, class_numbers};
 use crate::models::network_of;
 use crate::network::{HeadKind, Network};
-use crate::recipe::{CalibrationSpec, EvaluationSpec, Recipe, Refusal};
+use crate::recipe::{CalibrationSpec, EvaluationSpec, Metric, Recipe, Refusal};
 use serde::{Deserialize, Serialize};
 
 /// Most bytes of activations that wait in memory between blocks; what is more goes to scratch.
@@ -28,10 +29,13 @@ pub struct DataPlan {
     pub tokens: usize,
     /// Tokens of the longest.
     pub longest: usize,
-    /// SHA-256 of all token ids, hex.
+    /// SHA-256 of all token ids, and of the labels where it is measured with, hex.
     pub digest: String,
     /// Most bytes of activations in memory; what is more goes to scratch.
     pub activation_bytes: u64,
+    /// What is measured on it; nothing for a calibration.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub metrics: Vec<Metric>,
 }
 
 /// What a recipe's data is used for.
@@ -86,12 +90,17 @@ pub(crate) fn sequences_of(
     };
     let dataset = dataset.ok_or_else(|| Error::internal(format!("no dataset {name}")))?;
     let taken = sequences(model, dataset, choice, network.sizes().vocab)?;
-    let bytes: Vec<u8> = taken
+    let mut bytes: Vec<u8> = taken
         .ids
         .iter()
         .flat_map(|ids| std::iter::once(ids.len() as u32).chain(ids.iter().copied()))
         .flat_map(u32::to_le_bytes)
         .collect();
+    if of == Use::Evaluation {
+        for label in &taken.labels {
+            bytes.extend(format!("{label:?}\n").bytes());
+        }
+    }
     let plan = DataPlan {
         dataset: name,
         sequences: taken.ids.len(),
@@ -99,6 +108,7 @@ pub(crate) fn sequences_of(
         longest: taken.ids.iter().map(Vec::len).max().unwrap_or(0),
         digest: sha256(&bytes),
         activation_bytes: waiting(taken.tokens() as u64, network).min(ACTIVATIONS),
+        metrics: Vec::new(),
     };
     Ok((taken, plan))
 }
@@ -136,26 +146,54 @@ pub(crate) fn network(model: &Checkpoint, pointer: &str) -> Result<Box<dyn Netwo
     network_of(model).map_err(|e| vec![Refusal::new(pointer, e.code, e.message)])
 }
 
-/// Plans one use of data.
-pub(super) fn plan(
+/// Plans a calibration.
+pub(super) fn calibration(
     recipe: &Recipe,
-    of: Use,
     model: &Checkpoint,
     datasets: &Datasets,
     network: &dyn Network,
 ) -> Result<DataPlan, Vec<Refusal>> {
-    let pointer = match of {
-        Use::Calibration => "/calibration",
-        Use::Evaluation => "/evaluation",
-    };
-    let refused = |e: Error| {
-        let field = match e.code {
-            "dataset_too_short" => "/max_seq_length",
-            _ => "/dataset",
-        };
-        vec![Refusal::new(format!("{pointer}{field}"), e.code, e.message)]
-    };
-    sequences_of(recipe, of, model, datasets, network)
+    sequences_of(recipe, Use::Calibration, model, datasets, network)
         .map(|(_, plan)| plan)
-        .map_err(refused)
+        .map_err(|e| refused("/calibration", e))
+}
+
+/// Plans an evaluation, with what will be measured.
+pub(super) fn evaluation(
+    recipe: &Recipe,
+    model: &Checkpoint,
+    datasets: &Datasets,
+    network: &dyn Network,
+) -> Result<DataPlan, Vec<Refusal>> {
+    let refused = |e: Error| refused("/evaluation", e);
+    let (taken, mut plan) =
+        sequences_of(recipe, Use::Evaluation, model, datasets, network).map_err(refused)?;
+    let subject = Subject {
+        head: network.head_kind(),
+        classes: network.classes(),
+        sequences: plan.sequences,
+        longest: plan.longest,
+        is_labelled: !taken.labels.is_empty(),
+    };
+    let asked = recipe.evaluation.as_ref().map_or(&[][..], |e| &e.metrics);
+    plan.metrics = subject.metrics(asked)?;
+    if let Some(gates) = &recipe.gates {
+        subject.check_gates(gates, &plan.metrics)?;
+    }
+    if plan.metrics.contains(&Metric::Accuracy) {
+        class_numbers(model, subject.classes, &taken.labels).map_err(refused)?;
+    }
+    Ok(plan)
+}
+
+fn refused(pointer: &str, error: Error) -> Vec<Refusal> {
+    let field = match error.code {
+        "dataset_too_short" => "/max_seq_length",
+        _ => "/dataset",
+    };
+    vec![Refusal::new(
+        format!("{pointer}{field}"),
+        error.code,
+        error.message,
+    )]
 }

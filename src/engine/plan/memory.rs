@@ -7,12 +7,15 @@ use super::TensorPlan;
 use super::data::DataPlan;
 use crate::calibrate::batch_tokens;
 use crate::evaluate::LOGIT_ROWS;
-use crate::network::Network;
+use crate::network::{HeadKind, Network};
 use crate::tensor::CHUNK_ELEMENTS;
 use crate::weight::Kind;
 
 /// What the engine holds beside tensors: code, threads' buffers, headers, the tokenizer, the allocator's slack.
 const BASE_MEMORY: u64 = 192 << 20;
+
+/// What is kept of a sequence behind each block, where layers are compared.
+const PARTS: u64 = 24;
 
 /// What a tensor's name, header, plan, layout and report take, each also as text on its way in or out. A model of
 /// experts has tens of thousands.
@@ -63,7 +66,8 @@ fn batch_bytes(network: &dyn Network, data: &DataPlan) -> u64 {
     ALIVE * 4 * batch_tokens(network.sizes().widest, data.longest) as u64 * widest
 }
 
-/// What comparing two models holds on top: the other one's head, its last hidden states, and logits of a few tokens.
+/// What comparing two models holds on top: the other one's head and hidden states, logits of a few tokens, and the
+/// embeddings of all sequences under both.
 pub(super) fn comparison(tensors: &[TensorPlan], network: &dyn Network, data: &DataPlan) -> u64 {
     let head = network.head_tensors();
     let own: u64 = tensors
@@ -71,7 +75,12 @@ pub(super) fn comparison(tensors: &[TensorPlan], network: &dyn Network, data: &D
         .filter(|t| head.contains(&t.name))
         .map(|t| 4 * t.elements() as u64)
         .sum();
-    own + data.activation_bytes + 16 * network.sizes().vocab as u64 * LOGIT_ROWS as u64
+    let outputs = match network.head_kind() {
+        HeadKind::NextToken => 16 * network.sizes().vocab * LOGIT_ROWS,
+        HeadKind::Classes => 64 * data.sequences,
+        HeadKind::Embedding => 16 * data.sequences * network.sizes().hidden,
+    };
+    own + data.activation_bytes + outputs as u64 + PARTS * (network.sizes().blocks * data.sequences) as u64
 }
 
 fn base(tensors: &[TensorPlan]) -> u64 {

@@ -4,7 +4,7 @@
 //! Invariant: the bound on memory holds for what the walk keeps at a time: one block, its activations, one layer's
 //! statistics.
 
-use super::data::{self, DataPlan, Use};
+use super::data::{self, DataPlan};
 use super::{TensorPlan, memory};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
@@ -65,12 +65,12 @@ pub(super) fn plan(
         statistics = statistics.max(work.working_bytes(&recipe.stages[*index].options, &touched));
     }
     if !calibrated.is_empty() {
-        let data = data::plan(recipe, Use::Calibration, model, datasets, network)?;
+        let data = data::calibration(recipe, model, datasets, network)?;
         run.peak_bytes = memory::walk(tensors, network, &data) + statistics;
         run.calibration = Some(data);
     }
     if recipe.evaluation.is_some() {
-        let data = data::plan(recipe, Use::Evaluation, model, datasets, network)?;
+        let data = data::evaluation(recipe, model, datasets, network)?;
         let peak = memory::walk(tensors, network, &data) + memory::comparison(tensors, network, &data);
         run.peak_bytes = run.peak_bytes.max(peak);
         run.evaluation = Some(data);

@@ -2,7 +2,7 @@
 //!
 //! Owns: the page. Must not know: how numbers were measured. Invariant: every text from a model is escaped.
 
-use super::{Report, TensorReport};
+use super::{Report, TensorReport, quality};
 use std::fmt::Write as _;
 
 const STYLE: &str = "
@@ -42,6 +42,9 @@ pub fn html(report: &Report) -> String {
         let _ = write!(out, "<p class=warn>{}</p>", escape(warning));
     }
     cards(&mut out, report);
+    if let Some(quality) = &report.quality {
+        quality::section(&mut out, quality);
+    }
     recipe(&mut out, report);
     sizes(&mut out, report);
     stages(&mut out, report);
@@ -335,7 +338,8 @@ fn error(value: f64) -> String {
     }
 }
 
-fn escape(text: &str) -> String {
+/// Text that cannot become markup.
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

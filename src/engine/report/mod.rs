@@ -6,6 +6,7 @@
 mod faint;
 mod html;
 mod measure;
+mod quality;
 mod suspect;
 
 pub use html::html;

@@ -12,6 +12,7 @@ mod folding;
 mod fp8;
 mod ggml;
 mod gptq;
+mod hqq;
 mod nf4;
 mod options;
 mod rtn;
@@ -113,6 +114,7 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &fp8::Fp8,
     &ggml::Ggml,
     &gptq::Gptq,
+    &hqq::Hqq,
     &nf4::NormalFloat4,
     &rtn::Rtn,
     &smoothquant::SmoothQuant,

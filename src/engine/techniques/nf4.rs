@@ -27,7 +27,9 @@ impl Technique for NormalFloat4 {
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "block_size": {"type": "integer", "enum": [64, 128, 256, 512, 1024, 2048, 4096], "default": 64,
-                "description": "Consecutive weights that share an absmax.", "examples": [64]}}})
+                "description": "Consecutive weights that share an absmax.", "examples": [64]},
+            "double_quant": {"type": "boolean", "default": false, "examples": [true],
+                "description": "Quantize the absmax values to 8 bits too: 0.37 bits per weight less at block size 64."}}})
     }
 
     fn plan(&self, context: &Context<'_>) -> Planned<Decision> {
@@ -39,6 +41,7 @@ impl Technique for NormalFloat4 {
                 Kind::Nf4 {
                     block_size,
                     value_dtype: options::scale_dtype("auto", tensor),
+                    double_quant: options.flag("double_quant"),
                 },
             )
         });
@@ -58,6 +61,7 @@ impl Each for NormalFloat4 {
         let Kind::Nf4 {
             block_size,
             value_dtype,
+            double_quant,
         } = task.kind
         else {
             return Err(Error::internal(format!(
@@ -65,6 +69,7 @@ impl Each for NormalFloat4 {
                 task.kind.label()
             )));
         };
-        nf4::quantize(input, block_size, value_dtype).map(Weight::Nf4)
+        let weight = nf4::quantize(input, block_size, value_dtype)?;
+        Ok(Weight::Nf4(if double_quant { nf4::nest(weight) } else { weight }))
     }
 }

@@ -7,14 +7,16 @@
 mod affine;
 mod block;
 mod dense;
+mod dynamic8;
 mod float8;
 mod nf4;
 
 pub use affine::Affine;
 pub use block::Block;
 pub use dense::Dense;
+pub use dynamic8::dynamic_map;
 pub use float8::Float8;
-pub use nf4::{NF4_TABLE, Nf4};
+pub use nf4::{NESTED_BLOCK, NF4_TABLE, Nested, Nf4};
 
 use crate::tensor::{DType, GgmlType, Rows};
 use serde::{Deserialize, Serialize};
@@ -102,6 +104,9 @@ pub enum Kind {
         block_size: usize,
         /// Type the values are rounded to when they are used.
         value_dtype: DType,
+        /// The absmax values are themselves 8-bit codes with a scale for each 256.
+        #[serde(default)]
+        double_quant: bool,
     },
 }
 
@@ -134,7 +139,8 @@ impl Kind {
             Self::Nf4 {
                 block_size,
                 value_dtype: _,
-            } => format!("nf4 b{block_size}"),
+                double_quant,
+            } => format!("nf4 b{block_size}{}", if *double_quant { " dq" } else { "" }),
         }
     }
 

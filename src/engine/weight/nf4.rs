@@ -39,8 +39,24 @@ pub struct Nf4 {
     pub value_dtype: DType,
     /// One code an element (0..16), flattened.
     pub codes: Vec<u8>,
-    /// One a block.
+    /// One a block, as an engine reads it.
     pub absmax: Vec<f32>,
+    /// How these are stored, where they are quantized themselves.
+    pub nested: Option<Nested>,
+}
+
+/// Absmax values that share a scale.
+pub const NESTED_BLOCK: usize = 256;
+
+/// Quantized absmax: `map[code] · absmax of 256 blocks + offset`.
+#[derive(Clone, Debug)]
+pub struct Nested {
+    /// One a block: place in the dynamic 8-bit map.
+    pub codes: Vec<u8>,
+    /// One for each [`NESTED_BLOCK`] blocks.
+    pub absmax: Vec<f32>,
+    /// Mean of all absmax.
+    pub offset: f32,
 }
 
 impl Nf4 {

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use modelpress_engine::evaluate::{Measure, Quality};
 use modelpress_engine::{ModelSummary, Outcome, Usage};
 
 /// Before and after, a line an artifact.
@@ -29,6 +30,9 @@ pub(super) fn table(model: &ModelSummary, outcome: &Outcome, usage: Usage, out: 
         );
         line(&format.format, value);
     }
+    if let Some(quality) = &outcome.report.quality {
+        line("quality", measured(quality));
+    }
     line(
         "time",
         format!(
@@ -39,6 +43,21 @@ pub(super) fn table(model: &ModelSummary, outcome: &Outcome, usage: Usage, out: 
     line("peak memory", size(usage.peak_rss_bytes));
     line("written to", out.display().to_string());
     text.trim_end().to_owned()
+}
+
+/// Every measure in one line; of the layers, the one that is furthest off.
+fn measured(quality: &Quality) -> String {
+    let measure = |m: &Measure| match m.before {
+        Some(before) => format!("{} {before:.4} before, {:.4} after", m.metric, m.after),
+        None => format!("{} {:.6}", m.metric, m.after),
+    };
+    let mut parts: Vec<String> = quality.measures.iter().map(measure).collect();
+    let worst = quality
+        .layers
+        .iter()
+        .max_by(|a, b| a.relative_error.total_cmp(&b.relative_error));
+    parts.extend(worst.map(|l| format!("layer_error at most {:.3e} (block {})", l.relative_error, l.block)));
+    format!("{} ({} sequences)", parts.join("; "), quality.sequences)
 }
 
 fn size(bytes: u64) -> String {
@@ -60,7 +79,27 @@ fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{grouped, size};
+    use super::{Measure, Quality, grouped, measured, size};
+
+    #[test]
+    fn quality_is_one_line() {
+        let quality = Quality {
+            sequences: 40,
+            measures: vec![Measure {
+                metric: "perplexity".into(),
+                before: Some(22.875),
+                after: 23.5,
+                interval: [23.0, 24.0],
+                change: Some(0.0273),
+                change_interval: Some([0.02, 0.03]),
+            }],
+            ..Quality::default()
+        };
+        assert_eq!(
+            measured(&quality),
+            "perplexity 22.8750 before, 23.5000 after (40 sequences)"
+        );
+    }
 
     #[test]
     fn numbers_are_readable() {

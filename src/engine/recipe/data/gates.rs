@@ -95,6 +95,15 @@ impl GateSpec {
     }
 }
 
+impl GateSpec {
+    /// The limits that are set, each with the metric it needs.
+    pub fn needs(&self) -> Vec<(&'static str, Metric)> {
+        let mut own = self.clone();
+        let set = LIMITS.iter().zip(own.slots()).filter(|(_, slot)| slot.is_some());
+        set.map(|(limit, _)| (limit.field, limit.metric)).collect()
+    }
+}
+
 pub(super) fn gates_of(value: &Value) -> Parsed<GateSpec> {
     let Some(map) = value.as_object() else {
         return refuse("/gates", "wrong_type", "gates is an object of limits");
@@ -145,19 +154,17 @@ impl Limit {
 
 /// A gate on something that is not measured would never close.
 pub(super) fn measured(gates: &GateSpec, evaluation: &EvaluationSpec) -> Parsed<()> {
-    let mut gates = gates.clone();
-    for (limit, slot) in LIMITS.iter().zip(gates.slots()) {
-        let is_measured = evaluation.metrics.is_empty() || evaluation.metrics.contains(&limit.metric);
-        if slot.is_some() && !is_measured {
+    let is_measured = |metric| evaluation.metrics.is_empty() || evaluation.metrics.contains(metric);
+    match gates.needs().iter().find(|(_, metric)| !is_measured(metric)) {
+        None => Ok(()),
+        Some((field, metric)) => {
+            let name = metric.name();
             let detail = format!(
-                "{} needs the metric {}: add it to evaluation.metrics, or leave metrics out",
-                limit.field,
-                limit.metric.name()
+                "{field} needs the metric {name}: add it to evaluation.metrics, or leave metrics out"
             );
-            return refuse(&format!("/gates/{}", limit.field), "gate_without_metric", detail);
+            refuse(&format!("/gates/{field}"), "gate_without_metric", detail)
         }
     }
-    Ok(())
 }
 
 /// JSON Schema of the limits.
