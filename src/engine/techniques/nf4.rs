@@ -45,6 +45,7 @@ impl Technique for NormalFloat4 {
         Ok(Decision {
             kinds: kinds.collect(),
             label: None,
+            needs: None,
         })
     }
 

@@ -9,12 +9,14 @@ mod block;
 mod dense;
 mod float8;
 mod nf4;
+mod squares;
 
 pub use affine::Affine;
 pub use block::Block;
 pub use dense::Dense;
 pub use float8::Float8;
 pub use nf4::{NF4_TABLE, Nf4};
+pub use squares::InputSquares;
 
 use crate::tensor::{DType, GgmlType, Rows};
 use serde::{Deserialize, Serialize};
