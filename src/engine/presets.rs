@@ -118,6 +118,22 @@ pub fn all() -> Vec<Preset> {
         ("BF16", "bfloat16, for llama.cpp"),
     ];
     list.extend(ggml.map(|(name, summary)| preset(name, "ggml", "gguf", json!({"type": name}), summary)));
+    // The first two can be written without calibration, but are hardly of use then.
+    let weighed = [
+        ("IQ3_M", "3.7 bits from a lattice, weighed by calibration"),
+        ("IQ3_S", "3.4 bits from a lattice, weighed by calibration"),
+        ("IQ3_XS", "3.3 bits from a lattice, weighed by calibration"),
+        ("IQ3_XXS", "3.1 bits from a lattice, weighed by calibration"),
+        ("Q2_K_S", "2-bit k-quants throughout, weighed by calibration"),
+        ("IQ2_M", "2.7 bits from a lattice, weighed by calibration"),
+        ("IQ2_S", "2.5 bits from a lattice, weighed by calibration"),
+        ("IQ2_XS", "2.3 bits from a lattice, weighed by calibration"),
+        ("IQ2_XXS", "2.1 bits from a lattice, weighed by calibration"),
+    ];
+    list.extend(weighed.map(|(name, summary)| {
+        let options = json!({"type": name, "imatrix": "calibration"});
+        preset(name, "ggml", "gguf", options, summary)
+    }));
     list
 }
 

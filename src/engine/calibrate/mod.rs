@@ -6,11 +6,13 @@
 
 mod chat;
 mod sequences;
+mod squares;
 mod stash;
 mod tokens;
 mod walk;
 
 pub use sequences::{Choice, Sequences, sequences};
+pub use squares::{BYTES_A_COLUMN, SquareSums};
 pub use stash::Stash;
 pub use tokens::Tokens;
 pub use walk::{Here, Pace, Source, Visitor, Walk, batch_tokens};

@@ -53,6 +53,12 @@ pub fn sequences(model: &Checkpoint, dataset: &Dataset, choice: Choice, vocab: u
                 "this model reads token ids; the dataset holds arrays of other numbers",
             ));
         }
+        ContentKind::Importance => {
+            return Err(Error::unsupported(
+                "dataset_is_an_imatrix",
+                "the dataset is an importance matrix, and a model runs over text: name it in the option imatrix",
+            ));
+        }
     };
     let mut drawn = Drawn::new(choice);
     let running = dataset.format == DatasetFormat::Txt && !choice.whole_rows;

@@ -1,4 +1,5 @@
-//! Datasets: text, conversations, token ids or arrays that a technique is calibrated with or a model evaluated on.
+//! Datasets: text, conversations, token ids or arrays that a technique is calibrated with or a model evaluated on, and
+//! importance matrices that were computed elsewhere.
 //!
 //! Owns: [`Dataset`], which kinds of files are read, the streaming of their records, the text that comes with us.
 //! Must not know: tokenizers, chat templates, windows, recipes.
@@ -8,6 +9,7 @@
 //! once, and that is what an upload goes through. Whoever uses a dataset later streams it again.
 
 mod arrays;
+mod imatrix;
 mod lines;
 mod named;
 mod npy;
@@ -20,6 +22,7 @@ pub use record::{Content, ContentKind, Label, Message, Record};
 
 use crate::checkpoint::SourceFile;
 use crate::error::{Error, Result};
+use crate::formats::gguf::imatrix::ImportanceFile;
 use arrays::Table;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -40,6 +43,8 @@ pub enum DatasetFormat {
     Npy,
     /// Safetensors arrays under known names.
     Safetensors,
+    /// llama.cpp's importance matrix, in either form.
+    Imatrix,
 }
 
 impl DatasetFormat {
@@ -50,6 +55,7 @@ impl DatasetFormat {
             Self::Jsonl => "jsonl",
             Self::Npy => "npy",
             Self::Safetensors => "safetensors",
+            Self::Imatrix => "imatrix",
         }
     }
 }
@@ -92,6 +98,8 @@ enum Part {
     Text(SourceFile),
     Lines(SourceFile),
     Table(Table),
+    /// With the number of its entries.
+    Imatrix(SourceFile, u64),
 }
 
 /// Records of one file.
@@ -111,9 +119,39 @@ impl Dataset {
                 DatasetFormat::Jsonl => Part::Lines(file.clone()),
                 DatasetFormat::Npy => Part::Table(npy::open(file)?),
                 DatasetFormat::Safetensors => Part::Table(arrays::open(file)?),
+                DatasetFormat::Imatrix => Part::Imatrix(file.clone(), imatrix::read(file)?.entries.len() as u64),
             });
         }
+        if format == DatasetFormat::Imatrix {
+            return Self::of_imatrix(bytes, parts);
+        }
         Self::begin(format, bytes, parts)
+    }
+
+    fn of_imatrix(bytes: u64, parts: Vec<Part>) -> Result<Self> {
+        if parts.len() > 1 {
+            return Err(Error::bad_input(
+                "mixed_dataset",
+                format!("{} importance matrices: make a dataset of each", parts.len()),
+            ));
+        }
+        Ok(Self {
+            format: DatasetFormat::Imatrix,
+            content: ContentKind::Importance,
+            bytes,
+            parts,
+        })
+    }
+
+    /// The importance matrix that this dataset is.
+    pub fn importance(&self) -> Result<ImportanceFile> {
+        match self.parts.first() {
+            Some(Part::Imatrix(file, _)) => imatrix::read(file),
+            _ => Err(Error::bad_input(
+                "not_an_imatrix",
+                format!("the dataset holds {}, it is no importance matrix", self.content.name()),
+            )),
+        }
     }
 
     /// The calibration text that comes with this version: its first two thirds.
@@ -180,6 +218,10 @@ impl Dataset {
             labelled: 0,
             paired: 0,
         };
+        if let Some(Part::Imatrix(_, entries)) = self.parts.first() {
+            summary.records = *entries;
+            return Ok(summary);
+        }
         for record in self.records() {
             let record = record?;
             summary.records += 1;
@@ -202,7 +244,7 @@ impl Part {
     fn name(&self) -> &str {
         match self {
             Self::Builtin(_) => BUILTIN,
-            Self::Text(file) | Self::Lines(file) => &file.name,
+            Self::Text(file) | Self::Lines(file) | Self::Imatrix(file, _) => &file.name,
             Self::Table(table) => table.name(),
         }
     }
@@ -214,6 +256,7 @@ impl Part {
             Self::Text(file) => Box::new(text::pieces(open(file)?, &file.name)),
             Self::Lines(file) => Box::new(lines::rows(open(file)?, &file.name)),
             Self::Table(table) => Box::new(table.rows()),
+            Self::Imatrix(_, _) => Box::new(std::iter::empty()),
         })
     }
 }

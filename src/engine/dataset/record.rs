@@ -58,6 +58,8 @@ pub enum ContentKind {
     Ids,
     /// Numbers.
     Values,
+    /// No records: the importance of a model's columns.
+    Importance,
 }
 
 impl ContentKind {
@@ -68,6 +70,7 @@ impl ContentKind {
             Self::Messages => "messages",
             Self::Ids => "ids",
             Self::Values => "values",
+            Self::Importance => "importance",
         }
     }
 }

@@ -3,8 +3,8 @@
 //! Owns: endings, magic bytes, the refusal of kinds that are not read. Must not know: how a kind is read.
 //! Invariant: all files are of one kind; a few bytes of each are read at most.
 
-use super::DatasetFormat;
 use super::npy::MAGIC;
+use super::{DatasetFormat, imatrix};
 use crate::checkpoint::SourceFile;
 use crate::error::{Error, Result};
 use std::fs::File;
@@ -96,6 +96,9 @@ fn by_content(file: &SourceFile) -> Result<DatasetFormat> {
     if head.starts_with(MAGIC) {
         return Ok(DatasetFormat::Npy);
     }
+    if imatrix::looks_like(&head) {
+        return Ok(DatasetFormat::Imatrix);
+    }
     if head.len() > 8 && head[8] == b'{' && head[7] == 0 {
         return Ok(DatasetFormat::Safetensors);
     }
@@ -106,7 +109,8 @@ fn by_content(file: &SourceFile) -> Result<DatasetFormat> {
     };
     if !is_text {
         return Err(unknown(format!(
-            "{}: neither text nor a known array file; a dataset is .txt, .jsonl, .npy or .safetensors",
+            "{}: neither text nor a known array file; a dataset is .txt, .jsonl, .npy, .safetensors or an importance \
+             matrix",
             file.name
         )));
     }

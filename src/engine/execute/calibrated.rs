@@ -1,58 +1,96 @@
-//! Calibrated stages: the model runs over data, block by block, and weights are made on the way.
+//! Stages that must know what layers read: the model runs over data, block by block, and weights are made on the way,
+//! or what was seen is kept for those who make them later.
 //!
 //! Owns: one walk for each such stage, and going on where an earlier attempt ended. Must not know: which techniques
 //! there are.
-//! Invariant: a resumed stage makes the same bytes as one that was never interrupted.
+//! Invariant: a resumed stage makes the same bytes as one that was never interrupted. One that only looks starts over.
 
-use super::course::Course;
+use super::course::{Course, IMPORTANCE};
 use super::made::Made;
 use super::resume::Resume;
-use crate::calibrate::{Stash, Walk};
+use crate::calibrate::{SquareSums, Stash, Walk};
 use crate::dataset::Datasets;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::network_of;
+use crate::network::Network;
 use crate::observe::Level;
-use crate::plan::{Use, planned_sequences};
+use crate::plan::{DataPlan, ImportancePlan, ImportanceSource, Use, imported, planned_sequences};
 use crate::techniques::{self, BlockStage, Blocks, Work};
 use serde_json::json;
 use std::path::Path;
 
-/// Runs every calibrated stage of the plan.
+/// What walks go over.
+struct Calibration<'a> {
+    network: Box<dyn Network>,
+    sequences: Vec<Vec<u32>>,
+    plan: &'a DataPlan,
+}
+
+impl<'a> Calibration<'a> {
+    fn of(made: &Made<'_>, plan: &'a DataPlan, datasets: &Datasets) -> Result<Self> {
+        let network = network_of(made.model)?;
+        let (recipe, of) = (&made.plan.recipe, Use::Calibration);
+        let taken = planned_sequences(recipe, of, plan, made.model, datasets, network.as_ref())?;
+        Ok(Self {
+            network,
+            sequences: taken.ids,
+            plan,
+        })
+    }
+}
+
+/// Runs every such stage of the plan.
 pub(super) fn run_all(
     made: &Made<'_>,
     datasets: &Datasets,
     scratch: &Path,
     course: &mut Course<'_>,
 ) -> Result<()> {
-    let Some(data) = &made.plan.calibration else {
+    let planned = made.plan.calibration.as_ref();
+    if planned.is_none() && made.plan.stages.iter().all(|stage| stage.needs.is_none()) {
         return Ok(());
-    };
-    let network = network_of(made.model)?;
-    let recipe = &made.plan.recipe;
-    let taken = planned_sequences(
-        recipe,
-        Use::Calibration,
-        data,
-        made.model,
-        datasets,
-        network.as_ref(),
-    )?;
+    }
+    let data = planned.map(|data| Calibration::of(made, data, datasets)).transpose()?;
+    let data = || data.as_ref().ok_or_else(|| Error::internal("a walk without data"));
     let mut resume = Resume::open(made.plan, scratch)?;
     for (index, stage) in made.plan.stages.iter().enumerate() {
-        let Some(Work::Blocks(work)) = techniques::find(&stage.technique).map(techniques::Technique::work)
-        else {
-            continue;
-        };
-        course.begin(&stage.technique);
-        if !resume.has_ended(index) {
-            let source = made.before(index, course.observer);
-            let stash = Stash::new(scratch, data.activation_bytes);
-            let walk = Walk::start(network.as_ref(), &source, course, &taken.ids, stash)?;
-            run(made, index, work, walk, &mut resume, course)?;
+        let work = techniques::find(&stage.technique).map(techniques::Technique::work);
+        match (work, stage.importance()) {
+            (Some(Work::Blocks(work)), _) => {
+                course.begin(&stage.technique);
+                if !resume.has_ended(index) {
+                    let (data, source) = (data()?, made.before(index, course.observer));
+                    let walk = start(data, &source, course, scratch)?;
+                    run(made, index, work, walk, &mut resume, course)?;
+                }
+                course.end();
+            }
+            (_, Some(importance)) => match &importance.source {
+                ImportanceSource::Calibration => {
+                    course.begin(IMPORTANCE);
+                    if !resume.has_ended(index) {
+                        let (data, source) = (data()?, made.before(index, course.observer));
+                        collect(made, index, importance, start(data, &source, course, scratch)?)?;
+                        resume.end(index)?;
+                    }
+                    course.end();
+                }
+                ImportanceSource::Dataset(name) => import(made, index, importance, name, datasets)?,
+            },
+            _ => {}
         }
-        course.end();
     }
     Ok(())
+}
+
+fn start<'a>(
+    data: &'a Calibration<'_>,
+    source: &'a dyn crate::calibrate::Source,
+    course: &'a Course<'_>,
+    scratch: &Path,
+) -> Result<Walk<'a>> {
+    let stash = Stash::new(scratch, data.plan.activation_bytes);
+    Walk::start(data.network.as_ref(), source, course, &data.sequences, stash)
 }
 
 fn run(
@@ -84,4 +122,41 @@ fn run(
         resume.keep(index, block, &walk)?;
     }
     resume.end(index)
+}
+
+/// Sums the squares of what the layers read, for all that the plan says it will know.
+fn collect(made: &Made<'_>, index: usize, importance: &ImportancePlan, mut walk: Walk<'_>) -> Result<()> {
+    let named = |at: &usize| (made.plan.tensors[*at].name.as_str(), *at);
+    let mut sums = SquareSums::new(importance.tensors.iter().map(named));
+    for block in 0..walk.blocks() {
+        walk.block(block, &mut sums)?;
+        for (tensor, squares) in sums.done() {
+            made.shelf.put_squares(index, tensor, &squares)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts an importance matrix from elsewhere where one that was collected here would be.
+fn import(
+    made: &Made<'_>,
+    index: usize,
+    planned: &ImportancePlan,
+    name: &str,
+    datasets: &Datasets,
+) -> Result<()> {
+    let dataset = datasets
+        .get(name)
+        .ok_or_else(|| Error::internal(format!("no dataset {name}")))?;
+    let (now, squares) = imported(made.model, &made.plan.tensors, name, dataset)?;
+    if now != *planned {
+        return Err(Error::bad_input(
+            "dataset_changed",
+            format!("dataset {name} is not the one the plan was made with: submit the job again"),
+        ));
+    }
+    for (tensor, squares) in squares {
+        made.shelf.put_squares(index, tensor, &squares)?;
+    }
+    Ok(())
 }

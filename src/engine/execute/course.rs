@@ -5,12 +5,15 @@
 
 use crate::calibrate::Pace;
 use crate::observe::{Observer, Usage};
-use crate::plan::Plan;
+use crate::plan::{Plan, StagePlan};
 use crate::report::StageReport;
 use crate::techniques::{self, Work};
 
 /// A walk through the model counts as much as reading its weights so many times.
 const WALK: u64 = 8;
+
+/// Name of the leg that collects the importance of columns.
+pub(super) const IMPORTANCE: &str = "importance";
 
 /// Where the execution is.
 pub(super) struct Course<'a> {
@@ -24,16 +27,16 @@ pub(super) struct Course<'a> {
 
 impl<'a> Course<'a> {
     pub(super) fn of(plan: &Plan, observer: &'a dyn Observer) -> Self {
-        let walked = |technique: &str| {
-            let found = techniques::find(technique).map(techniques::Technique::work);
-            matches!(found, Some(Work::Blocks(_)))
+        let walked = |stage: &StagePlan| {
+            let found = techniques::find(&stage.technique).map(techniques::Technique::work);
+            let name = match found {
+                Some(Work::Blocks(_)) => stage.technique.clone(),
+                _ if stage.collects() => IMPORTANCE.to_owned(),
+                _ => return None,
+            };
+            Some((name, WALK * plan.source_bytes))
         };
-        let mut legs: Vec<(String, u64)> = plan
-            .stages
-            .iter()
-            .filter(|s| walked(&s.technique))
-            .map(|s| (s.technique.clone(), WALK * plan.source_bytes))
-            .collect();
+        let mut legs: Vec<(String, u64)> = plan.stages.iter().filter_map(walked).collect();
         legs.push(("compress".to_owned(), plan.source_bytes));
         legs.push(("verify".to_owned(), plan.disk_bytes));
         if plan.evaluation.is_some() {

@@ -15,7 +15,7 @@ use crate::observe::Observer;
 use crate::plan::{Plan, TensorPlan};
 use crate::techniques::{self, Task, Work};
 use crate::tensor::{Rows, SourceRows, encode_rows};
-use crate::weight::{Activations, Dense, Kind, Weight};
+use crate::weight::{Activations, Dense, InputSquares, Kind, Weight};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -60,10 +60,15 @@ impl<'a> Made<'a> {
                     format!("no technique {:?} in this version", stage.technique),
                 )
             })?;
+            let importance = match stage.importance() {
+                Some(known) if known.knows(index) => Some(self.shelf.squares(step.stage, index)?.means()),
+                _ => None,
+            };
             let task = Task {
                 stage,
                 tensor,
                 kind: step.kind,
+                importance: importance.as_deref(),
             };
             weight = Some(match (technique.work(), step.kind) {
                 (Work::Blocks(_), _) => self.shelf.get(step.stage, index)?,
@@ -94,6 +99,13 @@ impl<'a> Made<'a> {
             (Some(weight), _) => Ok(weight),
             (None, _) => passed(tensor, &raw),
         }
+    }
+
+    /// What the last stage that asked for it knows of a tensor's inputs.
+    pub(super) fn squares(&self, index: usize) -> Result<InputSquares> {
+        let stage = self.plan.stages.iter().rposition(|s| s.needs.is_some());
+        let stage = stage.ok_or_else(|| Error::internal("no stage knows of inputs"))?;
+        self.shelf.squares(stage, index)
     }
 
     /// The model as it is before a stage; `usize::MAX` is after all of them.

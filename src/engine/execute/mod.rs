@@ -18,7 +18,7 @@ use crate::digest;
 use crate::error::{Error, Result};
 use crate::evaluate::missed;
 use crate::formats::container::{Layout, Written, reread};
-use crate::formats::{Request, Writer, writer};
+use crate::formats::{Request, Squares, Writer, writer};
 use crate::observe::{Level, Observer};
 use crate::plan::{self, Plan, TensorPlan};
 use crate::report::{FormatReport, Report};
@@ -70,15 +70,14 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    fn request<'a>(&'a self, plan: &'a Plan, model: &'a Checkpoint) -> Request<'a> {
-        let label = plan.stages.iter().rev().find_map(|s| s.label.as_deref());
-        Request {
-            model,
-            tensors: &plan.tensors,
-            label,
-            options: &self.spec.options,
-            pointer: &self.pointer,
-        }
+    fn request<'a>(
+        &'a self,
+        plan: &'a Plan,
+        model: &'a Checkpoint,
+        squares: Option<&'a Squares<'a>>,
+    ) -> Request<'a> {
+        let known = plan::request(&self.spec.options, &self.pointer, &plan.stages, &plan.tensors, model);
+        Request { squares, ..known }
     }
 }
 
@@ -103,7 +102,8 @@ pub fn execute(
     check_datasets(plan, datasets)?;
     check_version(plan, model)?;
     let targets = layouts(plan, model)?;
-    if plan.calibration.is_some() || plan.evaluation.is_some() {
+    let imports = plan.stages.iter().any(|stage| stage.needs.is_some());
+    if imports || plan.calibration.is_some() || plan.evaluation.is_some() {
         std::fs::create_dir_all(folders.scratch).map_err(|e| Error::io("scratch space", &e))?;
     }
     let made = Made::new(plan, model, folders.scratch);
@@ -149,7 +149,8 @@ pub fn execute(
 }
 
 fn check_datasets(plan: &Plan, datasets: &Datasets) -> Result<()> {
-    let mut names = plan.recipe.datasets().into_iter().map(|(name, _)| name);
+    let named = plan::named_datasets(&plan.recipe);
+    let mut names = named.into_iter().map(|(name, _)| name);
     match names.find(|name| datasets.get(name).is_none()) {
         None => Ok(()),
         Some(name) => Err(Error::bad_input(
@@ -194,7 +195,7 @@ fn layouts<'a>(plan: &'a Plan, model: &Checkpoint) -> Result<Vec<Target<'a>>> {
             writer: format,
             layout: Layout::default(),
         };
-        target.layout = format.layout(&target.request(plan, model)).map_err(|refusals| {
+        target.layout = format.layout(&target.request(plan, model, None)).map_err(|refusals| {
             let first = refusals.first().map_or_else(String::new, |r| r.detail.clone());
             Error::internal(format!("planned, but refused now: {first}"))
         })?;

@@ -1,11 +1,11 @@
-//! Weights that calibrated stages made, on disk until they are written.
+//! Weights that calibrated stages made, and what others must know of inputs, on disk until they are used.
 //!
 //! Owns: their files. Must not know: techniques.
 //! Invariant: a file is whole or not there; what is read is what was put, to the bit.
 
 use crate::error::{Error, Result};
 use crate::tensor::DType;
-use crate::weight::{Affine, Dense, Granularity, Weight};
+use crate::weight::{Affine, Dense, Granularity, InputSquares, Weight};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -71,19 +71,47 @@ impl Shelf {
             ),
             _ => return Err(Error::internal("a weight of this kind does not go on the shelf")),
         };
-        let path = self.path(stage, tensor);
-        let part = path.with_extension("part");
-        let io = |e: std::io::Error| Error::io("writing a weight to scratch", &e);
-        std::fs::create_dir_all(&self.folder).map_err(io)?;
-        let mut file = std::fs::File::create(&part).map_err(io)?;
         let mut line = serde_json::to_vec(&head).map_err(|e| Error::internal(e.to_string()))?;
         line.push(b'\n');
-        file.write_all(&line).map_err(io)?;
+        let parts = std::iter::once(line).chain(parts);
+        self.write(&self.path(stage, tensor), parts)
+    }
+
+    fn write(&self, path: &Path, parts: impl IntoIterator<Item = Vec<u8>>) -> Result<()> {
+        let part = path.with_extension("part");
+        let io = |e: std::io::Error| Error::io("writing to scratch", &e);
+        std::fs::create_dir_all(&self.folder).map_err(io)?;
+        let mut file = std::fs::File::create(&part).map_err(io)?;
         for bytes in parts {
             file.write_all(&bytes).map_err(io)?;
         }
         drop(file);
-        std::fs::rename(&part, &path).map_err(io)
+        std::fs::rename(&part, path).map_err(io)
+    }
+
+    fn squares_path(&self, stage: usize, tensor: usize) -> PathBuf {
+        self.folder.join(format!("{stage}-{tensor}-squares"))
+    }
+
+    /// Puts what was seen of a tensor's inputs: how many counts, counts, sums.
+    pub(super) fn put_squares(&self, stage: usize, tensor: usize, squares: &InputSquares) -> Result<()> {
+        let counts = (squares.counts.len() as u64).to_le_bytes().to_vec();
+        let parts = [counts, bytes_of(&squares.counts), bytes_of(&squares.sums)];
+        self.write(&self.squares_path(stage, tensor), parts)
+    }
+
+    pub(super) fn squares(&self, stage: usize, tensor: usize) -> Result<InputSquares> {
+        let bytes = std::fs::read(self.squares_path(stage, tensor))
+            .map_err(|e| Error::io("importance in scratch", &e))?;
+        let broken = || Error::internal("importance in scratch is broken");
+        let (count, rest) = bytes.split_first_chunk().ok_or_else(broken)?;
+        let count = u64::from_le_bytes(*count) as usize;
+        let mut counts = floats_of(rest);
+        if count > counts.len() || rest.len() % 4 != 0 {
+            return Err(broken());
+        }
+        let sums = counts.split_off(count);
+        Ok(InputSquares { sums, counts })
     }
 
     pub(super) fn get(&self, stage: usize, tensor: usize) -> Result<Weight> {
@@ -117,12 +145,7 @@ impl Shelf {
                     granularity,
                     scale_dtype,
                     codes: codes.to_vec(),
-                    scales: scales
-                        .as_chunks::<4>()
-                        .0
-                        .iter()
-                        .map(|b| f32::from_le_bytes(*b))
-                        .collect(),
+                    scales: floats_of(scales),
                     zeros: zeros.to_vec(),
                 }))
             }
@@ -138,6 +161,11 @@ impl Shelf {
 
 fn bytes_of(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn floats_of(bytes: &[u8]) -> Vec<f32> {
+    let numbers = bytes.as_chunks::<4>().0.iter();
+    numbers.map(|b| f32::from_le_bytes(*b)).collect()
 }
 
 #[cfg(test)]
@@ -173,5 +201,19 @@ mod tests {
         let cut = std::fs::read(&path).unwrap();
         std::fs::write(&path, &cut[..cut.len() - 1]).unwrap();
         assert!(shelf.get(1, 7).is_err());
+    }
+
+    #[test]
+    fn squares_come_back_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::at(folder.path());
+        let squares = InputSquares {
+            sums: vec![1.0, 2.0, 0.5, 4.0],
+            counts: vec![3.0, 0.0],
+        };
+        shelf.put_squares(0, 3, &squares).unwrap();
+        assert_eq!(shelf.squares(0, 3).unwrap(), squares);
+        std::fs::write(folder.path().join("weights/0-3-squares"), [9; 9]).unwrap();
+        assert!(shelf.squares(0, 3).is_err() && shelf.squares(1, 3).is_err());
     }
 }

@@ -64,6 +64,7 @@ fn make_all(
     send: &SyncSender<Encoded>,
 ) -> Result<Option<Vec<TensorReport>>> {
     let (plan, model) = (made.plan, made.model);
+    let squares = |index: usize| made.squares(index);
     let mut reports = Vec::with_capacity(plan.tensors.len());
     let mut done = 0;
     for (index, (tensor, info)) in plan.tensors.iter().zip(&model.tensors).enumerate() {
@@ -81,7 +82,7 @@ fn make_all(
         for (format, target) in targets.iter().enumerate() {
             let parts = target
                 .writer
-                .encode(&target.request(plan, model), index, &weight)
+                .encode(&target.request(plan, model, Some(&squares)), index, &weight)
                 .map_err(named)?;
             if send.send((format, index, parts)).is_err() {
                 return Ok(None);

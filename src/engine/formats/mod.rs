@@ -21,9 +21,9 @@ mod shards;
 
 use crate::checkpoint::{Checkpoint, SourceFile};
 use crate::error::Result;
-use crate::plan::TensorPlan;
+use crate::plan::{ImportancePlan, TensorPlan};
 use crate::recipe::Refusal;
-use crate::weight::Weight;
+use crate::weight::{InputSquares, Weight};
 use container::{Entry, Layout};
 use serde_json::Value;
 
@@ -39,6 +39,9 @@ pub trait Reader: Sync {
     fn open(&self, files: &[SourceFile]) -> Result<Checkpoint>;
 }
 
+/// What was seen of a tensor's inputs, by the tensor's index.
+pub type Squares<'a> = dyn Fn(usize) -> Result<InputSquares> + 'a;
+
 /// What a writer lays out.
 pub struct Request<'a> {
     /// The source.
@@ -47,6 +50,10 @@ pub struct Request<'a> {
     pub tensors: &'a [TensorPlan],
     /// The recipe's label for the mix (`Q4_K_M`), where it has one.
     pub label: Option<&'a str>,
+    /// The importance of columns that the tensors are made with, where they are.
+    pub importance: Option<&'a ImportancePlan>,
+    /// Its numbers, once there are some.
+    pub squares: Option<&'a Squares<'a>>,
     /// The format's own options.
     pub options: &'a Value,
     /// JSON pointer of this format in the recipe, for refusals.
@@ -80,6 +87,7 @@ pub const WRITERS: &[&dyn Writer] = &[
     &compressed_tensors::CompressedTensors,
     &gguf::Gguf,
     &gptq::Gptq,
+    &gguf::imatrix::Imatrix,
     &safetensors::Safetensors,
 ];
 

@@ -13,7 +13,9 @@ use crate::evaluate::{Subject, class_numbers};
 use crate::models::network_of;
 use crate::network::{HeadKind, Network};
 use crate::recipe::{CalibrationSpec, EvaluationSpec, Metric, Recipe, Refusal};
+use crate::techniques;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Most bytes of activations that wait in memory between blocks; what is more goes to scratch.
 const ACTIVATIONS: u64 = 512 << 20;
@@ -43,6 +45,41 @@ pub struct DataPlan {
 pub(crate) enum Use {
     Calibration,
     Evaluation,
+}
+
+/// Every dataset that a recipe names, with the JSON pointer to its name: calibration, evaluation, and options of
+/// stages that the techniques' schemas say are datasets.
+pub fn named_datasets(recipe: &Recipe) -> Vec<(&str, String)> {
+    let parts = recipe.datasets();
+    let mut named: Vec<_> = parts
+        .into_iter()
+        .map(|(name, at)| (name, at.to_owned()))
+        .collect();
+    for (index, stage) in recipe.stages.iter().enumerate() {
+        let Some(technique) = techniques::find(&stage.technique) else {
+            continue;
+        };
+        let schema = technique.schema();
+        let at = match recipe.preset {
+            Some(_) => String::new(),
+            None => format!("/stages/{index}"),
+        };
+        for (option, value) in stage.options.as_object().into_iter().flatten() {
+            let name = value.as_str();
+            if let Some(name) = name.filter(|name| is_dataset(&schema["properties"][option], name)) {
+                named.push((name, format!("{at}/options/{option}")));
+            }
+        }
+    }
+    named
+}
+
+/// An option that takes a dataset has alternatives, and is one where it is none of the words of another.
+fn is_dataset(property: &Value, given: &str) -> bool {
+    let alternatives = property["anyOf"].as_array().map_or(&[][..], Vec::as_slice);
+    let takes = alternatives.iter().any(|a| a["format"] == "dataset");
+    let is_word = |a: &Value| a["enum"].as_array().is_some_and(|words| words.iter().any(|w| w == given));
+    takes && !alternatives.iter().any(is_word)
 }
 
 /// The calibration that a recipe asks for, or that its techniques need.

@@ -3,13 +3,14 @@
 //! Owns: the bound on resident memory. Must not know: how many threads there are; the loop in `execute` holds to it.
 //! Invariant: it is never less than what the process uses; a job is admitted by it.
 
-use super::TensorPlan;
 use super::data::DataPlan;
-use crate::calibrate::batch_tokens;
+use super::{StagePlan, TensorPlan};
+use crate::calibrate::{BYTES_A_COLUMN, batch_tokens};
 use crate::evaluate::LOGIT_ROWS;
 use crate::network::{HeadKind, Network};
 use crate::tensor::CHUNK_ELEMENTS;
 use crate::weight::Kind;
+use std::collections::HashMap;
 
 /// What the engine holds beside tensors: code, threads' buffers, headers, the tokenizer, the allocator's slack.
 const BASE_MEMORY: u64 = 192 << 20;
@@ -59,6 +60,30 @@ pub(super) fn walk(tensors: &[TensorPlan], network: &dyn Network, data: &DataPla
     base(tensors) + blocks.max(ends) + 2 * largest + data.activation_bytes + batch_bytes(network, data)
 }
 
+/// The importance of one tensor's columns: as it lies on disk, as sums, as means, and as it is encoded.
+pub(super) fn importance(stages: &[StagePlan], tensors: &[TensorPlan]) -> u64 {
+    let known = stages
+        .iter()
+        .filter_map(StagePlan::importance)
+        .flat_map(|i| &i.tensors);
+    let bytes = known.map(|index| 16 * (tensors[*index].matrices() * tensors[*index].cols()) as u64);
+    bytes.max().unwrap_or(0)
+}
+
+/// Sums of squares for the layers of one block while a stage collects them.
+pub(super) fn sums(stages: &[StagePlan], tensors: &[TensorPlan]) -> u64 {
+    let of = |stage: &StagePlan| {
+        let mut blocks: HashMap<Option<usize>, u64> = HashMap::new();
+        for index in stage.importance().into_iter().flat_map(|i| &i.tensors) {
+            let tensor = &tensors[*index];
+            *blocks.entry(tensor.layer).or_default() += BYTES_A_COLUMN * tensor.cols() as u64;
+        }
+        blocks.into_values().max().unwrap_or(0)
+    };
+    let collecting = stages.iter().filter(|stage| stage.collects());
+    collecting.map(of).max().unwrap_or(0)
+}
+
 /// What one batch makes on its way through a cut: a handful of tensors of the widest layer.
 fn batch_bytes(network: &dyn Network, data: &DataPlan) -> u64 {
     const ALIVE: u64 = 6;
@@ -83,7 +108,7 @@ pub(super) fn comparison(tensors: &[TensorPlan], network: &dyn Network, data: &D
     own + data.activation_bytes + outputs as u64 + PARTS * (network.sizes().blocks * data.sequences) as u64
 }
 
-fn base(tensors: &[TensorPlan]) -> u64 {
+pub(super) fn base(tensors: &[TensorPlan]) -> u64 {
     BASE_MEMORY + TENSOR_MEMORY * tensors.len() as u64
 }
 

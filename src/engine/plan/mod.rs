@@ -7,6 +7,7 @@ mod data;
 mod memory;
 mod options;
 mod run;
+mod statistics;
 mod targets;
 
 use crate::checkpoint::Checkpoint;
@@ -23,9 +24,11 @@ use serde_json::Value;
 use std::collections::HashSet;
 use targets::Matcher;
 
-pub use data::DataPlan;
+pub use data::{DataPlan, named_datasets};
 pub(crate) use data::{Use, planned_sequences};
 pub(crate) use options::check_options;
+pub(crate) use statistics::imported;
+pub use statistics::{ImportancePlan, ImportanceSource, Statistic};
 
 /// One step of one tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,6 +103,9 @@ pub struct StagePlan {
     /// Label of the mix, where it has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub label: Option<String>,
+    /// What it must know of its layers' inputs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub needs: Option<Statistic>,
     /// Tensors it changes.
     pub tensors: usize,
 }
@@ -183,6 +189,8 @@ pub struct Context<'a> {
     pub readers: HashSet<String>,
     /// The cuts of every block; only for techniques that work block by block.
     pub blocks: Vec<Vec<Cut>>,
+    pub(super) model: &'a Checkpoint,
+    pub(super) datasets: &'a Datasets,
 }
 
 /// Plans a recipe on a model, with the datasets that it names.
@@ -191,10 +199,14 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<
     let mut tensors: Vec<TensorPlan> = model.tensors.iter().map(|t| untouched(model, t)).collect();
     let mut stages = Vec::new();
     for (index, spec) in recipe.stages.iter().enumerate() {
-        stages.push(plan_stage(index, spec, recipe, model, &mut tensors)?);
+        let stage = plan_stage(index, spec, recipe, (model, datasets), &mut tensors)?;
+        stages.push(stage);
     }
     tensors.iter_mut().for_each(|t| own_type_at_the_end(t, &stages));
-    let run = run::plan(recipe, model, datasets, &tensors)?;
+    let run = run::plan(recipe, model, datasets, &stages, &tensors)?;
+    for (stage, data) in stages.iter_mut().zip(run.calibration.iter().cycle()) {
+        stage.calibrated_with(data);
+    }
     let mut refusals = Vec::new();
     let (mut planned, mut encoded) = (Vec::new(), Vec::new());
     for (index, spec) in recipe.formats.iter().enumerate() {
@@ -209,7 +221,7 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    let peak = memory::peak(&tensors, &encoded).max(run.peak_bytes);
+    let making = memory::peak(&tensors, &encoded) + memory::importance(&stages, &tensors);
     Ok(Plan {
         version: 1,
         engine_version: crate::VERSION.to_owned(),
@@ -219,7 +231,7 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<
         source_bytes: tensors.iter().map(|t| t.source_bytes).sum(),
         calibration: run.calibration,
         evaluation: run.evaluation,
-        peak_memory_bytes: peak,
+        peak_memory_bytes: making.max(run.peak_bytes),
         disk_bytes: planned.iter().map(|f| f.bytes).sum(),
         warnings: warnings(&tensors),
         stages,
@@ -229,7 +241,7 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<
 }
 
 fn known_datasets(recipe: &Recipe, datasets: &Datasets) -> Result<(), Vec<Refusal>> {
-    let unknown = |(name, pointer): (&str, &'static str)| {
+    let unknown = |(name, pointer): (&str, String)| {
         let detail = format!(
             "no dataset is called {name:?}; there are {}",
             datasets.names().join(", ")
@@ -239,7 +251,7 @@ fn known_datasets(recipe: &Recipe, datasets: &Datasets) -> Result<(), Vec<Refusa
             .is_none()
             .then(|| Refusal::new(pointer, "unknown_dataset", detail))
     };
-    let refusals: Vec<Refusal> = recipe.datasets().into_iter().filter_map(unknown).collect();
+    let refusals: Vec<Refusal> = named_datasets(recipe).into_iter().filter_map(unknown).collect();
     if refusals.is_empty() {
         Ok(())
     } else {
@@ -265,7 +277,7 @@ fn plan_stage(
     index: usize,
     spec: &StageSpec,
     recipe: &Recipe,
-    model: &Checkpoint,
+    (model, datasets): (&Checkpoint, &Datasets),
     tensors: &mut [TensorPlan],
 ) -> Result<StagePlan, Vec<Refusal>> {
     let pointer = if recipe.preset.is_some() {
@@ -307,6 +319,8 @@ fn plan_stage(
         facts: model.facts(),
         readers,
         blocks,
+        model,
+        datasets,
     };
     let outcome = technique.plan(&context)?;
     if outcome.kinds.is_empty() {
@@ -321,6 +335,7 @@ fn plan_stage(
         technique: spec.technique.clone(),
         options: spec.options.clone(),
         label: outcome.label,
+        needs: outcome.needs,
         tensors: count,
     })
 }
@@ -388,7 +403,7 @@ pub(crate) fn layout_of(
         return Err(vec![Refusal::new(pointer, "unknown_format", detail)]);
     };
     check_options(&spec.options, &writer.schema(), &format!("{pointer}/options"))?;
-    let layout = writer.layout(&request(spec, pointer, stages, tensors, model))?;
+    let layout = writer.layout(&request(&spec.options, pointer, stages, tensors, model))?;
     distinct(&layout, pointer)?;
     Ok(layout)
 }
@@ -411,18 +426,19 @@ fn distinct(layout: &Layout, pointer: &str) -> Result<(), Vec<Refusal>> {
 
 /// What a writer is given.
 pub(crate) fn request<'a>(
-    spec: &'a FormatSpec,
+    options: &'a Value,
     pointer: &'a str,
     stages: &'a [StagePlan],
     tensors: &'a [TensorPlan],
     model: &'a Checkpoint,
 ) -> Request<'a> {
-    let label = stages.iter().rev().find_map(|s| s.label.as_deref());
     Request {
         model,
         tensors,
-        label,
-        options: &spec.options,
+        label: stages.iter().rev().find_map(|s| s.label.as_deref()),
+        importance: stages.iter().rev().find_map(StagePlan::importance),
+        squares: None,
+        options,
         pointer,
     }
 }

@@ -5,7 +5,7 @@
 //! statistics.
 
 use super::data::{self, DataPlan};
-use super::{TensorPlan, memory};
+use super::{ImportanceSource, StagePlan, TensorPlan, memory};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
 use crate::network::{Cut, Network};
@@ -36,6 +36,7 @@ pub(super) fn plan(
     recipe: &Recipe,
     model: &Checkpoint,
     datasets: &Datasets,
+    stages: &[StagePlan],
     tensors: &[TensorPlan],
 ) -> Result<RunPlan, Vec<Refusal>> {
     let blocks = |technique: &str| match techniques::find(technique).map(techniques::Technique::work) {
@@ -46,27 +47,25 @@ pub(super) fn plan(
         .zip(&recipe.stages)
         .filter_map(|(i, s)| Some((i, blocks(&s.technique)?)))
         .collect();
-    if calibrated.is_empty() && recipe.evaluation.is_none() {
-        return Ok(RunPlan::default());
+    let mut run = RunPlan {
+        peak_bytes: imported_bytes(stages, datasets, tensors),
+        ..RunPlan::default()
+    };
+    let walks = !calibrated.is_empty() || stages.iter().any(StagePlan::collects);
+    if !walks && recipe.evaluation.is_none() {
+        return Ok(run);
     }
-    let network = data::network(
-        model,
-        if calibrated.is_empty() {
-            "/evaluation"
-        } else {
-            "/stages"
-        },
-    )?;
+    let network = data::network(model, if walks { "/stages" } else { "/evaluation" })?;
     let network = network.as_ref();
-    let mut run = RunPlan::default();
-    let mut statistics = 0;
+    let mut statistics = memory::sums(stages, tensors);
     for (index, work) in &calibrated {
         let touched: Vec<&TensorPlan> = tensors.iter().filter(|t| t.has_step(*index)).collect();
         statistics = statistics.max(work.working_bytes(&recipe.stages[*index].options, &touched));
     }
-    if !calibrated.is_empty() {
+    if walks {
         let data = data::calibration(recipe, model, datasets, network)?;
-        run.peak_bytes = memory::walk(tensors, network, &data) + statistics;
+        let peak = memory::walk(tensors, network, &data) + statistics;
+        run.peak_bytes = run.peak_bytes.max(peak);
         run.calibration = Some(data);
     }
     if recipe.evaluation.is_some() {
@@ -76,4 +75,14 @@ pub(super) fn plan(
         run.evaluation = Some(data);
     }
     Ok(run)
+}
+
+/// What reading imported importance matrices takes: the largest is in memory once as it is and once by tensor.
+fn imported_bytes(stages: &[StagePlan], datasets: &Datasets, tensors: &[TensorPlan]) -> u64 {
+    let bytes = |stage: &StagePlan| match &stage.importance()?.source {
+        ImportanceSource::Dataset(name) => datasets.get(name).map(|dataset| dataset.bytes),
+        ImportanceSource::Calibration => None,
+    };
+    let largest = stages.iter().filter_map(bytes).max();
+    largest.map_or(0, |bytes| memory::base(tensors) + 2 * bytes)
 }

@@ -50,6 +50,7 @@ impl Technique for Fp8 {
         Ok(Decision {
             kinds: kinds.collect(),
             label: None,
+            needs: None,
         })
     }
 

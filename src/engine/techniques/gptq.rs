@@ -70,6 +70,7 @@ impl Technique for Gptq {
         Ok(Decision {
             kinds: kinds.collect(),
             label: None,
+            needs: None,
         })
     }
 

@@ -21,7 +21,7 @@ mod smoothquant;
 use crate::calibrate::Visitor;
 use crate::error::Result;
 use crate::observe::Observer;
-use crate::plan::{Context, StagePlan, TensorPlan};
+use crate::plan::{Context, StagePlan, Statistic, TensorPlan};
 use crate::recipe::Refusal;
 use crate::tensor::Rows;
 use crate::weight::{Kind, Weight};
@@ -33,6 +33,8 @@ pub struct Decision {
     pub kinds: Vec<(usize, Kind)>,
     /// Name of the mix, where it has one.
     pub label: Option<String>,
+    /// What it must know of its layers' inputs; only for techniques that work on one tensor at a time.
+    pub needs: Option<Statistic>,
 }
 
 /// One tensor to be made.
@@ -43,6 +45,8 @@ pub struct Task<'a> {
     pub tensor: &'a TensorPlan,
     /// What it becomes.
     pub kind: Kind,
+    /// Mean square of each column's inputs, for each matrix in the tensor, where the stage asked for it and it is known.
+    pub importance: Option<&'a [f32]>,
 }
 
 /// A compression technique.

@@ -48,6 +48,7 @@ impl Technique for NormalFloat4 {
         Ok(Decision {
             kinds: kinds.collect(),
             label: None,
+            needs: None,
         })
     }
 

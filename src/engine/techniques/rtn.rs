@@ -61,6 +61,7 @@ impl Technique for Rtn {
         Ok(Decision {
             kinds: kinds.collect(),
             label: None,
+            needs: None,
         })
     }
 

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use modelpress_engine::dataset::BUILTIN;
+use modelpress_engine::plan::named_datasets;
 use modelpress_engine::{Dataset, Datasets, Error, Recipe, SourceFile};
 
 use super::{BAD_MODEL, Failure, USAGE};
@@ -40,7 +41,7 @@ impl DatasetArgs {
             }
             datasets.insert(name, open(path)?);
         }
-        for (name, _) in recipe.datasets() {
+        for (name, _) in named_datasets(recipe) {
             if datasets.get(name).is_none() && Path::new(name).exists() {
                 datasets.insert(name, open(Path::new(name))?);
             }

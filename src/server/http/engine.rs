@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use modelpress_engine::dataset::BUILTIN;
+use modelpress_engine::plan::named_datasets;
 use modelpress_engine::{Checkpoint, Dataset, Datasets, Plan, Recipe, Refusal, SourceFile, inspect, plan};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -80,8 +81,8 @@ pub struct ReadRecipe {
 
 impl ReadRecipe {
     /// The datasets that it names, `builtin` left out, each with the pointer to its name in the recipe.
-    pub fn datasets(&self) -> Vec<(&str, &'static str)> {
-        let mut named = self.recipe.datasets();
+    pub fn datasets(&self) -> Vec<(&str, String)> {
+        let mut named = named_datasets(&self.recipe);
         named.retain(|(name, _)| *name != BUILTIN);
         named
     }

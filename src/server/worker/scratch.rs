@@ -51,8 +51,8 @@ impl Scratch {
     pub(super) fn open(root: &Path) -> io::Result<Self> {
         fs::create_dir_all(root)?;
         let kept = root.join(KEPT);
-        fs::create_dir_all(&kept)?;
-        for entry in fs::read_dir(&kept)? {
+        // Not there until a job keeps something.
+        for entry in fs::read_dir(&kept).into_iter().flatten() {
             let path = entry?.path();
             if is_older(&path, FORGOTTEN) && Kept::lock(&path)?.is_some() {
                 remove(&path)?;
@@ -100,6 +100,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        // Only where nothing is kept any more.
+        let _not_empty = fs::remove_dir(&self.kept);
         if let Err(error) = remove(&self.folder) {
             tracing::warn!(path = %self.folder.display(), %error, "scratch space not removed; the next start will");
         }
@@ -155,8 +157,7 @@ mod tests {
         assert!(!dead.exists());
         drop(living);
         drop(neighbour);
-        let left: Vec<_> = fs::read_dir(root.path()).expect("lists").flatten().collect();
-        assert!(left.len() == 1 && left[0].file_name() == KEPT);
+        assert_eq!(fs::read_dir(root.path()).expect("lists").count(), 0);
     }
 
     #[test]

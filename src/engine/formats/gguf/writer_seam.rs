@@ -5,6 +5,7 @@
 
 use super::Gguf;
 use super::build::header_bytes;
+use super::imatrix::{self, ImatrixNote};
 use super::metadata::{About, ModelConfig};
 use super::names::{TensorRename, permute_row};
 use super::reader_seam::read;
@@ -220,10 +221,13 @@ fn rope_freqs(request: &Request<'_>) -> Result<Option<Vec<f32>>> {
 
 fn metadata(request: &Request<'_>) -> Result<Metadata> {
     let mut metadata = match &request.model.gguf {
-        Some(source) => source_metadata(source)?,
+        Some(source) => source_metadata(source, request.importance.is_some())?,
         None => converted_metadata(request)?,
     };
     metadata.set("general.file_type", Field::U32(file_type(request)));
+    if let Some(importance) = request.importance {
+        ImatrixNote::of(importance).add_to(&mut metadata);
+    }
     if request.tensors.iter().any(|t| {
         t.kind.is_compressed()
             || matches!(
@@ -238,11 +242,13 @@ fn metadata(request: &Request<'_>) -> Result<Metadata> {
     Ok(metadata)
 }
 
-/// The source's own keys, less those that describe how it was split or aligned.
-fn source_metadata(source: &Metadata) -> Result<Metadata> {
+/// The source's own keys, less those that describe how it was split or aligned, and the importance matrix that it was
+/// made with where there is another one now.
+fn source_metadata(source: &Metadata, weighed_again: bool) -> Result<Metadata> {
     let mut metadata = Metadata::new();
     for (key, value) in source.iter() {
-        if !key.starts_with("split.") && key != "general.alignment" {
+        let of_before = weighed_again && key.starts_with(imatrix::KEYS);
+        if !key.starts_with("split.") && key != "general.alignment" && !of_before {
             metadata.insert(key, value.clone())?;
         }
     }

@@ -8,8 +8,11 @@
 
 mod legacy;
 mod note;
+mod writer_seam;
 
+pub(super) use note::KEYS;
 pub use note::ImatrixNote;
+pub use writer_seam::Imatrix;
 
 use super::build::header_bytes;
 use super::container::{Header, parse, sniff};
@@ -19,6 +22,7 @@ use super::value::{Metadata, Value};
 use crate::checkpoint::{Checkpoint, SourceFormat};
 use crate::error::{Error, Result};
 use crate::tensor::GgmlType;
+use crate::weight::InputSquares;
 use std::collections::HashMap;
 
 /// Largest file read. The matrix of a model with 256 experts in each of 61 blocks takes about 2 GB.
@@ -42,16 +46,12 @@ pub struct ImportanceEntry {
 }
 
 impl ImportanceEntry {
-    /// Mean square of each column's inputs: what quantizers take. A matrix that saw none has 1 throughout.
-    pub fn means(&self) -> Vec<f32> {
-        let cols = self.in_sum2.len() / self.counts.len().max(1);
-        let rows = self.in_sum2.chunks(cols.max(1)).zip(&self.counts);
-        rows.flat_map(|(sums, count)| {
-            let count = count.round();
-            sums.iter()
-                .map(move |sum| if count > 0.0 { sum / count } else { 1.0 })
-        })
-        .collect()
+    /// The numbers without the name.
+    pub fn squares(self) -> InputSquares {
+        InputSquares {
+            sums: self.in_sum2,
+            counts: self.counts,
+        }
     }
 }
 

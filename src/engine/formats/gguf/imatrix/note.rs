@@ -1,8 +1,13 @@
 //! Owns: what a GGUF says of the importance matrix it was quantized with.
 //!
-//! Must not know: the matrix. Invariant: the keys, their types and their lengths are those of llama.cpp's quantizer.
+//! Must not know: the matrix's numbers. Invariant: the keys, their types and their lengths are those of llama.cpp's quantizer.
 
+use super::writer_seam::FILE;
 use crate::formats::gguf::value::{Metadata, Value};
+use crate::plan::{ImportancePlan, ImportanceSource};
+
+/// What the keys begin with.
+pub(in crate::formats::gguf) const KEYS: &str = "quantize.imatrix.";
 
 /// Longest text, bytes: llama.cpp holds overrides in 128 with their final NUL.
 const MOST: usize = 127;
@@ -21,6 +26,19 @@ pub struct ImatrixNote {
 }
 
 impl ImatrixNote {
+    /// What is said of importance; one that was computed here is called as the file it would be written to.
+    pub fn of(importance: &ImportancePlan) -> Self {
+        Self {
+            file: match &importance.source {
+                ImportanceSource::Calibration => FILE.to_owned(),
+                ImportanceSource::Dataset(name) => name.clone(),
+            },
+            dataset: importance.texts.first().cloned(),
+            entries: importance.tensors.len() as u32,
+            chunks: importance.chunks,
+        }
+    }
+
     /// Appends the keys.
     pub fn add_to(&self, metadata: &mut Metadata) {
         metadata.set("quantize.imatrix.file", Value::text(shortened(&self.file)));

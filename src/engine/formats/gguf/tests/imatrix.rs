@@ -60,7 +60,7 @@ fn means_are_sums_by_counts_and_one_where_nothing_was_seen() {
         &[4.0, 8.0, 0.0, 0.0, 3.0, 6.0],
         &[2.0, 0.0, 3.0],
     );
-    assert_eq!(experts.means(), [2.0, 4.0, 1.0, 1.0, 1.0, 2.0]);
+    assert_eq!(experts.squares().means(), [2.0, 4.0, 1.0, 1.0, 1.0, 2.0]);
 }
 
 #[test]
@@ -69,8 +69,8 @@ fn the_older_form_is_read_with_its_trailer_and_without() {
     let read = read_bytes(&bytes).unwrap();
     assert_eq!((read.chunk_count, read.chunk_size), (9, 0));
     assert_eq!(read.datasets, ["wiki.txt"]);
-    assert_eq!(read.entry("a.weight").unwrap().means(), [2.0, 0.5]);
-    assert_eq!(read.entry("b.weight").unwrap().means(), [3.0, 5.0]);
+    assert_eq!(read.entry("a.weight").unwrap().clone().squares().means(), [2.0, 0.5]);
+    assert_eq!(read.entry("b.weight").unwrap().clone().squares().means(), [3.0, 5.0]);
     let old = read_bytes(&bytes[..bytes.len() - 16]).unwrap();
     assert_eq!((old.chunk_count, old.datasets.len()), (0, 0));
     assert_eq!(old.entries, read.entries);
@@ -208,7 +208,7 @@ proptest! {
         bytes[place] = byte;
         bytes.truncate(cut.index(bytes.len()) + 1);
         if let Ok(read) = read_bytes(&bytes) {
-            prop_assert!(read.entries.iter().all(|entry| entry.means().iter().all(|v| *v >= 0.0)));
+            prop_assert!(read.entries.into_iter().all(|entry| entry.squares().means().iter().all(|v| *v >= 0.0)));
         }
     }
 }

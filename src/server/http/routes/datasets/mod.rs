@@ -37,10 +37,11 @@ pub struct DatasetOut {
     pub name: Option<String>,
     /// Your own pairs.
     pub metadata: BTreeMap<String, String>,
-    /// How its files are written: `txt`, `jsonl`, `npy` or `safetensors`.
+    /// How its files are written: `txt`, `jsonl`, `npy`, `safetensors` or `imatrix`.
     #[schema(example = "jsonl")]
     pub format: Option<String>,
-    /// What a record holds: `text`, `messages`, `ids` (tokens) or `values` (numbers).
+    /// What a record holds: `text`, `messages`, `ids` (tokens) or `values` (numbers); `importance` has
+    /// none, its `records` are the tensors it is of.
     #[schema(example = "text")]
     pub content: Option<String>,
     /// Number of records.
