@@ -103,7 +103,8 @@ impl Context<'_> {
                 Ok(plan)
             }
             ImportanceSource::Calibration => {
-                let readers = run::readers(data::network(self.model, pointer)?.as_ref());
+                let network = data::network(self.model, pointer)?;
+                let readers = run::readers(network.as_ref(), &run::cuts(network.as_ref()));
                 let known = self.tensors.iter().enumerate();
                 let known = known.filter(|(_, t)| readers.contains(&t.name));
                 Ok(ImportancePlan {

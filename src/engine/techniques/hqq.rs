@@ -62,6 +62,7 @@ impl Technique for Hqq {
         Ok(Decision {
             kinds: kinds.collect(),
             label: None,
+            needs: None,
         })
     }
 

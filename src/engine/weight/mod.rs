@@ -18,7 +18,6 @@ pub use dense::Dense;
 pub use dynamic8::dynamic_map;
 pub use float8::Float8;
 pub use nf4::{NESTED_BLOCK, NF4_TABLE, Nested, Nf4};
-pub use nf4::{NF4_TABLE, Nf4};
 pub use squares::InputSquares;
 
 use crate::tensor::{DType, GgmlType, Rows};
