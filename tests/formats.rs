@@ -13,13 +13,14 @@ use std::fs;
 use std::path::Path;
 
 use modelpress_engine::formats::gguf::build::header_bytes;
+use modelpress_engine::formats::gguf::imatrix::{ImportanceEntry, ImportanceFile};
 use modelpress_engine::formats::gguf::value::{Metadata, Value as Field};
 use modelpress_engine::formats::{Request, WRITERS, container::Layout, writer};
 use modelpress_engine::observe::{Level, Silent};
 use modelpress_engine::tensor::GgmlType;
 use modelpress_engine::{
-    Artifact, Checkpoint, Datasets, Folders, Observer, Plan, Recipe, SourceFile, Usage, execute, inspect,
-    plan,
+    Artifact, Checkpoint, Dataset, Datasets, Folders, Observer, Plan, Recipe, SourceFile, Usage, execute,
+    inspect, plan,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -66,6 +67,28 @@ fn gguf(folder: &Path) -> Checkpoint {
     opened(folder)
 }
 
+/// An importance matrix of that GGUF, called `mine`.
+fn importance(folder: &Path) -> Datasets {
+    let entry = |name: &str| ImportanceEntry {
+        name: format!("blk.0.{name}.weight"),
+        in_sum2: vec![2.0; 128],
+        counts: vec![4.0],
+    };
+    let file = ImportanceFile {
+        entries: ["attn_q", "attn_k", "attn_v", "attn_output"].map(entry).into(),
+        ..ImportanceFile::default()
+    };
+    let path = folder.join("matrix");
+    fs::write(&path, file.write().expect("writes")).expect("writes");
+    let name = "matrix".to_owned();
+    let mut datasets = Datasets::new();
+    datasets.insert(
+        "mine",
+        Dataset::open(&[SourceFile { name, path }]).expect("opens"),
+    );
+    datasets
+}
+
 fn opened(folder: &Path) -> Checkpoint {
     inspect(&SourceFile::from_path(folder).expect("lists")).expect("opens")
 }
@@ -76,6 +99,10 @@ fn work(format: &str, folder: &Path) -> (Checkpoint, Value) {
         "bitsandbytes" => json!("nf4"),
         "compressed-tensors" => json!("W4A16_ASYM"),
         "gguf" => return (gguf(folder), json!("Q8_0")),
+        "imatrix" => {
+            let recipe = json!({"preset": "Q8_0", "options": {"imatrix": "mine"}, "formats": ["imatrix"]});
+            return (gguf(folder), recipe);
+        }
         "gptq" => json!({"preset": "gptq-rtn", "options": {"scale_dtype": "F16"}}),
         "safetensors" => json!({"preset": "W8A16", "formats": ["safetensors"]}),
         other => panic!("{other} needs a model and a recipe here"),
@@ -88,6 +115,8 @@ fn layout(plan: &Plan, model: &Checkpoint) -> Layout {
         model,
         tensors: &plan.tensors,
         label: plan.stages[0].label.as_deref(),
+        importance: plan.stages[0].importance(),
+        squares: None,
         options: &plan.formats[0].options,
         pointer: "/formats/0",
     };
@@ -135,9 +164,9 @@ fn every_writer_reads_back_what_it_laid_out_and_notices_what_it_did_not() {
         );
         let (model, recipe) = work(format.name(), source.path());
         let recipe = Recipe::from_value(&recipe).expect("a recipe");
-        let plan = plan(&recipe, &model, &Datasets::new()).expect("plans");
-        let outcome =
-            execute(&plan, &model, &Datasets::new(), &folders(out.path()), &Silent).expect("executes");
+        let datasets = importance(source.path());
+        let plan = plan(&recipe, &model, &datasets).expect("plans");
+        let outcome = execute(&plan, &model, &datasets, &folders(out.path()), &Silent).expect("executes");
         let (layout, artifact) = (layout(&plan, &model), &outcome.artifacts[0]);
         assert_eq!(artifact.format, format.name());
         let entries: Vec<String> = layout.entries().map(|entry| entry.name.clone()).collect();

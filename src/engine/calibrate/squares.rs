@@ -121,7 +121,9 @@ mod tests {
     #[test]
     fn batches_and_threads_change_nothing() {
         let cols = 300;
-        let values: Vec<f32> = (0..5 * cols).map(|i| ((i * 37) % 101) as f32 * 0.013 - 0.6).collect();
+        let values: Vec<f32> = (0..5 * cols)
+            .map(|i| ((i * 37) % 101) as f32 * 0.013 - 0.6)
+            .collect();
         let mut whole = Sum::default();
         whole.add(&values, cols);
         let mut parts = Sum::default();

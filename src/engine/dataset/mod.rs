@@ -119,7 +119,9 @@ impl Dataset {
                 DatasetFormat::Jsonl => Part::Lines(file.clone()),
                 DatasetFormat::Npy => Part::Table(npy::open(file)?),
                 DatasetFormat::Safetensors => Part::Table(arrays::open(file)?),
-                DatasetFormat::Imatrix => Part::Imatrix(file.clone(), imatrix::read(file)?.entries.len() as u64),
+                DatasetFormat::Imatrix => {
+                    Part::Imatrix(file.clone(), imatrix::read(file)?.entries.len() as u64)
+                }
             });
         }
         if format == DatasetFormat::Imatrix {
@@ -149,7 +151,10 @@ impl Dataset {
             Some(Part::Imatrix(file, _)) => imatrix::read(file),
             _ => Err(Error::bad_input(
                 "not_an_imatrix",
-                format!("the dataset holds {}, it is no importance matrix", self.content.name()),
+                format!(
+                    "the dataset holds {}, it is no importance matrix",
+                    self.content.name()
+                ),
             )),
         }
     }

@@ -50,8 +50,13 @@ pub(super) fn run_all(
     if planned.is_none() && made.plan.stages.iter().all(|stage| stage.needs.is_none()) {
         return Ok(());
     }
-    let data = planned.map(|data| Calibration::of(made, data, datasets)).transpose()?;
-    let data = || data.as_ref().ok_or_else(|| Error::internal("a walk without data"));
+    let data = planned
+        .map(|data| Calibration::of(made, data, datasets))
+        .transpose()?;
+    let data = || {
+        data.as_ref()
+            .ok_or_else(|| Error::internal("a walk without data"))
+    };
     let mut resume = Resume::open(made.plan, scratch)?;
     for (index, stage) in made.plan.stages.iter().enumerate() {
         let work = techniques::find(&stage.technique).map(techniques::Technique::work);

@@ -6,6 +6,8 @@
 
 mod calibrated;
 mod course;
+#[cfg(test)]
+mod imatrix_tests;
 mod made;
 mod quality;
 mod resume;
@@ -76,7 +78,13 @@ impl Target<'_> {
         model: &'a Checkpoint,
         squares: Option<&'a Squares<'a>>,
     ) -> Request<'a> {
-        let known = plan::request(&self.spec.options, &self.pointer, &plan.stages, &plan.tensors, model);
+        let known = plan::request(
+            &self.spec.options,
+            &self.pointer,
+            &plan.stages,
+            &plan.tensors,
+            model,
+        );
         Request { squares, ..known }
     }
 }
@@ -195,10 +203,12 @@ fn layouts<'a>(plan: &'a Plan, model: &Checkpoint) -> Result<Vec<Target<'a>>> {
             writer: format,
             layout: Layout::default(),
         };
-        target.layout = format.layout(&target.request(plan, model, None)).map_err(|refusals| {
-            let first = refusals.first().map_or_else(String::new, |r| r.detail.clone());
-            Error::internal(format!("planned, but refused now: {first}"))
-        })?;
+        target.layout = format
+            .layout(&target.request(plan, model, None))
+            .map_err(|refusals| {
+                let first = refusals.first().map_or_else(String::new, |r| r.detail.clone());
+                Error::internal(format!("planned, but refused now: {first}"))
+            })?;
         if target.layout.bytes() != spec.bytes {
             return Err(Error::internal(format!(
                 "{}: {} bytes planned, {} laid out",

@@ -74,7 +74,11 @@ pub fn named_datasets(recipe: &Recipe) -> Vec<(&str, String)> {
 fn is_dataset(property: &Value, given: &str) -> bool {
     let alternatives = property["anyOf"].as_array().map_or(&[][..], Vec::as_slice);
     let takes = alternatives.iter().any(|a| a["format"] == "dataset");
-    let is_word = |a: &Value| a["enum"].as_array().is_some_and(|words| words.iter().any(|w| w == given));
+    let is_word = |a: &Value| {
+        a["enum"]
+            .as_array()
+            .is_some_and(|words| words.iter().any(|w| w == given))
+    };
     takes && !alternatives.iter().any(is_word)
 }
 

@@ -113,7 +113,11 @@ impl Each for Ggml {
                         buffer.resize(out.len() / row * cols, 0.0);
                         input.read(i * step, buffer)?;
                         crate::kernels::check_finite(buffer, i * step * cols)?;
-                        let place = Place { first: i * step, rows, cols };
+                        let place = Place {
+                            first: i * step,
+                            rows,
+                            cols,
+                        };
                         quantize(ggml_type, place, task.importance, buffer, out);
                         Ok::<_, Error>(())
                     },
@@ -188,7 +192,10 @@ fn quantize(ty: GgmlType, place: Place, importance: Option<&[f32]>, values: &[f3
         let matrix = (first + done) / height.max(1);
         let end = count.min((matrix + 1) * height - first).max(done + 1);
         let columns = importance.get(matrix * cols..(matrix + 1) * cols);
-        let (values, out) = (&values[done * cols..end * cols], &mut out[done * row_bytes..end * row_bytes]);
+        let (values, out) = (
+            &values[done * cols..end * cols],
+            &mut out[done * row_bytes..end * row_bytes],
+        );
         quantize_rows(ty, values, cols, columns, out);
         done = end;
     }
@@ -202,12 +209,17 @@ mod tests {
     #[test]
     fn each_expert_is_weighed_by_its_own_columns() {
         let (rows, cols, ty) = (15, 64, GgmlType::Q4_0);
-        let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 29) % 97) as f32 * 0.02 - 1.0).collect();
+        let values: Vec<f32> = (0..rows * cols)
+            .map(|i| ((i * 29) % 97) as f32 * 0.02 - 1.0)
+            .collect();
         let importance: Vec<f32> = (0..3 * cols).map(|i| ((i * 13) % 17) as f32 + 0.1).collect();
         let row = ty.row_bytes(cols).unwrap();
         let mut alone = vec![0; rows * row];
         for (e, columns) in importance.chunks(cols).enumerate() {
-            let (values, out) = (&values[e * 5 * cols..][..5 * cols], &mut alone[e * 5 * row..][..5 * row]);
+            let (values, out) = (
+                &values[e * 5 * cols..][..5 * cols],
+                &mut alone[e * 5 * row..][..5 * row],
+            );
             quantize_rows(ty, values, cols, Some(columns), out);
         }
         for step in [1, 4, 7, 15] {

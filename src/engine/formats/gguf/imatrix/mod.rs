@@ -10,8 +10,8 @@ mod legacy;
 mod note;
 mod writer_seam;
 
-pub(super) use note::KEYS;
 pub use note::ImatrixNote;
+pub(super) use note::KEYS;
 pub use writer_seam::Imatrix;
 
 use super::build::header_bytes;

@@ -69,8 +69,14 @@ fn the_older_form_is_read_with_its_trailer_and_without() {
     let read = read_bytes(&bytes).unwrap();
     assert_eq!((read.chunk_count, read.chunk_size), (9, 0));
     assert_eq!(read.datasets, ["wiki.txt"]);
-    assert_eq!(read.entry("a.weight").unwrap().clone().squares().means(), [2.0, 0.5]);
-    assert_eq!(read.entry("b.weight").unwrap().clone().squares().means(), [3.0, 5.0]);
+    assert_eq!(
+        read.entry("a.weight").unwrap().clone().squares().means(),
+        [2.0, 0.5]
+    );
+    assert_eq!(
+        read.entry("b.weight").unwrap().clone().squares().means(),
+        [3.0, 5.0]
+    );
     let old = read_bytes(&bytes[..bytes.len() - 16]).unwrap();
     assert_eq!((old.chunk_count, old.datasets.len()), (0, 0));
     assert_eq!(old.entries, read.entries);
