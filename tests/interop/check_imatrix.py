@@ -124,7 +124,7 @@ def main():
     a.keep.mkdir(parents=True, exist_ok=True)
     tally, llama = Tally(), Path(a.llama)
     calibration = {"dataset": a.text, "num_samples": a.chunks, "max_seq_length": 512}
-    f16 = compress(a, a.model, "F16", "f16")["gguf"]
+    f16 = compress(a, a.model, {"preset": "F16"}, "f16")["gguf"]
     theirs = Path(a.imatrix) if a.imatrix else a.keep / "llama-imatrix.gguf"
     if not theirs.exists():
         run(llama / "llama-imatrix", "-m", f16, "-f", a.text, "-c", 512, "--chunks", a.chunks, "-o", theirs, "-t", 2)
