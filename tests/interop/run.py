@@ -118,6 +118,10 @@ class Run:
                 if wanted(row[0]):
                     self.checkpoint(service, model, *row)
                     self.forget(row[0])
+        if self.a.tier == "full" and self.a.llama and wanted("imatrix"):
+            self.check("imatrix", "check_imatrix.py", "--binary", self.a.binary, "--model", self.a.model, "--llama", self.a.llama,
+                       "--text", self.text, "--kl", self.text, "--keep", self.scratch / "imatrix")
+            self.forget("imatrix")
         return self.tally.finish()
 
     def forget(self, label):
@@ -136,6 +140,7 @@ def main():
     p.add_argument("--windows", type=int, default=6, help="windows of 1,024 tokens in transformers")
     p.add_argument("--only", default="", help="a regular expression on the labels")
     p.add_argument("--cli", action="store_true", help="use `modelpress compress` instead of the HTTP API")
+    p.add_argument("--llama", default=os.environ.get("LLAMA_BIN"), help="folder of llama.cpp's tools: importance matrices too")
     p.add_argument("--keep", help="keep the artifacts in this folder")
     a = p.parse_args()
     if a.keep:

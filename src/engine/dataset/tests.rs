@@ -257,3 +257,38 @@ fn the_builtin_text_is_always_there() {
     assert!(first.len() > last.len() && last.len() > 30_000);
     assert!(!checked_out.contains(&b'\r'));
 }
+
+/// llama.cpp's own file, and the beginning of one as its tool wrote them before: recognised whatever they are called.
+#[test]
+fn importance_matrices_are_datasets_without_records() {
+    let gguf = include_bytes!("../formats/gguf/tests/imatrix.gguf");
+    let mut older = 1_i32.to_le_bytes().to_vec();
+    older.extend(8_i32.to_le_bytes());
+    older.extend(b"a.weight");
+    older.extend([3_i32, 2].into_iter().flat_map(i32::to_le_bytes));
+    older.extend([6_f32, 12.0].into_iter().flat_map(f32::to_le_bytes));
+    for (name, bytes, entries) in [
+        ("m.gguf", &gguf[..], 7),
+        ("imatrix.dat", &older, 1),
+        ("m", gguf, 7),
+    ] {
+        let (_folder, dataset) = opened(&[(name, bytes)]).unwrap();
+        let summary = dataset.summary().unwrap();
+        assert_eq!(
+            (summary.format, summary.records),
+            (DatasetFormat::Imatrix, entries),
+            "{name}"
+        );
+        assert_eq!(summary.content, ContentKind::Importance);
+        assert_eq!(dataset.importance().unwrap().entries.len(), entries as usize);
+        assert_eq!(dataset.records().count(), 0);
+    }
+    assert_eq!(
+        refusal(&[("a.gguf", gguf), ("b.gguf", gguf)]).code,
+        "mixed_dataset"
+    );
+    let cut = refusal(&[("a.gguf", &gguf[..gguf.len() / 2])]);
+    assert!(cut.message.starts_with("a.gguf: "), "{cut}");
+    let (_folder, text) = opened(&[("a.txt", b"text")]).unwrap();
+    assert_eq!(text.importance().unwrap_err().code, "not_an_imatrix");
+}

@@ -6,6 +6,8 @@
 
 mod calibrated;
 mod course;
+#[cfg(test)]
+mod imatrix_tests;
 mod made;
 mod quality;
 mod resume;
