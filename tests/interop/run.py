@@ -37,6 +37,7 @@ CHECKPOINTS = [
     # gptq_v2: no reader of the full tier takes it on a CPU.
     ("GPTQ_ASYM", {"preset": "W4A16_ASYM", "options": GROUPS}, "gptq", None, []),
     ("NF4", "nf4", "bitsandbytes", "check_bnb.py", []),
+    ("NF4_DQ", {"preset": "nf4", "options": {"double_quant": True}}, "bitsandbytes", "check_bnb.py", []),
 ]
 DENSE = "safetensors"
 
