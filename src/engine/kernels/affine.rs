@@ -114,14 +114,20 @@ impl Spec {
 
     #[inline(always)]
     fn square_error(&self, v: f32, grid: Grid) -> f32 {
+        let e = self.difference(v, grid);
+        e * e
+    }
+
+    /// What a value becomes, less the value.
+    #[inline(always)]
+    pub(super) fn difference(&self, v: f32, grid: Grid) -> f32 {
         // Round half to even without a call: adding and taking away 1.5 · 2^23.
         const MAGIC: f32 = 12_582_912.0;
         let (zero, scale, inverse, top) = (f32::from(grid.zero), grid.scale, 1.0 / grid.scale, self.top());
         let q = v * inverse + zero;
         let q = if q < top { q } else { top };
         let q = ((if q > 0.0 { q } else { 0.0 }) + MAGIC) - MAGIC;
-        let e = (q - zero) * scale - v;
-        e * e
+        (q - zero) * scale - v
     }
 
     /// Grids to try for the extremes of a group; the second of a pair is the mirrored one.
@@ -149,8 +155,9 @@ impl Spec {
         best
     }
 
+    /// The candidate of least error.
     #[inline(always)]
-    fn search(&self, values: &[f32], error_of: impl Fn(Grid) -> f32) -> Grid {
+    pub(super) fn search(&self, values: &[f32], mut error_of: impl FnMut(Grid) -> f32) -> Grid {
         let (low, high) = extremes(values);
         let start = self.grid(low, high);
         if self.range == Range::MinMax || low == high {
@@ -228,10 +235,15 @@ pub fn quantize(input: &dyn Rows, spec: &Spec) -> Result<Affine> {
         }
         None => chunks?.concat(),
     };
+    assemble(spec, codes, cols, &grids)
+}
+
+/// A matrix from its codes and the grid of each group.
+pub(super) fn assemble(spec: &Spec, codes: Vec<u8>, cols: usize, grids: &[Grid]) -> Result<Affine> {
     let scales: Vec<f32> = grids.iter().map(|g| g.scale).collect();
     check_scales(&scales, spec.scale_dtype)?;
     Ok(Affine {
-        rows,
+        rows: codes.len() / cols.max(1),
         cols,
         n_bits: spec.n_bits,
         symmetric: spec.symmetric,

@@ -8,6 +8,7 @@
 //! A technique is one file and one line in [`TECHNIQUES`]; documentation, the API's schema and the law tests are
 //! made from the list.
 
+mod awq;
 mod folding;
 mod fp8;
 mod ggml;
@@ -110,6 +111,7 @@ impl BlockStage<'_> {
 
 /// Every technique, alphabetical.
 pub const TECHNIQUES: &[&dyn Technique] = &[
+    &awq::Awq,
     &fp8::Fp8,
     &ggml::Ggml,
     &gptq::Gptq,
