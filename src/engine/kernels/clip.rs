@@ -27,10 +27,13 @@ impl Grams {
         let tokens = x.len() / cols.max(1);
         let mut values = vec![0.0; cols / size * size * size];
         if tokens > 0 {
-            values.par_chunks_mut(size * size).enumerate().for_each(|(group, out)| {
-                let x = View::rows(&x[group * size..], tokens, size, cols);
-                product(out, size, Into::Replace, x.t(), x, 1.0);
-            });
+            values
+                .par_chunks_mut(size * size)
+                .enumerate()
+                .for_each(|(group, out)| {
+                    let x = View::rows(&x[group * size..], tokens, size, cols);
+                    product(out, size, Into::Replace, x.t(), x, 1.0);
+                });
         }
         Self { size, values }
     }
@@ -132,7 +135,9 @@ mod tests {
     use crate::weight::Granularity;
 
     fn pattern(n: usize, seed: usize) -> Vec<f32> {
-        (0..n).map(|i| (((i + seed) * 7919 % 1009) as f32 - 500.0) / 300.0).collect()
+        (0..n)
+            .map(|i| (((i + seed) * 7919 % 1009) as f32 - 500.0) / 300.0)
+            .collect()
     }
 
     /// `‖X (W − Ŵ)ᵀ‖²`.
@@ -177,7 +182,10 @@ mod tests {
         let x = pattern(5 * cols, 1);
         let scales = [2.0, 0.5, 1.0, 3.0, 0.25, 1.5];
         let scaled: Vec<f32> = x.iter().zip(scales.iter().cycle()).map(|(x, s)| x / s).collect();
-        let (a, b) = (Grams::of(&x, cols, size).divided(&scales), Grams::of(&scaled, cols, size));
+        let (a, b) = (
+            Grams::of(&x, cols, size).divided(&scales),
+            Grams::of(&scaled, cols, size),
+        );
         assert!(a.values.iter().zip(&b.values).all(|(a, b)| (a - b).abs() < 1e-3));
     }
 }

@@ -59,7 +59,9 @@ impl Decoder {
     }
 
     fn linear_feed(&self, block: usize, tensor: &str) -> Fed {
-        let bias = tensor.strip_suffix("weight").map(|module| format!("{module}bias"));
+        let bias = tensor
+            .strip_suffix("weight")
+            .map(|module| format!("{module}bias"));
         Fed::linear(tensor.to_owned(), bias.filter(|b| self.biases[block].contains(b)))
     }
 
@@ -175,10 +177,9 @@ impl Network for Decoder {
                 cuts.push(Cut::of([gate.clone(), up.clone()]).fed(norm("post_attention_layernorm")));
                 cuts.push(Cut::of([down.clone()]).fed(self.linear_feed(block, up)));
             }
-            Feed::Experts(experts) => cuts.extend(experts.cuts(
-                norm("post_attention_layernorm"),
-                &|up| self.linear_feed(block, up),
-            )),
+            Feed::Experts(experts) => cuts.extend(experts.cuts(norm("post_attention_layernorm"), &|up| {
+                self.linear_feed(block, up)
+            })),
         }
         cuts
     }

@@ -91,9 +91,7 @@ impl Feed {
     pub fn source(&self, channel: usize) -> usize {
         match self.repeat {
             None => channel,
-            Some(Repeat { head_dim, times }) => {
-                channel / (head_dim * times) * head_dim + channel % head_dim
-            }
+            Some(Repeat { head_dim, times }) => channel / (head_dim * times) * head_dim + channel % head_dim,
         }
     }
 
@@ -111,7 +109,10 @@ mod tests {
     fn repeated_heads_share_their_source() {
         let mut feed = Feed::linear("v".into(), None);
         assert_eq!(feed.source(5), 5);
-        feed.repeat = Some(Repeat { head_dim: 2, times: 3 });
+        feed.repeat = Some(Repeat {
+            head_dim: 2,
+            times: 3,
+        });
         let sources: Vec<usize> = (0..12).map(|c| feed.source(c)).collect();
         assert_eq!(sources, [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3]);
     }

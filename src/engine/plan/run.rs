@@ -23,13 +23,22 @@ pub(super) struct RunPlan {
 
 /// Names of all linear layers within blocks, but those that are stored as `[in, out]`: no format holds these quantized.
 pub(super) fn readers(network: &dyn Network, blocks: &[Vec<Cut>]) -> HashSet<String> {
-    let names = blocks.iter().flatten().flat_map(|cut| &cut.readers).map(|r| &r.tensor);
-    names.filter(|name| !network.stored_transposed(name)).cloned().collect()
+    let names = blocks
+        .iter()
+        .flatten()
+        .flat_map(|cut| &cut.readers)
+        .map(|r| &r.tensor);
+    names
+        .filter(|name| !network.stored_transposed(name))
+        .cloned()
+        .collect()
 }
 
 /// The cuts of every block.
 pub(super) fn cuts(network: &dyn Network) -> Vec<Vec<Cut>> {
-    (0..network.sizes().blocks).map(|block| network.cuts(block)).collect()
+    (0..network.sizes().blocks)
+        .map(|block| network.cuts(block))
+        .collect()
 }
 
 pub(super) fn plan(

@@ -58,7 +58,11 @@ pub(super) fn planned(context: &Context<'_>, wanted: impl Fn(&Feed) -> bool) -> 
         }
     }
     let refusals: Vec<Refusal> = found.iter().filter_map(|at| unfit(context, *at)).collect();
-    if refusals.is_empty() { Ok(found) } else { Err(refusals) }
+    if refusals.is_empty() {
+        Ok(found)
+    } else {
+        Err(refusals)
+    }
 }
 
 /// Why a tensor cannot be scaled.
@@ -74,7 +78,10 @@ fn unfit(context: &Context<'_>, index: usize) -> Option<Refusal> {
         let dtype = tensor.source_dtype;
         (
             "unsupported_dtype",
-            format!("{} is {dtype}: only F32, F16 and BF16 tensors are scaled", tensor.name),
+            format!(
+                "{} is {dtype}: only F32, F16 and BF16 tensors are scaled",
+                tensor.name
+            ),
         )
     } else {
         return None;
@@ -150,7 +157,10 @@ impl Fold<'_> {
             for (values, by) in values.chunks_mut(row.max(1)).zip(&divisors) {
                 values.iter_mut().for_each(|v| *v /= by);
             }
-            made.push((name.to_owned(), Tensor::from_vec(values, tensor.dims(), &Device::Cpu)?));
+            made.push((
+                name.to_owned(),
+                Tensor::from_vec(values, tensor.dims(), &Device::Cpu)?,
+            ));
         }
         Ok(made)
     }

@@ -38,7 +38,9 @@ impl Technique for SmoothQuant {
     fn plan(&self, context: &Context<'_>) -> Planned<Decision> {
         let options = Options::checked(context, self.schema())?;
         let mixtures = options.flag("mixtures");
-        let found = folding::planned(context, |feed| feed.feeder.is_norm() && (mixtures || !feed.is_mixture()))?;
+        let found = folding::planned(context, |feed| {
+            feed.feeder.is_norm() && (mixtures || !feed.is_mixture())
+        })?;
         Ok(Decision {
             kinds: found.into_iter().map(|at| (at, SCALED)).collect(),
             label: None,
@@ -84,7 +86,11 @@ impl Smoother<'_> {
     fn smooth(&mut self, cut: &Cut, feed: &Feed, largest: &[f32], here: &Here<'_>) -> Result<()> {
         let mut fold = Fold {
             feed,
-            scales: scales(largest, &weight_peaks(cut, feed, here.weights, largest.len())?, self.strength),
+            scales: scales(
+                largest,
+                &weight_peaks(cut, feed, here.weights, largest.len())?,
+                self.strength,
+            ),
         };
         if let Some((at, _)) = self.stage.step(feed.feeder.weight()) {
             fold.fit_norm(here.weights, self.stage.tensors[at].source_dtype)?;
@@ -129,14 +135,23 @@ fn raise(peaks: &mut [f32], values: &[f32]) {
 /// `max|X|^a / max|W|^(1−a)`. A channel that never was anything but 0 keeps its scale. One that no weight reads may
 /// be divided at will: it counts as if its weights were the smallest there are.
 fn scales(activations: &[f32], weights: &[f32], strength: f32) -> Vec<f32> {
-    let smallest = weights.iter().copied().filter(|w| *w > 0.0).fold(f32::INFINITY, f32::min);
+    let smallest = weights
+        .iter()
+        .copied()
+        .filter(|w| *w > 0.0)
+        .fold(f32::INFINITY, f32::min);
     let live: Vec<bool> = activations.iter().map(|x| x.is_finite() && *x > 0.0).collect();
     let mut scales: Vec<f32> = activations
         .iter()
         .zip(weights)
         .map(|(x, w)| x.powf(strength) / w.max(smallest).powf(1.0 - strength))
         .collect();
-    let mut known: Vec<f32> = scales.iter().zip(&live).filter(|(_, l)| **l).map(|(s, _)| *s).collect();
+    let mut known: Vec<f32> = scales
+        .iter()
+        .zip(&live)
+        .filter(|(_, l)| **l)
+        .map(|(s, _)| *s)
+        .collect();
     if known.is_empty() || known.iter().any(|s| !s.is_finite() || *s <= 0.0) {
         return vec![1.0; scales.len()];
     }
@@ -159,9 +174,14 @@ impl Visitor for Smoother<'_> {
                 continue;
             }
             // Every other input holds rows of the first.
-            let Some(first) = feed.inputs.first() else { continue };
+            let Some(first) = feed.inputs.first() else {
+                continue;
+            };
             let x = &state.inputs[*first];
-            let peaks = self.largest.entry((at, *first)).or_insert_with(|| vec![0.0; x.dims()[1]]);
+            let peaks = self
+                .largest
+                .entry((at, *first))
+                .or_insert_with(|| vec![0.0; x.dims()[1]]);
             with_values(x, |x| raise(peaks, x))?;
         }
         Ok(())

@@ -75,7 +75,11 @@ impl<'a> Searcher<'a> {
     }
 
     fn range(&self) -> Range {
-        if self.settings.clip { Range::Mse } else { Range::MinMax }
+        if self.settings.clip {
+            Range::Mse
+        } else {
+            Range::MinMax
+        }
     }
 
     fn block(&mut self, here: &mut Here<'_>) -> Result<()> {
@@ -104,8 +108,12 @@ impl<'a> Searcher<'a> {
                 folds.push(fold);
             }
             for reader in &cut.readers {
-                let Some(spec) = self.spec(&reader.tensor, self.range()) else { continue };
-                let fold = folds[first..].iter().find(|f| f.feed.inputs.contains(&reader.input));
+                let Some(spec) = self.spec(&reader.tensor, self.range()) else {
+                    continue;
+                };
+                let fold = folds[first..]
+                    .iter()
+                    .find(|f| f.feed.inputs.contains(&reader.input));
                 let input = self.input(&state.inputs[reader.input], &spec, fold)?;
                 let affine = quantized(&original, &reader.tensor, &spec, &input, None)?;
                 let effective = effective(&affine, &input)?;
@@ -129,7 +137,9 @@ impl<'a> Searcher<'a> {
         batch: &'b Batch,
         state: &'b State,
     ) -> Trial<'b> {
-        let specs = cut.fed_by(feed).filter_map(|name| Some((name, self.spec(name, Range::MinMax)?)));
+        let specs = cut
+            .fed_by(feed)
+            .filter_map(|name| Some((name, self.spec(name, Range::MinMax)?)));
         Trial {
             network: here.network,
             block: here.block,
@@ -244,7 +254,11 @@ fn effective(affine: &Affine, input: &Input) -> Result<Tensor> {
             row.iter_mut().zip(scales).for_each(|(v, s)| *v /= s);
         }
     }
-    Ok(Tensor::from_vec(values, (affine.rows, affine.cols), &Device::Cpu)?)
+    Ok(Tensor::from_vec(
+        values,
+        (affine.rows, affine.cols),
+        &Device::Cpu,
+    )?)
 }
 
 /// Beginnings of sequences from all over the calibration data, about so many tokens, in front of the block.

@@ -82,7 +82,9 @@ impl Trial<'_> {
         let mut sums = vec![0f64; cols];
         with_values(x, |x| {
             for row in x.chunks_exact(cols.max(1)) {
-                sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(v.abs()));
+                sums.iter_mut()
+                    .zip(row)
+                    .for_each(|(sum, v)| *sum += f64::from(v.abs()));
             }
         })?;
         Ok(sums.iter().map(|s| (s / tokens.max(1) as f64) as f32).collect())
@@ -100,8 +102,13 @@ impl Trial<'_> {
             with_values(weight, |w| {
                 for row in w.chunks_exact(cols) {
                     for (sums, group) in sums.chunks_mut(size).zip(row.chunks(size)) {
-                        let peak = group.iter().fold(0f32, |m, v| m.max(v.abs())).max(f32::MIN_POSITIVE);
-                        sums.iter_mut().zip(group).for_each(|(sum, v)| *sum += f64::from(v.abs() / peak));
+                        let peak = group
+                            .iter()
+                            .fold(0f32, |m, v| m.max(v.abs()))
+                            .max(f32::MIN_POSITIVE);
+                        sums.iter_mut()
+                            .zip(group)
+                            .for_each(|(sum, v)| *sum += f64::from(v.abs() / peak));
                     }
                 }
             })?;
@@ -187,7 +194,8 @@ fn candidate(activations: &[f32], weights: Option<&Vec<f32>>, ratio: f32) -> Vec
         None => activations.iter().map(|x| x.powf(ratio).max(FLOOR)).collect(),
         Some(weights) => {
             let both = activations.iter().zip(weights);
-            both.map(|(x, w)| (x.powf(ratio) / (w.powf(1.0 - ratio) + FLOOR)).max(FLOOR)).collect()
+            both.map(|(x, w)| (x.powf(ratio) / (w.powf(1.0 - ratio) + FLOOR)).max(FLOOR))
+                .collect()
         }
     };
     let low = scales.iter().copied().fold(f32::INFINITY, f32::min);
