@@ -9,12 +9,12 @@ use crate::calibrate::{Here, Visitor};
 use crate::error::{Error, Result};
 use crate::kernels::affine::{Range, Spec};
 use crate::kernels::clip::{self, Grams};
-use crate::network::{Batch, Cut, Feed, Ops, Run, State, Weights, read_all, with_values};
-use crate::techniques::folding::{self, Fold, multiply_columns};
-use crate::techniques::{BlockStage, Maker};
+use crate::network::{Batch, Cut, Ops, Run, State, Weights, read_all, with_values};
+use crate::techniques::folding::{self, Fold, Record, multiply_columns};
+use crate::techniques::{BlockStage, Factors, Maker};
 use crate::weight::{Affine, Kind, Weight};
 use candle_core::{Device, Tensor};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// Most tokens of a sequence that go into the sample: many short beginnings say more than a few whole texts.
 const BEGINNING: usize = 256;
@@ -36,6 +36,7 @@ pub(super) struct Searcher<'a> {
     stage: BlockStage<'a>,
     settings: Settings,
     made: Vec<(usize, Weight)>,
+    record: Record,
 }
 
 /// A reader's input: how its columns are scaled, and how they vary.
@@ -50,6 +51,7 @@ impl<'a> Searcher<'a> {
             stage,
             settings,
             made: Vec::new(),
+            record: Record::default(),
         }
     }
 
@@ -99,7 +101,20 @@ impl<'a> Searcher<'a> {
             state = here.network.advance(here.block, at, state, &run)?;
             let first = folds.len();
             for feed in cut.feeds.iter().filter(|f| folding::is_used(&self.stage, cut, f)) {
-                let trial = self.trial(here, at, cuts.len(), cut, feed, &batch, &state);
+                let specs = cut.fed_by(feed).filter_map(|r| Some((r, self.spec(r, Range::MinMax)?)));
+                let trial = Trial {
+                    network: here.network,
+                    block: here.block,
+                    at,
+                    cuts: cuts.len(),
+                    cut,
+                    feed,
+                    batch: &batch,
+                    state: &state,
+                    weights: here.weights,
+                    specs: specs.collect(),
+                    observer: self.stage.observer,
+                };
                 let scales = trial.best(self.settings.grid, self.settings.duo)?;
                 let mut fold = Fold { feed, scales };
                 if let Some((index, _)) = self.stage.step(feed.feeder.weight()) {
@@ -125,34 +140,6 @@ impl<'a> Searcher<'a> {
             }
         }
         self.fold(here, &original, &cuts, &folds, &inputs)
-    }
-
-    fn trial<'b>(
-        &'b self,
-        here: &'b Here<'_>,
-        at: usize,
-        cuts: usize,
-        cut: &'b Cut,
-        feed: &'b Feed,
-        batch: &'b Batch,
-        state: &'b State,
-    ) -> Trial<'b> {
-        let specs = cut
-            .fed_by(feed)
-            .filter_map(|name| Some((name, self.spec(name, Range::MinMax)?)));
-        Trial {
-            network: here.network,
-            block: here.block,
-            at,
-            cuts,
-            cut,
-            feed,
-            batch,
-            state,
-            weights: here.weights,
-            specs: specs.collect::<BTreeMap<_, _>>(),
-            observer: self.stage.observer,
-        }
     }
 
     fn input(&self, x: &Tensor, spec: &Spec, fold: Option<&Fold<'_>>) -> Result<Input> {
@@ -192,6 +179,7 @@ impl<'a> Searcher<'a> {
         }
         for cut in cuts {
             for fold in folds.iter().filter(|f| cut.feeds.contains(f.feed)) {
+                self.record.note(&self.stage, cut, fold, here.network);
                 let others = fold.feed.others.iter().map(String::as_str);
                 for name in cut.fed_by(fold.feed).chain(others) {
                     let scaled = fold.reader(original.get(name)?)?;
@@ -308,5 +296,9 @@ impl Visitor for Searcher<'_> {
 impl Maker for Searcher<'_> {
     fn made(&mut self) -> Vec<(usize, Weight)> {
         std::mem::take(&mut self.made)
+    }
+
+    fn scaled(&mut self) -> Vec<(usize, Factors)> {
+        self.record.take()
     }
 }

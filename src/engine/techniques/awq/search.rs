@@ -47,7 +47,7 @@ pub(super) fn rounded(weight: &Tensor, scales: &[f32], spec: &Spec) -> Result<Te
 }
 
 impl Trial<'_> {
-    /// The scales that change the output least.
+    /// The scales that change the output least; `grid` candidates beside no scaling.
     pub(super) fn best(&self, grid: usize, duo: bool) -> Result<Vec<f32>> {
         let activations = self.shared(&self.activations()?);
         let weights = self.shared(&self.weight_means()?);
@@ -58,16 +58,11 @@ impl Trial<'_> {
         };
         let mut best = vec![1.0; activations.len()];
         let mut least = self.loss(&best, reference.as_ref())?;
-        let terms: &[bool] = if duo { &[true, false] } else { &[false] };
-        for term in terms {
-            // Without the weights' term an exponent of 0 is no scaling, which was tried.
-            for step in usize::from(!*term)..=grid {
-                let ratio = step as f32 / grid as f32;
-                let scales = candidate(&activations, term.then_some(&weights), ratio);
-                let loss = self.loss(&scales, reference.as_ref())?;
-                if loss < least {
-                    (least, best) = (loss, scales);
-                }
+        for (term, ratio) in ratios(grid, duo) {
+            let scales = candidate(&activations, term.then_some(&weights), ratio);
+            let loss = self.loss(&scales, reference.as_ref())?;
+            if loss < least {
+                (least, best) = (loss, scales);
             }
         }
         Ok(best)
@@ -188,6 +183,15 @@ impl Trial<'_> {
     }
 }
 
+/// Exponents, and whether weights are looked at. Without them an exponent of 0 is no scaling; with them one of 1 is the
+/// same as without.
+fn ratios(grid: usize, duo: bool) -> Vec<(bool, f32)> {
+    let with = if duo { grid / 2 } else { 0 };
+    let without = grid - with;
+    let half = (0..with).map(|step| (true, step as f32 / with as f32));
+    half.chain((1..=without).map(|step| (false, step as f32 / without as f32))).collect()
+}
+
 /// `x^r`, or `x^r / w^(1−r)`, balanced around 1.
 fn candidate(activations: &[f32], weights: Option<&Vec<f32>>, ratio: f32) -> Vec<f32> {
     let mut scales: Vec<f32> = match weights {
@@ -220,6 +224,12 @@ mod tests {
         assert_eq!(candidate(&[4.0, 1.0, 9.0], None, 0.0), [1.0; 3]);
         let scales = candidate(&[4.0, 4.0], Some(&vec![1.0, 0.25]), 0.5);
         assert!((scales[1] / scales[0] - 2.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn the_grid_is_parted() {
+        assert_eq!(ratios(4, true), [(true, 0.0), (true, 0.5), (false, 0.5), (false, 1.0)]);
+        assert_eq!(ratios(2, false), [(false, 0.5), (false, 1.0)]);
     }
 
     #[test]
