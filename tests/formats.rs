@@ -96,6 +96,7 @@ fn opened(folder: &Path) -> Checkpoint {
 /// A model and a recipe for a writer.
 fn work(format: &str, folder: &Path) -> (Checkpoint, Value) {
     let recipe = match format {
+        "awq" => json!({"preset": "W4A16_ASYM", "options": {"scale_dtype": "F16"}, "formats": ["awq"]}),
         "bitsandbytes" => json!("nf4"),
         "compressed-tensors" => json!("W4A16_ASYM"),
         "gguf" => return (gguf(folder), json!("Q8_0")),

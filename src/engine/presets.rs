@@ -14,12 +14,31 @@ pub struct Preset {
     pub name: &'static str,
     /// One sentence.
     pub summary: &'static str,
-    /// Technique of its stage.
+    /// Stages that come before it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<PresetStage>,
+    /// Technique of its stage, the last one where there are several.
     pub technique: &'static str,
     /// Default formats.
     pub format: &'static str,
-    /// Options of the stage.
+    /// Options of that stage.
     pub options: Value,
+}
+
+/// A stage that prepares the model for the one that quantizes.
+#[derive(Clone, Debug, Serialize)]
+pub struct PresetStage {
+    /// Technique.
+    pub technique: &'static str,
+    /// Options.
+    pub options: Value,
+}
+
+impl Preset {
+    fn after(mut self, technique: &'static str, options: Value) -> Self {
+        self.before.push(PresetStage { technique, options });
+        self
+    }
 }
 
 fn preset(
@@ -32,6 +51,7 @@ fn preset(
     Preset {
         name,
         summary,
+        before: Vec::new(),
         technique,
         format,
         options,
@@ -71,6 +91,35 @@ pub fn all() -> Vec<Preset> {
             ct,
             json!({"n_bits": 8, "granularity": "channel", "activations": "dynamic_token"}),
             "INT8 weights and activations, activations scaled per token at run time",
+        ),
+        preset(
+            "W8A8_SMOOTHQUANT",
+            "rtn",
+            ct,
+            json!({"n_bits": 8, "granularity": "channel", "activations": "dynamic_token"}),
+            "INT8 weights and activations, outliers of activations moved into the weights first (calibrated)",
+        )
+        .after("smoothquant", json!({})),
+        preset(
+            "W8A8_GPTQ",
+            "gptq",
+            ct,
+            json!({"n_bits": 8, "granularity": "channel", "activations": "dynamic_token"}),
+            "INT8 weights by GPTQ and INT8 activations (calibrated)",
+        ),
+        preset(
+            "W4A16_GPTQ",
+            "gptq",
+            ct,
+            int4(true),
+            "INT4 weights by GPTQ, groups of 128, symmetric (calibrated)",
+        ),
+        preset(
+            "W4A16_AWQ",
+            "awq",
+            ct,
+            json!({"n_bits": 4, "group_size": 128, "symmetric": false}),
+            "INT4 weights by AWQ, groups of 128, with zero points (calibrated)",
         ),
         preset(
             "FP8_DYNAMIC",
@@ -155,12 +204,14 @@ pub fn find(name: &str) -> Option<Recipe> {
     } else {
         "Linear"
     };
-    let stage = StageSpec {
-        technique: preset.technique.to_owned(),
-        options: preset.options,
+    let stage = |technique: &str, options: Value| StageSpec {
+        technique: technique.to_owned(),
+        options,
         targets: vec![targets.to_owned()],
         ignore: ignore.iter().map(|s| (*s).to_owned()).collect(),
     };
+    let before = preset.before.into_iter().map(|s| stage(s.technique, s.options));
+    let stages = before.chain([stage(preset.technique, preset.options)]).collect();
     let format = FormatSpec {
         format: preset.format.to_owned(),
         options: json!({}),
@@ -168,7 +219,7 @@ pub fn find(name: &str) -> Option<Recipe> {
     Some(Recipe {
         version: 1,
         preset: Some(preset.name.to_owned()),
-        stages: vec![stage],
+        stages,
         formats: vec![format],
         calibration: None,
         evaluation: None,

@@ -243,6 +243,7 @@ async fn formats_say_what_is_read_and_what_is_written() {
     assert_eq!(
         seen,
         [
+            row("awq", false, true),
             row("bitsandbytes", false, true),
             row("compressed-tensors", false, true),
             row("gguf", true, true),

@@ -36,6 +36,9 @@ CHECKPOINTS = [
     ("GPTQ_8", {"preset": "gptq-rtn", "options": {"n_bits": 8, **GROUPS}}, "gptq", "check_gptq_awq.py", []),
     # gptq_v2: no reader of the full tier takes it on a CPU.
     ("GPTQ_ASYM", {"preset": "W4A16_ASYM", "options": GROUPS}, "gptq", None, []),
+    ("AWQ", {"preset": "W4A16_ASYM", "options": GROUPS}, "awq", "check_gptq_awq.py", []),
+    ("AWQ_SYM", {"preset": "W4A16", "options": GROUPS}, "awq", "check_gptq_awq.py", []),
+    ("AWQ_CALIBRATED", {"preset": "W4A16_AWQ", "options": GROUPS, "calibration": {"num_samples": 32, "max_seq_length": 256}}, "awq", "check_gptq_awq.py", []),
     ("NF4", "nf4", "bitsandbytes", "check_bnb.py", []),
     ("NF4_DQ", {"preset": "nf4", "options": {"double_quant": True}}, "bitsandbytes", "check_bnb.py", []),
 ]

@@ -49,6 +49,11 @@ impl Here<'_> {
         self.line.batches.len()
     }
 
+    /// A batch.
+    pub fn batch(&self, batch: usize) -> &Batch {
+        &self.line.batches[batch]
+    }
+
     /// A batch and its state at this cut; only where the visitor replaces weights.
     pub fn state(&self, batch: usize) -> Result<(&Batch, State)> {
         Ok((&self.line.batches[batch], self.line.look(batch)?))

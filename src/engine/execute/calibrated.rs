@@ -124,6 +124,9 @@ fn run(
         for (tensor, weight) in maker.made() {
             made.shelf.put(index, tensor, &weight)?;
         }
+        for (tensor, factors) in maker.scaled() {
+            made.shelf.put_factors(index, tensor, &factors)?;
+        }
         resume.keep(index, block, &walk)?;
     }
     resume.end(index)

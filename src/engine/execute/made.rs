@@ -13,7 +13,7 @@ use crate::kernels::tokens;
 use crate::network::{InputRounding, Weights};
 use crate::observe::Observer;
 use crate::plan::{Plan, TensorPlan};
-use crate::techniques::{self, Task, Work};
+use crate::techniques::{self, Factors, Task, Work};
 use crate::tensor::{Rows, SourceRows, encode_rows};
 use crate::weight::{Activations, Dense, InputSquares, Kind, Weight};
 use std::collections::HashMap;
@@ -108,6 +108,15 @@ impl<'a> Made<'a> {
         self.shelf.squares(stage, index)
     }
 
+    /// What a tensor is measured against: the source as stages scaled it.
+    pub(super) fn reference<'b>(&self, index: usize, source: &'b dyn Rows) -> Result<Reference<'b>> {
+        let mut scaled = Vec::new();
+        for step in &self.plan.tensors[index].steps {
+            scaled.extend(self.shelf.factors(step.stage, index)?);
+        }
+        Ok(Reference { source, scaled })
+    }
+
     /// The model as it is before a stage; `usize::MAX` is after all of them.
     pub(super) fn before<'b>(&'b self, until: usize, observer: &'b dyn Observer) -> AsOf<'b> {
         AsOf {
@@ -115,6 +124,30 @@ impl<'a> Made<'a> {
             until,
             observer,
         }
+    }
+}
+
+/// A tensor of the source, scaled without a change of what the model computes.
+pub(super) struct Reference<'a> {
+    source: &'a dyn Rows,
+    scaled: Vec<Factors>,
+}
+
+impl Rows for Reference<'_> {
+    fn rows(&self) -> usize {
+        self.source.rows()
+    }
+
+    fn cols(&self) -> usize {
+        self.source.cols()
+    }
+
+    fn read(&self, first_row: usize, out: &mut [f32]) -> Result<()> {
+        self.source.read(first_row, out)?;
+        for factors in &self.scaled {
+            factors.apply(first_row, self.source.cols(), out);
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 //! Invariant: a file is whole or not there; what is read is what was put, to the bit.
 
 use crate::error::{Error, Result};
+use crate::techniques::Factors;
 use crate::tensor::DType;
 use crate::weight::{Affine, Dense, Granularity, InputSquares, Weight};
 use serde::{Deserialize, Serialize};
@@ -112,6 +113,40 @@ impl Shelf {
         }
         let sums = counts.split_off(count);
         Ok(InputSquares { sums, counts })
+    }
+
+    /// How a stage scaled a tensor.
+    pub(super) fn put_factors(&self, stage: usize, tensor: usize, factors: &Factors) -> Result<()> {
+        let io = |e: std::io::Error| Error::io("writing scales to scratch", &e);
+        let path = self.path(stage, tensor).with_extension("factors");
+        let part = path.with_extension("part");
+        std::fs::create_dir_all(&self.folder).map_err(io)?;
+        let mut bytes = (factors.rows.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(bytes_of(&factors.rows));
+        bytes.extend(bytes_of(&factors.cols));
+        std::fs::write(&part, bytes).map_err(io)?;
+        std::fs::rename(&part, &path).map_err(io)
+    }
+
+    /// How a stage scaled a tensor, if it did.
+    pub(super) fn factors(&self, stage: usize, tensor: usize) -> Result<Option<Factors>> {
+        let bytes = match std::fs::read(self.path(stage, tensor).with_extension("factors")) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io("scales in scratch", &e)),
+        };
+        let broken = || Error::internal("scales in scratch are broken");
+        let (length, values) = bytes.split_first_chunk::<8>().ok_or_else(broken)?;
+        let values: Vec<f32> = values.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let rows = u64::from_le_bytes(*length) as usize;
+        if rows > values.len() {
+            return Err(broken());
+        }
+        let (rows, cols) = values.split_at(rows);
+        Ok(Some(Factors {
+            rows: rows.to_vec(),
+            cols: cols.to_vec(),
+        }))
     }
 
     pub(super) fn get(&self, stage: usize, tensor: usize) -> Result<Weight> {

@@ -78,7 +78,8 @@ fn make_all(
             ..e
         };
         let weight = made.weight(index, usize::MAX, course.observer).map_err(named)?;
-        reports.push(measure(tensor, &guarded, &weight).map_err(named)?);
+        let reference = made.reference(index, &guarded)?;
+        reports.push(measure(tensor, &reference, &weight).map_err(named)?);
         for (format, target) in targets.iter().enumerate() {
             let parts = target
                 .writer

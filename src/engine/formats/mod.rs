@@ -8,6 +8,7 @@
 //! A format is one file and one line in [`READERS`] or [`WRITERS`]. They are two lists because most formats are
 //! only written: reading back a GPTQ checkpoint is not the inverse of writing one.
 
+pub mod awq;
 pub mod bitsandbytes;
 pub mod compressed_tensors;
 pub mod container;
@@ -83,6 +84,7 @@ pub const READERS: &[&dyn Reader] = &[&gguf::Gguf, &huggingface::HuggingFace, &s
 
 /// Writers, alphabetical.
 pub const WRITERS: &[&dyn Writer] = &[
+    &awq::Awq,
     &bitsandbytes::Bitsandbytes,
     &compressed_tensors::CompressedTensors,
     &gguf::Gguf,

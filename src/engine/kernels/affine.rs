@@ -114,14 +114,20 @@ impl Spec {
 
     #[inline(always)]
     fn square_error(&self, v: f32, grid: Grid) -> f32 {
+        let e = self.difference(v, grid);
+        e * e
+    }
+
+    /// What a value becomes, less the value.
+    #[inline(always)]
+    pub(super) fn difference(&self, v: f32, grid: Grid) -> f32 {
         // Round half to even without a call: adding and taking away 1.5 · 2^23.
         const MAGIC: f32 = 12_582_912.0;
         let (zero, scale, inverse, top) = (f32::from(grid.zero), grid.scale, 1.0 / grid.scale, self.top());
         let q = v * inverse + zero;
         let q = if q < top { q } else { top };
         let q = ((if q > 0.0 { q } else { 0.0 }) + MAGIC) - MAGIC;
-        let e = (q - zero) * scale - v;
-        e * e
+        (q - zero) * scale - v
     }
 
     /// Grids to try for the extremes of a group; the second of a pair is the mirrored one.
@@ -149,8 +155,9 @@ impl Spec {
         best
     }
 
+    /// The candidate of least error.
     #[inline(always)]
-    fn search(&self, values: &[f32], error_of: impl Fn(Grid) -> f32) -> Grid {
+    pub(super) fn search(&self, values: &[f32], mut error_of: impl FnMut(Grid) -> f32) -> Grid {
         let (low, high) = extremes(values);
         let start = self.grid(low, high);
         if self.range == Range::MinMax || low == high {
@@ -210,7 +217,7 @@ pub fn quantize(input: &dyn Rows, spec: &Spec) -> Result<Affine> {
     let (codes, grids) = by_chunks(input, |values, codes, grids| {
         quantize_groups(spec, whole, values, cols, codes, grids);
     })?;
-    assemble(input, spec, codes, whole.map_or(grids, |grid| vec![grid]))
+    assemble(spec, codes, cols, &whole.map_or(grids, |grid| vec![grid]))
 }
 
 /// Codes and grids of whole rows, which `make` chooses for some of them at a time.
@@ -237,12 +244,12 @@ pub(super) fn by_chunks(
 }
 
 /// A matrix of codes and grids.
-pub(super) fn assemble(input: &dyn Rows, spec: &Spec, codes: Vec<u8>, grids: Vec<Grid>) -> Result<Affine> {
+pub(super) fn assemble(spec: &Spec, codes: Vec<u8>, cols: usize, grids: &[Grid]) -> Result<Affine> {
     let scales: Vec<f32> = grids.iter().map(|g| g.scale).collect();
     check_scales(&scales, spec.scale_dtype)?;
     Ok(Affine {
-        rows: input.rows(),
-        cols: input.cols(),
+        rows: codes.len() / cols.max(1),
+        cols,
         n_bits: spec.n_bits,
         symmetric: spec.symmetric,
         granularity: spec.granularity,

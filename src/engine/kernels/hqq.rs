@@ -38,7 +38,7 @@ pub fn quantize(input: &dyn Rows, spec: &Spec, solver: &Solver) -> Result<Affine
     let (codes, grids) = by_chunks(input, |values, codes, grids| {
         groups(spec, solver, values, size, codes, grids);
     })?;
-    assemble(input, spec, codes, grids)
+    assemble(spec, codes, input.cols(), &grids)
 }
 
 wide! {

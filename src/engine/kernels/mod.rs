@@ -5,6 +5,7 @@
 
 pub mod affine;
 mod cholesky;
+pub mod clip;
 pub mod float8;
 pub mod ggml;
 pub mod gptq;

@@ -26,7 +26,8 @@ pub fn measure(tensor: &TensorPlan, source: &dyn Rows, weight: &Weight) -> Resul
     let n = tensor.elements();
     let symbols = Symbols::new(tensor.source_dtype, n);
     let after = weight.as_rows();
-    let unchanged = matches!(tensor.kind, Kind::Dense { dtype } if dtype == tensor.source_dtype);
+    let same_type = matches!(tensor.kind, Kind::Dense { dtype } if dtype == tensor.source_dtype);
+    let unchanged = same_type && tensor.steps.iter().all(|step| step.kind == tensor.kind);
     let parts = if n == 0 || !tensor.source_dtype.is_float() {
         Vec::new()
     } else {

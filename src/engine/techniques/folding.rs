@@ -4,16 +4,16 @@
 //! chosen.
 //! Invariant: feeder and readers change together or not at all, so that the network computes the same.
 
-use super::BlockStage;
+use super::{BlockStage, Factors};
 use super::options::Planned;
 use crate::error::{Error, Result};
-use crate::network::{Cut, Feed, Weights, with_values};
+use crate::network::{Cut, Feed, Network, Weights, with_values};
 use crate::plan::{Context, TensorPlan};
 use crate::recipe::Refusal;
 use crate::tensor::{DType, encode_dense, round_to};
 use crate::weight::{Dense, Kind, Weight};
 use candle_core::{Device, Tensor};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Scales of the channels of one feed.
 pub(super) struct Fold<'a> {
@@ -170,6 +170,44 @@ impl Fold<'_> {
         let mut values = with_values(weight, <[f32]>::to_vec)?;
         multiply_columns(&mut values, &self.scales);
         Ok(Tensor::from_vec(values, weight.dims(), &Device::Cpu)?)
+    }
+}
+
+/// What one stage did to each tensor that it scaled, by index.
+#[derive(Default)]
+pub(super) struct Record(BTreeMap<usize, Factors>);
+
+impl Record {
+    /// Notes a fold for its feeder and all of its readers.
+    pub(super) fn note(&mut self, stage: &BlockStage<'_>, cut: &Cut, fold: &Fold<'_>, network: &dyn Network) {
+        let feeder = std::iter::once(fold.feed.feeder.weight()).chain(fold.feed.feeder.bias());
+        for name in feeder {
+            let Some((at, _)) = stage.step(name) else { continue };
+            let shape = &stage.tensors[at].shape;
+            let inverse = fold.at_source(shape[0]).iter().map(|s| 1.0 / s).collect();
+            let factors = self.0.entry(at).or_default();
+            // A vector is one row.
+            if shape.len() == 1 {
+                factors.cols = inverse;
+            } else {
+                factors.rows = inverse;
+            }
+        }
+        let others = fold.feed.others.iter().map(String::as_str);
+        for name in cut.fed_by(fold.feed).chain(others) {
+            let Some((at, _)) = stage.step(name) else { continue };
+            let factors = self.0.entry(at).or_default();
+            if network.stored_transposed(name) {
+                factors.rows.clone_from(&fold.scales);
+            } else {
+                factors.cols.clone_from(&fold.scales);
+            }
+        }
+    }
+
+    /// What was noted since this was last asked.
+    pub(super) fn take(&mut self) -> Vec<(usize, Factors)> {
+        std::mem::take(&mut self.0).into_iter().collect()
     }
 }
 

@@ -8,6 +8,7 @@
 //! A technique is one file and one line in [`TECHNIQUES`]; documentation, the API's schema and the law tests are
 //! made from the list.
 
+mod awq;
 mod folding;
 mod fp8;
 mod ggml;
@@ -89,6 +90,31 @@ pub trait Blocks: Sync {
 pub trait Maker: Visitor {
     /// What was made since this was last asked: index of the tensor, and its weight.
     fn made(&mut self) -> Vec<(usize, Weight)>;
+    /// How tensors were scaled since this was last asked, for those that it scales.
+    fn scaled(&mut self) -> Vec<(usize, Factors)> {
+        Vec::new()
+    }
+}
+
+/// How a tensor was scaled without changing what the model computes; what it becomes is measured against that. An empty
+/// list is all ones.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Factors {
+    /// One for each row.
+    pub rows: Vec<f32>,
+    /// One for each column.
+    pub cols: Vec<f32>,
+}
+
+impl Factors {
+    /// Scales some whole rows of `count` values, the first being row `first`.
+    pub fn apply(&self, first: usize, count: usize, values: &mut [f32]) {
+        for (row, values) in (first..).zip(values.chunks_mut(count.max(1))) {
+            let by = self.rows.get(row).copied().unwrap_or(1.0);
+            values.iter_mut().for_each(|v| *v *= by);
+            values.iter_mut().zip(&self.cols).for_each(|(v, c)| *v *= c);
+        }
+    }
 }
 
 /// A stage that works block by block.
@@ -115,6 +141,7 @@ impl BlockStage<'_> {
 
 /// Every technique, alphabetical.
 pub const TECHNIQUES: &[&dyn Technique] = &[
+    &awq::Awq,
     &fp8::Fp8,
     &ggml::Ggml,
     &gptq::Gptq,

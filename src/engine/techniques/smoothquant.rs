@@ -3,9 +3,9 @@
 //! Owns: its options, the largest activations of each channel. Must not know: packing, what quantizes afterwards.
 //! Invariant: the network computes the same afterwards; only norms and the layers that read them change.
 
-use super::folding::{self, Fold, SCALED};
+use super::folding::{self, Fold, Record, SCALED};
 use super::options::{Options, Planned};
-use super::{BlockStage, Blocks, Decision, Maker, Technique, Work};
+use super::{BlockStage, Blocks, Decision, Factors, Maker, Technique, Work};
 use crate::calibrate::{Here, Visitor};
 use crate::error::Result;
 use crate::network::{Cut, Feed, State, Weights, with_values};
@@ -60,6 +60,7 @@ impl Blocks for SmoothQuant {
             stage,
             strength: options.real("smoothing_strength") as f32,
             largest: HashMap::new(),
+            record: Record::default(),
             made: Vec::new(),
         })
     }
@@ -76,6 +77,7 @@ struct Smoother<'a> {
     strength: f32,
     /// Largest magnitude of each channel, by cut and the first input of the feed.
     largest: HashMap<(usize, usize), Vec<f32>>,
+    record: Record,
     made: Vec<(usize, Weight)>,
 }
 
@@ -96,6 +98,7 @@ impl Smoother<'_> {
         if let Some((at, _)) = self.stage.step(feed.feeder.weight()) {
             fold.fit_norm(here.weights, self.stage.tensors[at].source_dtype)?;
         }
+        self.record.note(&self.stage, cut, &fold, here.network);
         for (name, tensor) in fold.feeder(here.weights)? {
             self.put(&name, &tensor, false)?;
         }
@@ -203,6 +206,10 @@ impl Visitor for Smoother<'_> {
 impl Maker for Smoother<'_> {
     fn made(&mut self) -> Vec<(usize, Weight)> {
         std::mem::take(&mut self.made)
+    }
+
+    fn scaled(&mut self) -> Vec<(usize, Factors)> {
+        self.record.take()
     }
 }
 

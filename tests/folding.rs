@@ -1,0 +1,354 @@
+//! Techniques that fold scales into what feeds a layer: the model computes the same, and rounding hurts it less.
+
+#![expect(
+    clippy::expect_used,
+    reason = "a test stops at the first surprise, in helpers too"
+)]
+
+use std::fs;
+use std::path::Path;
+
+use modelpress_engine::calibrate::{Here, Pace, Source, Stash, Visitor, Walk};
+use modelpress_engine::models::network_of;
+use modelpress_engine::network::{Cut, Ops, Run, State, Weights};
+use modelpress_engine::observe::Silent;
+use modelpress_engine::recipe::Refusal;
+use modelpress_engine::{
+    Checkpoint, Datasets, Error, Folders, Outcome, Recipe, SourceFile, dataset::Dataset, execute, inspect,
+    plan,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Names, shapes and configurations of tiny models of every family.
+const CASES: &str = include_str!("../src/engine/models/golden/logits.json");
+
+/// Numbers between −1 and 1 that look random and are always the same.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> f32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+    }
+}
+
+/// One tensor: norms have a few channels much larger than the rest, as those of trained models do.
+fn values(kind: &str, shape: &[usize], numbers: &mut Numbers) -> Vec<f32> {
+    let (first, last) = (shape[0] as f32, shape[shape.len() - 1] as f32);
+    let mut value = |at: usize| {
+        let v = numbers.next();
+        match kind {
+            "norm" if at % 23 == 5 => 8.0 + v,
+            "norm" => 0.5 + 0.2 * v,
+            "bias" => 0.1 * v,
+            "matrix" => v * 1.5 / last.sqrt(),
+            "conv1d" => v * 1.5 / first.sqrt(),
+            _ => v,
+        }
+    };
+    (0..shape.iter().product()).map(&mut value).collect()
+}
+
+/// The model of that name, as a folder.
+fn model(name: &str, folder: &Path) -> Checkpoint {
+    let cases: Value = serde_json::from_str(CASES).expect("JSON");
+    let mut cases = cases["cases"].as_array().expect("cases").iter();
+    let case = cases.find(|case| case["name"] == name).expect("a case");
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    let mut numbers = Numbers(7);
+    for tensor in case["tensors"].as_array().expect("tensors") {
+        let shape: Vec<usize> = serde_json::from_value(tensor["shape"].clone()).expect("a shape");
+        let begin = data.len();
+        for value in values(tensor["kind"].as_str().expect("a kind"), &shape, &mut numbers) {
+            data.extend(value.to_le_bytes());
+        }
+        let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [begin, data.len()]});
+        header.insert(tensor["name"].as_str().expect("a name").to_owned(), entry);
+    }
+    let mut head = serde_json::to_vec(&header).expect("JSON");
+    head.resize(head.len().next_multiple_of(8), b' ');
+    let length = (head.len() as u64).to_le_bytes();
+    fs::create_dir_all(folder).expect("a folder");
+    fs::write(
+        folder.join("model.safetensors"),
+        [&length, head.as_slice(), &data].concat(),
+    )
+    .expect("writes");
+    fs::write(folder.join("config.json"), case["config"].to_string()).expect("writes");
+    opened(folder)
+}
+
+fn opened(folder: &Path) -> Checkpoint {
+    inspect(&SourceFile::from_path(folder).expect("files")).expect("opens")
+}
+
+fn sequences() -> Vec<Vec<u32>> {
+    let mut numbers = Numbers(3);
+    let mut sequence = || {
+        (0..24)
+            .map(|_| ((numbers.next() + 1.0) * 46.0) as u32 + 2)
+            .collect()
+    };
+    (0..24).map(|_| sequence()).collect()
+}
+
+fn data(folder: &Path) -> Datasets {
+    let lines: Vec<String> = sequences()
+        .iter()
+        .map(|ids| json!({"input_ids": ids}).to_string())
+        .collect();
+    fs::write(folder.join("data.jsonl"), lines.join("\n")).expect("writes");
+    let files = SourceFile::from_path(&folder.join("data.jsonl")).expect("a file");
+    let mut sets = Datasets::new();
+    sets.insert("data", Dataset::open(&files).expect("opens"));
+    sets
+}
+
+/// Weights as they are in a checkpoint.
+struct Plain<'a>(&'a Checkpoint);
+
+impl Source for Plain<'_> {
+    fn load(&self, name: &str, transposed: bool, weights: &mut Weights) -> Result<(), Error> {
+        let info = self.0.tensors.iter().find(|t| t.name == name).expect("is there");
+        let rows = self.0.rows(info)?;
+        if transposed {
+            weights.load_transposed(name, &rows, None)
+        } else {
+            weights.load(name, &rows, &info.shape, None)
+        }
+    }
+}
+
+/// Looks at nothing, waits for nobody.
+struct Through;
+
+impl Visitor for Through {
+    fn replaces(&self) -> bool {
+        false
+    }
+
+    fn see(&mut self, _at: usize, _cut: &Cut, _state: &State) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn settle(&mut self, _here: &mut Here<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl Pace for Through {
+    fn at(&self, _part: f64) {}
+
+    fn should_stop(&self) -> bool {
+        false
+    }
+}
+
+/// Logits of all sequences.
+fn logits(model: &Checkpoint) -> Vec<f32> {
+    let network = network_of(model).expect("runs");
+    let network = network.as_ref();
+    let scratch = TempDir::new().expect("a folder");
+    let (source, stash) = (Plain(model), Stash::new(scratch.path(), 1 << 30));
+    let mut walk = Walk::start(network, &source, &Through, &sequences(), stash).expect("embeds");
+    for block in 0..walk.blocks() {
+        walk.block(block, &mut Through).expect("a block");
+    }
+    let mut weights = Weights::default();
+    for name in network.head_tensors() {
+        source
+            .load(&name, network.stored_transposed(&name), &mut weights)
+            .expect("loads");
+    }
+    let mut all = Vec::new();
+    for batch in 0..walk.batches() {
+        let (batch, hidden) = walk.hidden(batch).expect("states");
+        let run = Run {
+            batch,
+            weights: &weights,
+            ops: Ops::Fused,
+            all_experts: false,
+        };
+        let rows = network.head(&hidden, &run).expect("a head");
+        all.extend(
+            rows.flatten_all()
+                .and_then(|t| t.to_vec1::<f32>())
+                .expect("values"),
+        );
+    }
+    all
+}
+
+/// Root of the mean squared difference, as a part of the first's own root mean square.
+fn change(before: &[f32], after: &[f32]) -> f64 {
+    let square = |sum: f64, v: f32| sum + f64::from(v).powi(2);
+    let error = before.iter().zip(after).map(|(a, b)| a - b).fold(0.0, square);
+    (error / before.iter().copied().fold(0.0, square)).sqrt()
+}
+
+fn recipe(stages: &Value) -> Recipe {
+    let stages: Vec<Value> = stages
+        .as_array()
+        .expect("stages")
+        .iter()
+        .map(|stage| {
+            let mut stage = stage.clone();
+            stage["targets"] = json!(["Linear"]);
+            stage["ignore"] = json!(["lm_head"]);
+            stage
+        })
+        .collect();
+    Recipe::from_value(&json!({
+        "stages": stages,
+        "formats": [{"format": "safetensors", "options": {"dtype": "F32"}}],
+        "calibration": {"dataset": "data", "num_samples": 24, "max_seq_length": 24},
+    }))
+    .expect("a recipe")
+}
+
+fn refused(stages: &Value, name: &str) -> Vec<Refusal> {
+    let folder = TempDir::new().expect("a folder");
+    let model = model(name, &folder.path().join("model"));
+    plan(&recipe(stages), &model, &data(folder.path())).expect_err("refused")
+}
+
+fn run(stages: &Value, model: &Checkpoint, folder: &Path) -> Outcome {
+    let sets = data(folder);
+    let plan = plan(&recipe(stages), model, &sets).expect("a plan");
+    let (out, scratch) = (folder.join("out"), folder.join("scratch"));
+    let folders = Folders {
+        out: &out,
+        scratch: &scratch,
+    };
+    execute(&plan, model, &sets, &folders, &Silent).expect("runs")
+}
+
+/// By how much the logits change.
+fn cost(stages: &Value, name: &str) -> f64 {
+    let folder = TempDir::new().expect("a folder");
+    let model = model(name, &folder.path().join("model"));
+    run(stages, &model, folder.path());
+    let made = opened(&folder.path().join("out/safetensors"));
+    change(&logits(&model), &logits(&made))
+}
+
+const FAMILIES: [&str; 8] = [
+    "llama_mha",
+    "llama_gqa_tied",
+    "llama_biases",
+    "qwen3",
+    "mixtral",
+    "qwen2_moe",
+    "gpt2",
+    "gpt2_prefixed",
+];
+
+#[test]
+fn smoothing_leaves_the_function_as_it_is() {
+    let smooth =
+        json!([{"technique": "smoothquant", "options": {"smoothing_strength": 0.7, "mixtures": true}}]);
+    for name in FAMILIES {
+        let folder = TempDir::new().expect("a folder");
+        let model = model(name, &folder.path().join("model"));
+        run(&smooth, &model, folder.path());
+        let made = opened(&folder.path().join("out/safetensors"));
+        let (before, after) = (logits(&model), logits(&made));
+        let worst = before
+            .iter()
+            .zip(&after)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        println!("{name}: {worst}");
+        assert!(worst < 1e-4, "{name}: {worst}");
+        let changed = fs::read(folder.path().join("model/model.safetensors")).expect("source")
+            != fs::read(folder.path().join("out/safetensors/model.safetensors")).expect("made");
+        assert!(changed, "{name}: nothing was smoothed");
+    }
+}
+
+/// Eight bits leave almost nothing but what a wrong fold would do.
+#[test]
+fn awq_folds_into_norms_values_ups_and_routers() {
+    let awq = json!([{"technique": "awq", "options": {"n_bits": 8, "group_size": 16, "n_grid": 4}}]);
+    for name in FAMILIES.iter().filter(|name| !name.starts_with("gpt2")) {
+        let cost = cost(&awq, name);
+        println!("{name}: {cost}");
+        assert!(cost < 0.02, "{name}: {cost}");
+    }
+}
+
+#[test]
+fn awq_costs_less_than_rounding() {
+    for name in ["llama_gqa_tied", "mixtral"] {
+        let rounded =
+            json!([{"technique": "rtn", "options": {"n_bits": 4, "group_size": 16, "symmetric": false}}]);
+        let awq = json!([{"technique": "awq", "options": {"n_bits": 4, "group_size": 16}}]);
+        let (rounded, awq) = (cost(&rounded, name), cost(&awq, name));
+        println!("{name}: {rounded} {awq}");
+        assert!(awq < 0.9 * rounded, "{name}: {awq} {rounded}");
+    }
+}
+
+#[test]
+fn the_same_bytes_for_any_number_of_threads() {
+    for technique in ["smoothquant", "awq"] {
+        let options = if technique == "awq" {
+            json!({"group_size": 16, "n_grid": 4})
+        } else {
+            json!({})
+        };
+        let stages = json!([{"technique": technique, "options": options}]);
+        let digests = |threads: usize| {
+            let folder = TempDir::new().expect("a folder");
+            let model = model("llama_gqa_tied", &folder.path().join("model"));
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .expect("a pool");
+            let outcome = pool.install(|| run(&stages, &model, folder.path()));
+            let files = outcome.artifacts[0].files.iter();
+            files.map(|file| file.sha256.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(digests(1), digests(3), "{technique}");
+    }
+}
+
+#[test]
+fn stages_combine() {
+    let smooth = json!({"technique": "smoothquant"});
+    let eight = json!({"n_bits": 8, "granularity": "channel"});
+    for second in [
+        json!({"technique": "rtn", "options": eight}),
+        json!({"technique": "gptq", "options": eight}),
+        json!({"technique": "awq", "options": {"n_bits": 8, "group_size": 16, "n_grid": 2}}),
+    ] {
+        let cost = cost(&json!([smooth, second]), "llama_mha");
+        println!("{second}: {cost}");
+        assert!(cost < 0.05, "{second}: {cost}");
+    }
+}
+
+#[test]
+fn what_cannot_be_folded_is_refused() {
+    for technique in ["smoothquant", "awq"] {
+        let refused = refused(&json!([{"technique": technique, "options": {}}]), "bert");
+        assert_eq!(
+            (refused[0].pointer.as_str(), refused[0].code),
+            ("/stages/0/technique", "no_feeders")
+        );
+        assert!(refused[0].detail.contains("BERT"), "{}", refused[0].detail);
+    }
+    let late = json!([
+        {"technique": "rtn", "options": {"n_bits": 8, "granularity": "channel"}},
+        {"technique": "smoothquant", "options": {}},
+    ]);
+    let refused = refused(&late, "llama_mha");
+    assert_eq!(
+        (refused[0].pointer.as_str(), refused[0].code),
+        ("/stages/1/targets", "already_quantized")
+    );
+}
