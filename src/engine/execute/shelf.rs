@@ -137,7 +137,12 @@ impl Shelf {
         };
         let broken = || Error::internal("scales in scratch are broken");
         let (length, values) = bytes.split_first_chunk::<8>().ok_or_else(broken)?;
-        let values: Vec<f32> = values.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let values: Vec<f32> = values
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|b| f32::from_le_bytes(*b))
+            .collect();
         let rows = u64::from_le_bytes(*length) as usize;
         if rows > values.len() {
             return Err(broken());

@@ -4,8 +4,8 @@
 //! chosen.
 //! Invariant: feeder and readers change together or not at all, so that the network computes the same.
 
-use super::{BlockStage, Factors};
 use super::options::Planned;
+use super::{BlockStage, Factors};
 use crate::error::{Error, Result};
 use crate::network::{Cut, Feed, Network, Weights, with_values};
 use crate::plan::{Context, TensorPlan};

@@ -101,7 +101,9 @@ impl<'a> Searcher<'a> {
             state = here.network.advance(here.block, at, state, &run)?;
             let first = folds.len();
             for feed in cut.feeds.iter().filter(|f| folding::is_used(&self.stage, cut, f)) {
-                let specs = cut.fed_by(feed).filter_map(|r| Some((r, self.spec(r, Range::MinMax)?)));
+                let specs = cut
+                    .fed_by(feed)
+                    .filter_map(|r| Some((r, self.spec(r, Range::MinMax)?)));
                 let trial = Trial {
                     network: here.network,
                     block: here.block,

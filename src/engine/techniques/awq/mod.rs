@@ -69,7 +69,11 @@ impl Technique for Awq {
             };
             (*index, kind)
         }));
-        Ok(Decision { kinds, label: None })
+        Ok(Decision {
+            kinds,
+            label: None,
+            needs: None,
+        })
     }
 
     fn work(&self) -> Work {

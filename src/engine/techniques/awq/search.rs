@@ -189,7 +189,8 @@ fn ratios(grid: usize, duo: bool) -> Vec<(bool, f32)> {
     let with = if duo { grid / 2 } else { 0 };
     let without = grid - with;
     let half = (0..with).map(|step| (true, step as f32 / with as f32));
-    half.chain((1..=without).map(|step| (false, step as f32 / without as f32))).collect()
+    half.chain((1..=without).map(|step| (false, step as f32 / without as f32)))
+        .collect()
 }
 
 /// `x^r`, or `x^r / w^(1−r)`, balanced around 1.
@@ -228,7 +229,10 @@ mod tests {
 
     #[test]
     fn the_grid_is_parted() {
-        assert_eq!(ratios(4, true), [(true, 0.0), (true, 0.5), (false, 0.5), (false, 1.0)]);
+        assert_eq!(
+            ratios(4, true),
+            [(true, 0.0), (true, 0.5), (false, 0.5), (false, 1.0)]
+        );
         assert_eq!(ratios(2, false), [(false, 0.5), (false, 1.0)]);
     }
 
