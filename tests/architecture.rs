@@ -56,13 +56,19 @@ const SERVER_TESTS: Edges = &[("worker", &["blobs", "store"])];
 
 /// `src/engine`: techniques and formats meet only in `weight`, through `plan` and `execute`.
 const ENGINE: Edges = &[
-    ("calibrate", &["checkpoint", "dataset", "error", "network"]),
+    (
+        "calibrate",
+        &["checkpoint", "dataset", "error", "network", "weight"],
+    ),
     ("catalog", &["formats", "presets", "techniques"]),
     ("checkpoint", &["error", "formats", "models", "tensor"]),
     ("dataset", &["checkpoint", "error", "formats", "tensor"]),
     ("digest", &[]),
     ("error", &[]),
-    ("evaluate", &["error", "kernels", "network", "recipe"]),
+    (
+        "evaluate",
+        &["checkpoint", "dataset", "error", "kernels", "network", "recipe"],
+    ),
     (
         "execute",
         &[
@@ -78,6 +84,7 @@ const ENGINE: Edges = &[
             "network",
             "observe",
             "plan",
+            "recipe",
             "report",
             "techniques",
             "tensor",

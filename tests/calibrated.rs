@@ -203,14 +203,7 @@ fn what_another_plan_left_in_scratch_is_not_used() {
 fn every_stage_can_be_stopped() {
     let house = house();
     let plan = house.plan(&json!({"evaluation": {"dataset": "ids", "num_samples": 4}}));
-    for stage in [
-        "gptq",
-        "compress",
-        "verify",
-        "evaluate_before",
-        "evaluate_after",
-        "compare",
-    ] {
+    for stage in ["gptq", "compress", "verify", "evaluate", "compare"] {
         let stopping = Stopping {
             stage,
             ..Stopping::default()

@@ -60,71 +60,50 @@ fn preset(
 
 /// All presets.
 pub fn all() -> Vec<Preset> {
-    let int4 =
-        |symmetric| json!({"n_bits": 4, "symmetric": symmetric, "granularity": "group", "group_size": 128});
-    let ct = "compressed-tensors";
-    let mut list = vec![
+    [rounded(), calibrated(), blocks(), weighed()].concat()
+}
+
+const CT: &str = "compressed-tensors";
+
+fn int4(symmetric: bool) -> Value {
+    json!({"n_bits": 4, "symmetric": symmetric, "granularity": "group", "group_size": 128})
+}
+
+/// Rounding that needs no data.
+fn rounded() -> Vec<Preset> {
+    vec![
         preset(
             "W4A16",
             "rtn",
-            ct,
+            CT,
             int4(true),
             "INT4 weights, groups of 128, symmetric",
         ),
         preset(
             "W4A16_ASYM",
             "rtn",
-            ct,
+            CT,
             int4(false),
             "INT4 weights, groups of 128, with zero points",
         ),
         preset(
             "W8A16",
             "rtn",
-            ct,
+            CT,
             json!({"n_bits": 8, "granularity": "channel"}),
             "INT8 weights, one scale a channel",
         ),
         preset(
             "W8A8",
             "rtn",
-            ct,
+            CT,
             json!({"n_bits": 8, "granularity": "channel", "activations": "dynamic_token"}),
             "INT8 weights and activations, activations scaled per token at run time",
         ),
         preset(
-            "W8A8_SMOOTHQUANT",
-            "rtn",
-            ct,
-            json!({"n_bits": 8, "granularity": "channel", "activations": "dynamic_token"}),
-            "INT8 weights and activations, outliers of activations moved into the weights first (calibrated)",
-        )
-        .after("smoothquant", json!({})),
-        preset(
-            "W8A8_GPTQ",
-            "gptq",
-            ct,
-            json!({"n_bits": 8, "granularity": "channel", "activations": "dynamic_token"}),
-            "INT8 weights by GPTQ and INT8 activations (calibrated)",
-        ),
-        preset(
-            "W4A16_GPTQ",
-            "gptq",
-            ct,
-            int4(true),
-            "INT4 weights by GPTQ, groups of 128, symmetric (calibrated)",
-        ),
-        preset(
-            "W4A16_AWQ",
-            "awq",
-            ct,
-            json!({"n_bits": 4, "group_size": 128, "symmetric": false}),
-            "INT4 weights by AWQ, groups of 128, with zero points (calibrated)",
-        ),
-        preset(
             "FP8_DYNAMIC",
             "fp8",
-            ct,
+            CT,
             json!({"granularity": "channel", "activations": "dynamic_token"}),
             "FP8 E4M3 weights and activations, activations scaled per token at run time",
         ),
@@ -142,8 +121,47 @@ pub fn all() -> Vec<Preset> {
             json!({"block_size": 64}),
             "4-bit NormalFloat, blocks of 64, as bitsandbytes stores it",
         ),
-    ];
-    let ggml = [
+    ]
+}
+
+/// What is calibrated.
+fn calibrated() -> Vec<Preset> {
+    vec![
+        preset(
+            "W8A8_SMOOTHQUANT",
+            "rtn",
+            CT,
+            json!({"n_bits": 8, "granularity": "channel", "activations": "dynamic_token"}),
+            "INT8 weights and activations, outliers of activations moved into the weights first (calibrated)",
+        )
+        .after("smoothquant", json!({})),
+        preset(
+            "W8A8_GPTQ",
+            "gptq",
+            CT,
+            json!({"n_bits": 8, "granularity": "channel", "activations": "dynamic_token"}),
+            "INT8 weights by GPTQ and INT8 activations (calibrated)",
+        ),
+        preset(
+            "W4A16_GPTQ",
+            "gptq",
+            CT,
+            int4(true),
+            "INT4 weights by GPTQ, groups of 128, symmetric (calibrated)",
+        ),
+        preset(
+            "W4A16_AWQ",
+            "awq",
+            CT,
+            json!({"n_bits": 4, "group_size": 128, "symmetric": false}),
+            "INT4 weights by AWQ, groups of 128, with zero points (calibrated)",
+        ),
+    ]
+}
+
+/// llama.cpp's mixes.
+fn blocks() -> Vec<Preset> {
+    let mixes = [
         ("Q8_0", "8.5 bits a weight, next to lossless"),
         ("Q6_K", "6.6 bits a weight"),
         ("Q5_K_M", "5-bit k-quants, more bits where they help most"),
@@ -166,9 +184,15 @@ pub fn all() -> Vec<Preset> {
         ("F16", "half precision, for llama.cpp"),
         ("BF16", "bfloat16, for llama.cpp"),
     ];
-    list.extend(ggml.map(|(name, summary)| preset(name, "ggml", "gguf", json!({"type": name}), summary)));
+    mixes
+        .map(|(name, summary)| preset(name, "ggml", "gguf", json!({"type": name}), summary))
+        .into()
+}
+
+/// Those that are weighed by calibration.
+fn weighed() -> Vec<Preset> {
     // The first two can be written without calibration, but are hardly of use then.
-    let weighed = [
+    let mixes = [
         ("IQ3_M", "3.7 bits from a lattice, weighed by calibration"),
         ("IQ3_S", "3.4 bits from a lattice, weighed by calibration"),
         ("IQ3_XS", "3.3 bits from a lattice, weighed by calibration"),
@@ -179,11 +203,12 @@ pub fn all() -> Vec<Preset> {
         ("IQ2_XS", "2.3 bits from a lattice, weighed by calibration"),
         ("IQ2_XXS", "2.1 bits from a lattice, weighed by calibration"),
     ];
-    list.extend(weighed.map(|(name, summary)| {
-        let options = json!({"type": name, "imatrix": "calibration"});
-        preset(name, "ggml", "gguf", options, summary)
-    }));
-    list
+    mixes
+        .map(|(name, summary)| {
+            let options = json!({"type": name, "imatrix": "calibration"});
+            preset(name, "ggml", "gguf", options, summary)
+        })
+        .into()
 }
 
 /// Names of all presets.

@@ -249,6 +249,7 @@ async fn formats_say_what_is_read_and_what_is_written() {
             row("gguf", true, true),
             row("gptq", false, true),
             row("huggingface", true, false),
+            row("imatrix", false, true),
             row("safetensors", true, true),
         ]
     );

@@ -135,7 +135,7 @@ fn group_size(tensor: &TensorPlan) -> std::result::Result<usize, String> {
         ));
     };
     let rows = tensor.rows();
-    if rows % 8 != 0 {
+    if !rows.is_multiple_of(8) {
         return Err(format!(
             "{name} has {rows} outputs: the AWQ layout needs a multiple of 8"
         ));

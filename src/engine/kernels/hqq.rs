@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn powers_are_those_of_the_standard_library() {
-        for x in [1e-9f32, 0.003, 0.3, 0.5, 0.7071, 1.0, 1.4143, 7.7, 1e6] {
+        for x in [1e-9f32, 0.003, 0.3, 0.5, 0.71, 1.0, 1.4143, 7.7, 1e6] {
             for p in [0.7f32, -0.3, 0.5, 1.0] {
                 let (got, right) = (power(x, p), x.powf(p));
                 assert!((got / right - 1.0).abs() < 1e-5, "{x}^{p}: {got} {right}");

@@ -202,7 +202,9 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<
         let stage = plan_stage(index, spec, recipe, (model, datasets), &mut tensors)?;
         stages.push(stage);
     }
-    tensors.iter_mut().for_each(|t| own_type_at_the_end(t, &stages));
+    for tensor in &mut tensors {
+        own_type_at_the_end(tensor, &stages);
+    }
     let run = run::plan(recipe, model, datasets, &stages, &tensors)?;
     for (stage, data) in stages.iter_mut().zip(run.calibration.iter().cycle()) {
         stage.calibrated_with(data);

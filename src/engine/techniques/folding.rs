@@ -112,7 +112,9 @@ pub(super) fn centred(scales: &mut [f32]) {
     let logs: f64 = scales.iter().map(|s| f64::from(*s).ln()).sum();
     let mean = (logs / scales.len().max(1) as f64).exp() as f32;
     if mean.is_finite() && mean > 0.0 {
-        scales.iter_mut().for_each(|s| *s /= mean);
+        for s in scales.iter_mut() {
+            *s /= mean;
+        }
     }
 }
 
@@ -155,7 +157,9 @@ impl Fold<'_> {
             let row = tensor.elem_count() / divisors.len().max(1);
             let mut values = with_values(tensor, <[f32]>::to_vec)?;
             for (values, by) in values.chunks_mut(row.max(1)).zip(&divisors) {
-                values.iter_mut().for_each(|v| *v /= by);
+                for v in values.iter_mut() {
+                    *v /= by;
+                }
             }
             made.push((
                 name.to_owned(),

@@ -111,7 +111,9 @@ impl Factors {
     pub fn apply(&self, first: usize, count: usize, values: &mut [f32]) {
         for (row, values) in (first..).zip(values.chunks_mut(count.max(1))) {
             let by = self.rows.get(row).copied().unwrap_or(1.0);
-            values.iter_mut().for_each(|v| *v *= by);
+            for v in values.iter_mut() {
+                *v *= by;
+            }
             values.iter_mut().zip(&self.cols).for_each(|(v, c)| *v *= c);
         }
     }

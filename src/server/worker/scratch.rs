@@ -16,7 +16,7 @@ const LOCK: &str = "lock";
 /// The folder of what jobs keep between attempts.
 const KEPT: &str = "kept";
 /// A job that nobody went on with for so long is over, or goes on elsewhere.
-const FORGOTTEN: Duration = Duration::from_secs(3 * 24 * 3600);
+const FORGOTTEN: Duration = Duration::from_hours(72);
 
 /// The folder of this process.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ fn is_dead(folder: &Path) -> bool {
 }
 
 fn is_old(folder: &Path) -> bool {
-    is_older(folder, Duration::from_secs(60))
+    is_older(folder, Duration::from_mins(1))
 }
 
 fn is_older(folder: &Path, than: Duration) -> bool {

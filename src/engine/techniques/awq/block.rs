@@ -227,7 +227,9 @@ fn quantized(
     }
     if let Some(fold) = feeds {
         for (row, by) in values.chunks_mut(cols.max(1)).zip(fold.at_source(rows)) {
-            row.iter_mut().for_each(|v| *v /= by);
+            for v in row.iter_mut() {
+                *v /= by;
+            }
         }
     }
     clip::quantize(&values, cols, spec, input.grams.as_ref()).map_err(|e| Error {
