@@ -58,7 +58,7 @@ const SERVER_TESTS: Edges = &[("worker", &["blobs", "store"])];
 const ENGINE: Edges = &[
     (
         "calibrate",
-        &["checkpoint", "dataset", "error", "network", "weight"],
+        &["checkpoint", "dataset", "error", "kernels", "network", "weight"],
     ),
     ("catalog", &["formats", "presets", "techniques"]),
     ("checkpoint", &["error", "formats", "models", "tensor"]),

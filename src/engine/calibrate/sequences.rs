@@ -7,6 +7,7 @@ use super::tokens::{Tokens, check_ids};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::{Content, ContentKind, Dataset, DatasetFormat, Label, Record};
 use crate::error::{Error, Result};
+use crate::kernels::random::Random;
 
 /// Characters of running text that are tokenized at a time; cut only where no tokenizer joins across.
 const PIECE: usize = 1 << 20;
@@ -183,7 +184,7 @@ struct Drawn {
     choice: Choice,
     taken: Vec<(u64, Row)>,
     offered: u64,
-    state: u64,
+    random: Random,
 }
 
 impl Drawn {
@@ -192,7 +193,7 @@ impl Drawn {
             choice,
             taken: Vec::new(),
             offered: 0,
-            state: choice.seed,
+            random: Random::new(choice.seed),
         }
     }
 
@@ -208,20 +209,11 @@ impl Drawn {
             self.taken.push((at, (ids, label)));
         } else if self.choice.shuffle {
             // Reservoir sampling: each of the offered ones stays with the same probability.
-            let slot = (self.random() % self.offered) as usize;
+            let slot = self.random.below(self.offered) as usize;
             if let Some(old) = self.taken.get_mut(slot) {
                 *old = (at, (ids, label));
             }
         }
-    }
-
-    /// splitmix64.
-    fn random(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
     }
 
     fn finish(mut self) -> Sequences {

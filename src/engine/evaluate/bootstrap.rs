@@ -3,24 +3,19 @@
 //! Owns: the paired bootstrap (Efron 1979; percentile interval). Must not know: metrics.
 //! Invariant: the same seed gives the same interval; both models' numbers of a sequence are drawn together.
 
+use crate::kernels::random::Random;
+
 /// Resamples.
 const DRAWS: usize = 1000;
 
 /// 95 % interval of a statistic of resampled items, by its percentiles.
 pub(super) fn interval(items: usize, seed: u64, statistic: impl Fn(&[usize]) -> f64) -> [f64; 2] {
-    let mut state = seed ^ 0x5851_F42D_4C95_7F2D;
-    let mut random = || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    };
+    let mut random = Random::new(seed ^ 0x5851_F42D_4C95_7F2D);
     let mut values = Vec::with_capacity(DRAWS);
     let mut drawn = vec![0; items];
     for _ in 0..DRAWS {
         for at in &mut drawn {
-            *at = (random() % items.max(1) as u64) as usize;
+            *at = random.below(items.max(1) as u64) as usize;
         }
         values.push(statistic(&drawn));
     }

@@ -13,6 +13,7 @@ pub mod hqq;
 pub mod linalg;
 pub mod nf4;
 pub mod nn;
+pub mod random;
 pub mod tokens;
 mod wide;
 

@@ -6,7 +6,7 @@
 use crate::plan::{Context, TensorPlan, check_options};
 use crate::recipe::Refusal;
 use crate::tensor::DType;
-use crate::weight::{Activations, Granularity};
+use crate::weight::{Activations, Granularity, Kind};
 use serde_json::Value;
 
 pub(super) type Planned<T> = Result<T, Vec<Refusal>>;
@@ -58,6 +58,25 @@ impl<'a> Options<'a> {
             "channel" => Granularity::Channel,
             _ => Granularity::Group(self.number("group_size")),
         }
+    }
+
+    /// What integer techniques make of these tensors.
+    pub(super) fn affine(
+        &self,
+        granularity: Granularity,
+        tensors: &[(usize, &TensorPlan)],
+    ) -> Vec<(usize, Kind)> {
+        let kind = |tensor: &TensorPlan| Kind::Affine {
+            n_bits: self.number("n_bits") as u8,
+            symmetric: self.flag("symmetric"),
+            granularity,
+            scale_dtype: scale_dtype(self.text("scale_dtype"), tensor),
+            activations: self.activations(),
+        };
+        tensors
+            .iter()
+            .map(|(index, tensor)| (*index, kind(tensor)))
+            .collect()
     }
 
     pub(super) fn activations(&self) -> Activations {

@@ -48,18 +48,8 @@ impl Technique for Rtn {
         let tensors = options::matrices(context)?;
         let granularity = options.granularity();
         options::check_groups(context, granularity, &tensors)?;
-        let kinds = tensors.iter().map(|(index, tensor)| {
-            let kind = Kind::Affine {
-                n_bits: options.number("n_bits") as u8,
-                symmetric: options.flag("symmetric"),
-                granularity,
-                scale_dtype: options::scale_dtype(options.text("scale_dtype"), tensor),
-                activations: options.activations(),
-            };
-            (*index, kind)
-        });
         Ok(Decision {
-            kinds: kinds.collect(),
+            kinds: options.affine(granularity, &tensors),
             label: None,
             needs: None,
         })
