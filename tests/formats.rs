@@ -118,6 +118,7 @@ fn layout(plan: &Plan, model: &Checkpoint) -> Layout {
         label: plan.stages[0].label.as_deref(),
         importance: plan.stages[0].importance(),
         squares: None,
+        scales: None,
         options: &plan.formats[0].options,
         pointer: "/formats/0",
     };

@@ -60,7 +60,7 @@ fn preset(
 
 /// All presets.
 pub fn all() -> Vec<Preset> {
-    [rounded(), calibrated(), blocks(), weighed()].concat()
+    [rounded(), calibrated(), fixed(), blocks(), weighed()].concat()
 }
 
 const CT: &str = "compressed-tensors";
@@ -120,6 +120,47 @@ fn rounded() -> Vec<Preset> {
             "bitsandbytes",
             json!({"block_size": 64}),
             "4-bit NormalFloat, blocks of 64, as bitsandbytes stores it",
+        ),
+    ]
+}
+
+/// 8 bits whose ranges calibration fixes.
+fn fixed() -> Vec<Preset> {
+    vec![
+        preset(
+            "W8A8_STATIC",
+            "static_activations",
+            CT,
+            json!({}),
+            "INT8 weights and activations, one fixed scale for a layer's inputs, outliers moved into the weights first \
+             (calibrated)",
+        )
+        .after("smoothquant", json!({}))
+        .after(
+            "rtn",
+            json!({"n_bits": 8, "granularity": "channel", "activations": "dynamic_token"}),
+        ),
+        preset(
+            "FP8_STATIC",
+            "static_activations",
+            CT,
+            json!({}),
+            "FP8 E4M3 weights and activations, one fixed scale for a layer's inputs (calibrated)",
+        )
+        .after(
+            "fp8",
+            json!({"granularity": "tensor", "activations": "dynamic_token"}),
+        ),
+        preset(
+            "FP8_KV",
+            "kv_cache",
+            CT,
+            json!({"dtype": "fp8"}),
+            "FP8 E4M3 weights and activations per token, and scales for an FP8 key/value cache (calibrated)",
+        )
+        .after(
+            "fp8",
+            json!({"granularity": "channel", "activations": "dynamic_token"}),
         ),
     ]
 }

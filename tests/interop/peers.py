@@ -88,6 +88,12 @@ def smoothquant(a):
     return [SmoothQuantModifier(smoothing_strength=0.8), rtn(targets="Linear", scheme="W8A8")(a)]
 
 
+def smoothquant_static(a):
+    scheme = {"weights": {"num_bits": 8, "type": "int", "strategy": "channel"},
+              "input_activations": {"num_bits": 8, "type": "int", "strategy": "tensor", "dynamic": False}}
+    return [smoothquant(a)[0], rtn(config_groups={"group_0": {"targets": ["Linear"], **scheme}})(a)]
+
+
 def smoothquant_gptq(a):
     from llmcompressor.modifiers.gptq import GPTQModifier
     return [smoothquant(a)[0], GPTQModifier(targets="Linear", scheme="W8A8", ignore=["lm_head"])]
@@ -130,19 +136,23 @@ def hqq(a):
     return compress
 
 
-def nf4(a):
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+def nf4(nested=False):
+    def prepare(a):
+        from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    def compress():
-        quantize = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
-        AutoModelForCausalLM.from_pretrained(a.model, quantization_config=quantize, device_map="cpu").save_pretrained(a.out)
-    return compress
+        def compress():
+            quantize = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32,
+                                          bnb_4bit_use_double_quant=nested)
+            AutoModelForCausalLM.from_pretrained(a.model, quantization_config=quantize, device_map="cpu").save_pretrained(a.out)
+        return compress
+    return prepare
 
 
 METHODS = {
     "none": ("transformers", lambda a: lambda: setattr(a, "out", a.model)),
     "gptq": ("llmcompressor", llmcompressor(gptq())),
     "gptq-in-order": ("llmcompressor", llmcompressor(gptq(actorder=None))),
+    "gptq-group": ("llmcompressor", llmcompressor(gptq(actorder="group"))),
     "gptq-asym": ("llmcompressor", llmcompressor(gptq(symmetric=False))),
     "awq": ("llmcompressor", llmcompressor(awq)),
     "smoothquant": ("llmcompressor", llmcompressor(smoothquant)),
@@ -150,14 +160,16 @@ METHODS = {
     "fp8-dynamic": ("llmcompressor", llmcompressor(rtn(targets="Linear", scheme="FP8_DYNAMIC"), data=False)),
     "fp8-static": ("llmcompressor", llmcompressor(rtn(targets="Linear", scheme="FP8"))),
     "w8a8": ("llmcompressor", llmcompressor(rtn(targets="Linear", scheme="W8A8"), data=False)),
+    "w8a8-static": ("llmcompressor", llmcompressor(smoothquant_static)),
     "rtn": ("llmcompressor", llmcompressor(rtn(config_groups=groups(symmetric=True)), data=False)),
     "rtn-asym": ("llmcompressor", llmcompressor(rtn(config_groups=groups(symmetric=False)), data=False)),
     "gptqmodel": ("gptqmodel", gptqmodel),
     "autoround": ("auto-round", autoround),
     "hqq": ("hqq", hqq),
-    "nf4": ("bitsandbytes", nf4),
+    "nf4": ("bitsandbytes", nf4()),
+    "nf4-nested": ("bitsandbytes", nf4(nested=True)),
 }
-UNCALIBRATED = {"none", "fp8-dynamic", "w8a8", "rtn", "rtn-asym", "hqq", "nf4", "perplexity"}
+UNCALIBRATED = {"none", "fp8-dynamic", "w8a8", "rtn", "rtn-asym", "hqq", "nf4", "nf4-nested", "perplexity"}
 
 
 # --- evaluation and the record

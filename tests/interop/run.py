@@ -25,6 +25,7 @@ GGUF = ["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "Q4_0", "Q4_1", "Q5_0", "Q
         "Q5_K_S", "Q3_K_M", "Q3_K_S", "Q3_K_L", "Q2_K", "IQ4_NL", "IQ4_XS", "F16"]
 # (label, recipe, format, full-tier check or None, its extra arguments). The reference model is 576 wide: groups of 64.
 CT, GROUPS = "check_compressed_tensors.py", {"group_size": 64}
+CALIBRATED = {"calibration": {"num_samples": 32, "max_seq_length": 256}}
 CHECKPOINTS = [
     ("W4A16", {"preset": "W4A16", "options": GROUPS}, "compressed-tensors", CT, []),
     ("W4A16_ASYM", {"preset": "W4A16_ASYM", "options": GROUPS}, "compressed-tensors", CT, []),
@@ -32,13 +33,14 @@ CHECKPOINTS = [
     ("W8A16", "W8A16", "compressed-tensors", CT, ["--margin", "0.001"]),
     ("W8A8", "W8A8", "compressed-tensors", CT, ["--margin", "0.001"]),
     ("FP8_DYNAMIC", "FP8_DYNAMIC", "compressed-tensors", CT, ["--margin", "0.001"]),
+    ("GPTQ_GROUP", {"preset": "W4A16_GPTQ", "options": {"act_order": "group", "scale_dtype": "F16", **GROUPS}, **CALIBRATED}, "gptq", "check_gptq_awq.py", []),
     ("GPTQ", {"preset": "gptq-rtn", "options": GROUPS}, "gptq", "check_gptq_awq.py", []),
     ("GPTQ_8", {"preset": "gptq-rtn", "options": {"n_bits": 8, **GROUPS}}, "gptq", "check_gptq_awq.py", []),
     # gptq_v2: no reader of the full tier takes it on a CPU.
     ("GPTQ_ASYM", {"preset": "W4A16_ASYM", "options": GROUPS}, "gptq", None, []),
     ("AWQ", {"preset": "W4A16_ASYM", "options": GROUPS}, "awq", "check_gptq_awq.py", []),
     ("AWQ_SYM", {"preset": "W4A16", "options": GROUPS}, "awq", "check_gptq_awq.py", []),
-    ("AWQ_CALIBRATED", {"preset": "W4A16_AWQ", "options": GROUPS, "calibration": {"num_samples": 32, "max_seq_length": 256}}, "awq", "check_gptq_awq.py", []),
+    ("AWQ_CALIBRATED", {"preset": "W4A16_AWQ", "options": GROUPS, **CALIBRATED}, "awq", "check_gptq_awq.py", []),
     ("NF4", "nf4", "bitsandbytes", "check_bnb.py", []),
     ("NF4_DQ", {"preset": "nf4", "options": {"double_quant": True}}, "bitsandbytes", "check_bnb.py", []),
 ]

@@ -40,10 +40,22 @@ pub struct Here<'a> {
     pub weights: &'a mut Weights,
     /// The network.
     pub network: &'a dyn Network,
+    /// Whether every token visits every expert.
+    pub all_experts: bool,
     line: &'a Line,
 }
 
 impl Here<'_> {
+    /// A run of a batch with the weights as they are.
+    pub fn run<'b>(&'b self, batch: &'b Batch) -> Run<'b> {
+        Run {
+            batch,
+            weights: self.weights,
+            ops: Ops::Fused,
+            all_experts: self.all_experts,
+        }
+    }
+
     /// Number of batches.
     pub fn batches(&self) -> usize {
         self.line.batches.len()
@@ -263,6 +275,7 @@ impl<'a> Walk<'a> {
             cut,
             weights,
             network: self.network,
+            all_experts: self.all_experts,
             line: &self.line,
         }
     }

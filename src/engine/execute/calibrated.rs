@@ -6,6 +6,7 @@
 //! Invariant: a resumed stage makes the same bytes as one that was never interrupted. One that only looks starts over.
 
 use super::course::{Course, IMPORTANCE};
+use super::experts::{Counting, underfed};
 use super::made::Made;
 use super::resume::Resume;
 use crate::calibrate::{SquareSums, Stash, Walk};
@@ -15,7 +16,7 @@ use crate::models::network_of;
 use crate::network::Network;
 use crate::observe::Level;
 use crate::plan::{DataPlan, ImportancePlan, ImportanceSource, Use, imported, planned_sequences};
-use crate::techniques::{self, BlockStage, Blocks, Work};
+use crate::techniques::{self, BlockStage, Blocks};
 use serde_json::json;
 use std::path::Path;
 
@@ -45,11 +46,12 @@ pub(super) fn run_all(
     datasets: &Datasets,
     scratch: &Path,
     course: &mut Course<'_>,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let planned = made.plan.calibration.as_ref();
     if planned.is_none() && made.plan.stages.iter().all(|stage| stage.needs.is_none()) {
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let mut warnings = Vec::new();
     let data = planned
         .map(|data| Calibration::of(made, data, datasets))
         .transpose()?;
@@ -59,15 +61,16 @@ pub(super) fn run_all(
     };
     let mut resume = Resume::open(made.plan, scratch)?;
     for (index, stage) in made.plan.stages.iter().enumerate() {
-        let work = techniques::find(&stage.technique).map(techniques::Technique::work);
+        let work = techniques::find(&stage.technique).and_then(|t| t.work().by_blocks());
         match (work, stage.importance()) {
-            (Some(Work::Blocks(work)), _) => {
+            (Some(work), _) => {
                 course.begin(&stage.technique);
                 if !resume.has_ended(index) {
                     let (data, source) = (data()?, made.before(index, course.observer));
-                    let walk = start(data, &source, course, scratch)?;
+                    let walk = start(data, &source, course, scratch)?.with_all_experts(all_experts(made));
                     run(made, index, work, walk, &mut resume, course)?;
                 }
+                warnings.extend(routed(made, index, data()?)?);
                 course.end();
             }
             (_, Some(importance)) => match &importance.source {
@@ -85,7 +88,18 @@ pub(super) fn run_all(
             _ => {}
         }
     }
-    Ok(())
+    Ok(warnings)
+}
+
+fn routed(made: &Made<'_>, index: usize, data: &Calibration<'_>) -> Result<Option<String>> {
+    let (sizes, all) = (data.network.sizes(), all_experts(made));
+    let technique = &made.plan.stages[index].technique;
+    underfed(&made.shelf, index, technique, (sizes.blocks, sizes.hidden), all)
+}
+
+fn all_experts(made: &Made<'_>) -> bool {
+    let asked = made.plan.recipe.calibration.as_ref();
+    asked.is_none_or(|spec| spec.moe_calibrate_all_experts)
 }
 
 fn start<'a>(
@@ -120,9 +134,14 @@ fn run(
             .event(Level::Info, &message, json!({"stage": index, "block": first}));
     }
     for block in first..walk.blocks() {
-        walk.block(block, maker.as_mut())?;
+        let mut counting = Counting::beside(maker.as_mut());
+        walk.block(block, &mut counting)?;
+        made.shelf.put_routed(index, block, &counting.routed())?;
         for (tensor, weight) in maker.made() {
             made.shelf.put(index, tensor, &weight)?;
+        }
+        for (tensor, which, scale) in maker.found() {
+            made.shelf.put_scale(index, tensor, which, scale)?;
         }
         for (tensor, factors) in maker.scaled() {
             made.shelf.put_factors(index, tensor, &factors)?;

@@ -7,7 +7,7 @@ use crate::calibrate::Pace;
 use crate::observe::{Observer, Usage};
 use crate::plan::{Plan, StagePlan};
 use crate::report::StageReport;
-use crate::techniques::{self, Work};
+use crate::techniques;
 
 /// A walk through the model counts as much as reading its weights so many times.
 const WALK: u64 = 8;
@@ -28,11 +28,11 @@ pub(super) struct Course<'a> {
 impl<'a> Course<'a> {
     pub(super) fn of(plan: &Plan, observer: &'a dyn Observer) -> Self {
         let walked = |stage: &StagePlan| {
-            let found = techniques::find(&stage.technique).map(techniques::Technique::work);
+            let found = techniques::find(&stage.technique).and_then(|t| t.work().by_blocks());
             let name = match found {
-                Some(Work::Blocks(_)) => stage.technique.clone(),
-                _ if stage.collects() => IMPORTANCE.to_owned(),
-                _ => return None,
+                Some(_) => stage.technique.clone(),
+                None if stage.collects() => IMPORTANCE.to_owned(),
+                None => return None,
             };
             Some((name, WALK * plan.source_bytes))
         };

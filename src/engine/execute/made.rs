@@ -12,10 +12,10 @@ use crate::error::{Error, Result};
 use crate::kernels::tokens;
 use crate::network::{InputRounding, Weights};
 use crate::observe::Observer;
-use crate::plan::{Plan, TensorPlan};
+use crate::plan::{CacheDtype, Plan, Step, TensorPlan};
 use crate::techniques::{self, Factors, Task, Work};
 use crate::tensor::{Rows, SourceRows, encode_rows};
-use crate::weight::{Activations, Dense, InputSquares, Kind, Weight};
+use crate::weight::{Activations, Dense, InputSquares, Kind, Scale, Weight};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -72,6 +72,11 @@ impl<'a> Made<'a> {
             };
             weight = Some(match (technique.work(), step.kind) {
                 (Work::Blocks(_), _) => self.shelf.get(step.stage, index)?,
+                // What it found lies beside the weight, which stays.
+                (Work::Scales(_), _) => match weight {
+                    Some(weight) => weight,
+                    None => passed(tensor, &raw)?,
+                },
                 // Already what it shall be: the bytes pass through unchanged.
                 (_, Kind::Dense { dtype }) if weight.is_none() && dtype == tensor.source_dtype => {
                     passed(tensor, &raw)?
@@ -106,6 +111,26 @@ impl<'a> Made<'a> {
         let stage = self.plan.stages.iter().rposition(|s| s.needs.is_some());
         let stage = stage.ok_or_else(|| Error::internal("no stage knows of inputs"))?;
         self.shelf.squares(stage, index)
+    }
+
+    /// A number that the last stage that looked for it found beside a tensor.
+    pub(super) fn scale(&self, index: usize, which: Scale) -> Result<f32> {
+        let stage = self.scaling_stage(index, which, usize::MAX);
+        let stage = stage.ok_or_else(|| Error::internal("no stage looked for this scale"))?;
+        self.shelf.scale(stage, index, which)
+    }
+
+    /// The last stage before `until` that found such a number.
+    fn scaling_stage(&self, index: usize, which: Scale, until: usize) -> Option<usize> {
+        let tensor = &self.plan.tensors[index];
+        match which {
+            Scale::Cache => tensor.cache.map(|cache| cache.stage).filter(|stage| *stage < until),
+            Scale::Input => {
+                let is_static = |step: &&Step| step.kind.activations() == Activations::StaticTensor;
+                let mut steps = tensor.steps.iter().filter(|step| step.stage < until);
+                steps.rfind(is_static).map(|step| step.stage)
+            }
+        }
     }
 
     /// What a tensor is measured against: the source as stages scaled it.
@@ -169,18 +194,59 @@ pub(super) struct AsOf<'a> {
     observer: &'a dyn Observer,
 }
 
+impl AsOf<'_> {
+    /// What the engine that serves a layer of this kind does to its inputs.
+    fn rounding(&self, index: usize, kind: Kind) -> Result<Option<InputRounding>> {
+        let is_float = matches!(kind, Kind::Float8 { .. });
+        Ok(match kind.activations() {
+            Activations::None => None,
+            Activations::DynamicToken if is_float => Some(Arc::new(tokens::round_float8)),
+            Activations::DynamicToken => Some(Arc::new(tokens::round_int8)),
+            Activations::StaticTensor => {
+                let stage = self.made.scaling_stage(index, Scale::Input, self.until);
+                let stage = stage.ok_or_else(|| Error::internal("no stage looked for this scale"))?;
+                let scale = self.made.shelf.scale(stage, index, Scale::Input)?;
+                Some(if is_float { static_float8(scale) } else { static_int8(scale) })
+            }
+        })
+    }
+}
+
+fn static_int8(scale: f32) -> InputRounding {
+    Arc::new(move |values: &mut [f32], _cols| tokens::round_int8_by(values, scale))
+}
+
+fn static_float8(scale: f32) -> InputRounding {
+    Arc::new(move |values: &mut [f32], _cols| tokens::round_float8_by(values, scale))
+}
+
+/// What the engine does to keys or values before it keeps them.
+fn cached(dtype: CacheDtype, scale: f32) -> InputRounding {
+    match dtype {
+        CacheDtype::Fp8 => static_float8(scale),
+        CacheDtype::Int8 => static_int8(scale),
+    }
+}
+
 impl Source for AsOf<'_> {
     fn load(&self, name: &str, transposed: bool, weights: &mut Weights) -> Result<()> {
         let index = self.made.by_name.get(name).copied();
         let index = index.ok_or_else(|| Error::internal(format!("the model has no tensor {name}")))?;
         let tensor = &self.made.plan.tensors[index];
+        if let Some(cache) = tensor.cache.filter(|cache| cache.stage < self.until) {
+            let scale = self.made.shelf.scale(cache.stage, index, Scale::Cache)?;
+            weights.cache(name, cached(cache.dtype, scale));
+        }
         let steps = || tensor.steps.iter().filter(|s| s.stage < self.until);
         if steps().next().is_none() {
             let rows = self.made.model.rows(&self.made.model.tensors[index])?;
             return put(weights, name, transposed, &rows, &tensor.shape, None);
         }
         let weight = self.made.weight(index, self.until, self.observer)?;
-        let rounding = steps().next_back().and_then(|s| rounding(s.kind));
+        let rounding = match steps().next_back() {
+            Some(step) => self.rounding(index, step.kind)?,
+            None => None,
+        };
         put(
             weights,
             name,
@@ -204,20 +270,5 @@ fn put(
         weights.load_transposed(name, rows, rounding)
     } else {
         weights.load(name, rows, shape, rounding)
-    }
-}
-
-/// What the engine that serves a layer of this kind does to its inputs.
-fn rounding(kind: Kind) -> Option<InputRounding> {
-    match kind {
-        Kind::Affine {
-            activations: Activations::DynamicToken,
-            ..
-        } => Some(Arc::new(tokens::round_int8)),
-        Kind::Float8 {
-            activations: Activations::DynamicToken,
-            ..
-        } => Some(Arc::new(tokens::round_float8)),
-        _ => None,
     }
 }

@@ -6,6 +6,7 @@
 
 mod calibrated;
 mod course;
+mod experts;
 #[cfg(test)]
 mod imatrix_tests;
 mod made;
@@ -20,7 +21,7 @@ use crate::digest;
 use crate::error::{Error, Result};
 use crate::evaluate::missed;
 use crate::formats::container::{Layout, Written, reread};
-use crate::formats::{Request, Squares, Writer, writer};
+use crate::formats::{Request, Scales, Squares, Writer, writer};
 use crate::observe::{Level, Observer};
 use crate::plan::{self, Plan, TensorPlan};
 use crate::report::{FormatReport, Report};
@@ -64,6 +65,13 @@ pub struct Outcome {
     pub gate: Option<String>,
 }
 
+/// What calibrated stages saw, for writers.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    squares: &'a Squares<'a>,
+    scales: &'a Scales<'a>,
+}
+
 struct Target<'a> {
     spec: &'a plan::FormatPlan,
     pointer: String,
@@ -76,7 +84,7 @@ impl Target<'_> {
         &'a self,
         plan: &'a Plan,
         model: &'a Checkpoint,
-        squares: Option<&'a Squares<'a>>,
+        seen: Option<Seen<'a>>,
     ) -> Request<'a> {
         let known = plan::request(
             &self.spec.options,
@@ -85,7 +93,11 @@ impl Target<'_> {
             &plan.tensors,
             model,
         );
-        Request { squares, ..known }
+        Request {
+            squares: seen.map(|seen| seen.squares),
+            scales: seen.map(|seen| seen.scales),
+            ..known
+        }
     }
 }
 
@@ -116,7 +128,7 @@ pub fn execute(
     }
     let made = Made::new(plan, model, folders.scratch);
     let mut course = Course::of(plan, observer);
-    calibrated::run_all(&made, datasets, folders.scratch, &mut course)?;
+    let warnings = calibrated::run_all(&made, datasets, folders.scratch, &mut course)?;
     course.begin("compress");
     let (tensors, written) = compress(&made, folders.out, &targets, &course)?;
     course.end();
@@ -134,7 +146,8 @@ pub fn execute(
         None => None,
     };
     let formats = targets.iter().map(|t| FormatReport::of(t.spec)).collect();
-    let report = Report::build(plan, model, tensors, formats, course.stages(), quality);
+    let mut report = Report::build(plan, model, tensors, formats, course.stages(), quality);
+    report.warnings.extend(warnings);
     for warning in &report.warnings {
         observer.event(Level::Warning, warning, json!({}));
     }

@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::techniques::Factors;
 use crate::tensor::DType;
-use crate::weight::{Affine, Dense, Granularity, InputSquares, Weight};
+use crate::weight::{Affine, Dense, Granularity, InputSquares, Scale, Weight};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,8 @@ enum Head {
         granularity: Granularity,
         scale_dtype: DType,
         scales: usize,
+        /// Columns whose group follows; none where they lie in order.
+        grouped: usize,
     },
     Dense {
         rows: usize,
@@ -59,8 +61,14 @@ impl Shelf {
                     granularity: w.granularity,
                     scale_dtype: w.scale_dtype,
                     scales: w.scales.len(),
+                    grouped: w.g_idx.len(),
                 },
-                vec![w.codes.clone(), bytes_of(&w.scales), w.zeros.clone()],
+                vec![
+                    w.codes.clone(),
+                    bytes_of(&w.scales),
+                    w.zeros.clone(),
+                    w.g_idx.iter().flat_map(|g| g.to_le_bytes()).collect(),
+                ],
             ),
             Weight::Dense(w) => (
                 Head::Dense {
@@ -113,6 +121,48 @@ impl Shelf {
         }
         let sums = counts.split_off(count);
         Ok(InputSquares { sums, counts })
+    }
+
+    fn routed_path(&self, stage: usize, block: usize) -> PathBuf {
+        self.folder.join(format!("{stage}-routed-{block}"))
+    }
+
+    /// Puts how many tokens went to each expert of a block; nothing for a block without experts.
+    pub(super) fn put_routed(&self, stage: usize, block: usize, tokens: &[u64]) -> Result<()> {
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        let bytes = tokens.iter().flat_map(|n| n.to_le_bytes()).collect();
+        self.write(&self.routed_path(stage, block), [bytes])
+    }
+
+    pub(super) fn routed(&self, stage: usize, block: usize) -> Result<Vec<u64>> {
+        match std::fs::read(self.routed_path(stage, block)) {
+            Ok(bytes) => Ok(bytes.as_chunks().0.iter().map(|n| u64::from_le_bytes(*n)).collect()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(Error::io("tokens of experts in scratch", &e)),
+        }
+    }
+
+    fn scale_path(&self, stage: usize, tensor: usize, which: Scale) -> PathBuf {
+        let name = match which {
+            Scale::Input => "input",
+            Scale::Cache => "cache",
+        };
+        self.folder.join(format!("{stage}-{tensor}-{name}-scale"))
+    }
+
+    /// A number that a stage found beside a tensor.
+    pub(super) fn put_scale(&self, stage: usize, tensor: usize, which: Scale, scale: f32) -> Result<()> {
+        let bytes = scale.to_le_bytes().to_vec();
+        self.write(&self.scale_path(stage, tensor, which), [bytes])
+    }
+
+    pub(super) fn scale(&self, stage: usize, tensor: usize, which: Scale) -> Result<f32> {
+        let bytes = std::fs::read(self.scale_path(stage, tensor, which))
+            .map_err(|e| Error::io("a scale in scratch", &e))?;
+        let bytes = bytes.as_array().ok_or_else(|| Error::internal("a scale in scratch is broken"))?;
+        Ok(f32::from_le_bytes(*bytes))
     }
 
     /// How a stage scaled a tensor.
@@ -170,13 +220,15 @@ impl Shelf {
                 granularity,
                 scale_dtype,
                 scales,
+                grouped,
             } => {
                 let codes = rows * cols;
-                if body.len() != codes + 5 * scales {
+                if body.len() != codes + 5 * scales + 4 * grouped {
                     return Err(broken());
                 }
                 let (codes, rest) = body.split_at(codes);
-                let (scales, zeros) = rest.split_at(4 * scales);
+                let (scales, rest) = rest.split_at(4 * scales);
+                let (zeros, groups) = rest.split_at(rest.len() - 4 * grouped);
                 Ok(Weight::Affine(Affine {
                     rows,
                     cols,
@@ -187,6 +239,7 @@ impl Shelf {
                     codes: codes.to_vec(),
                     scales: floats_of(scales),
                     zeros: zeros.to_vec(),
+                    g_idx: groups.as_chunks::<4>().0.iter().map(|g| u32::from_le_bytes(*g)).collect(),
                 }))
             }
             Head::Dense { rows, cols, dtype } => Ok(Weight::Dense(Dense {
@@ -226,14 +279,15 @@ mod tests {
             codes: vec![0, 1, 2, 3, 10, 5, 6, 7],
             scales: vec![0.1, -0.2, 3.0, f32::MIN_POSITIVE],
             zeros: vec![1, 2, 3, 4],
+            g_idx: vec![1, 0, 0, 1],
         };
         shelf.put(1, 7, &Weight::Affine(affine.clone())).unwrap();
         let Weight::Affine(back) = shelf.get(1, 7).unwrap() else {
             panic!("another kind")
         };
         assert_eq!(
-            (back.codes, back.scales, back.zeros),
-            (affine.codes, affine.scales, affine.zeros)
+            (back.codes, back.scales, back.zeros, back.g_idx),
+            (affine.codes, affine.scales, affine.zeros, affine.g_idx)
         );
         assert_eq!((back.granularity, back.n_bits), (Granularity::Group(2), 3));
         assert!(shelf.get(0, 7).is_err());
@@ -241,6 +295,17 @@ mod tests {
         let cut = std::fs::read(&path).unwrap();
         std::fs::write(&path, &cut[..cut.len() - 1]).unwrap();
         assert!(shelf.get(1, 7).is_err());
+    }
+
+    #[test]
+    fn scales_come_back_each_under_its_own_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::at(folder.path());
+        shelf.put_scale(1, 2, Scale::Input, 0.25).unwrap();
+        shelf.put_scale(1, 2, Scale::Cache, 3.5).unwrap();
+        assert_eq!(shelf.scale(1, 2, Scale::Input).unwrap(), 0.25);
+        assert_eq!(shelf.scale(1, 2, Scale::Cache).unwrap(), 3.5);
+        assert!(shelf.scale(0, 2, Scale::Input).is_err());
     }
 
     #[test]

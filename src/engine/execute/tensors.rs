@@ -3,7 +3,7 @@
 //! Owns: the writer thread. Must not know: how a weight is made.
 //! Invariant: one tensor is in memory at a time, plus the encoded previous one that is being written.
 
-use super::Target;
+use super::{Seen, Target};
 use super::course::Course;
 use super::made::Made;
 use crate::error::{Error, Result};
@@ -65,6 +65,11 @@ fn make_all(
 ) -> Result<Option<Vec<TensorReport>>> {
     let (plan, model) = (made.plan, made.model);
     let squares = |index: usize| made.squares(index);
+    let scales = |index: usize, which| made.scale(index, which);
+    let seen = Seen {
+        squares: &squares,
+        scales: &scales,
+    };
     let mut reports = Vec::with_capacity(plan.tensors.len());
     let mut done = 0;
     for (index, (tensor, info)) in plan.tensors.iter().zip(&model.tensors).enumerate() {
@@ -83,7 +88,7 @@ fn make_all(
         for (format, target) in targets.iter().enumerate() {
             let parts = target
                 .writer
-                .encode(&target.request(plan, model, Some(&squares)), index, &weight)
+                .encode(&target.request(plan, model, Some(seen)), index, &weight)
                 .map_err(named)?;
             if send.send((format, index, parts)).is_err() {
                 return Ok(None);

@@ -115,6 +115,7 @@ fn group_size(tensor: &TensorPlan) -> std::result::Result<usize, String> {
         granularity,
         scale_dtype,
         activations,
+        act_order,
         symmetric: _,
     } = tensor.kind
     else {
@@ -123,6 +124,9 @@ fn group_size(tensor: &TensorPlan) -> std::result::Result<usize, String> {
     };
     if n_bits != BITS {
         return Err(format!("{name}: the AWQ layout holds 4 bits, not {n_bits}"));
+    }
+    if act_order {
+        return Err(format!("{name}: the AWQ layout has no group index; set act_order to \"static\""));
     }
     if activations != Activations::None {
         return Err(format!(

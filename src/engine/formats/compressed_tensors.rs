@@ -9,10 +9,10 @@ use super::hf_output::{self, Part};
 use super::{Request, Writer, pack};
 use crate::checkpoint::SourceFile;
 use crate::error::{Error, Result};
-use crate::plan::TensorPlan;
+use crate::plan::{CacheDtype, TensorPlan};
 use crate::recipe::Refusal;
 use crate::tensor::{DType, encode_dense};
-use crate::weight::{Activations, Affine, Granularity, Kind, Weight};
+use crate::weight::{Activations, Affine, Granularity, Kind, Scale, Weight};
 use serde_json::{Value, json};
 
 /// The writer.
@@ -36,24 +36,34 @@ impl Writer for CompressedTensors {
         json!({"type": "object", "additionalProperties": false, "properties": {}})
     }
 
+    fn holds_caches(&self) -> bool {
+        true
+    }
+
     fn layout(&self, request: &Request<'_>) -> std::result::Result<Layout, Vec<Refusal>> {
         let config = hf_output::with_quantization(request, quantization_config(request)?)?;
         hf_output::layout(request, Some(config), &|index| parts(&request.tensors[index]))
     }
 
     fn encode(&self, request: &Request<'_>, index: usize, weight: &Weight) -> Result<Vec<Vec<u8>>> {
+        let mut parts = weight_parts(request, index, weight)?;
+        if request.tensors[index].cache.is_some() {
+            let scale = request.scale(index, Scale::Cache)?;
+            parts.push(scale.to_le_bytes().to_vec());
+        }
+        Ok(parts)
+    }
+
+    fn reopen(&self, files: &[SourceFile]) -> Result<Vec<Entry>> {
+        hf_output::reopen(files)
+    }
+}
+
+fn weight_parts(request: &Request<'_>, index: usize, weight: &Weight) -> Result<Vec<Vec<u8>>> {
         let tensor = &request.tensors[index];
         match weight {
             Weight::Dense(dense) => Ok(vec![dense.bytes.clone()]),
-            Weight::Affine(w)
-                if matches!(
-                    tensor.kind,
-                    Kind::Affine {
-                        activations: Activations::DynamicToken,
-                        ..
-                    }
-                ) =>
-            {
+            Weight::Affine(w) if tensor.kind.activations() != Activations::None => {
                 let middle = 1u8 << (w.n_bits - 1);
                 let mut parts = vec![
                     w.codes.iter().map(|c| c.wrapping_sub(middle)).collect(),
@@ -62,20 +72,29 @@ impl Writer for CompressedTensors {
                 if !w.symmetric {
                     parts.push(w.zeros.iter().map(|z| z.wrapping_sub(middle)).collect());
                 }
+                parts.extend(input_scale(request, index)?);
                 Ok(parts)
             }
             Weight::Affine(w) => packed(w),
-            Weight::Float8(w) => Ok(vec![w.codes.clone(), dense(w.scale_dtype, &w.scales)?]),
+            Weight::Float8(w) => {
+                let mut parts = vec![w.codes.clone(), dense(w.scale_dtype, &w.scales)?];
+                parts.extend(input_scale(request, index)?);
+                Ok(parts)
+            }
             other => Err(Error::internal(format!(
                 "{} reached compressed-tensors as {other:?}",
                 tensor.name
             ))),
         }
-    }
+}
 
-    fn reopen(&self, files: &[SourceFile]) -> Result<Vec<Entry>> {
-        hf_output::reopen(files)
+/// The scale of a layer's inputs, where one is stored.
+fn input_scale(request: &Request<'_>, index: usize) -> Result<Option<Vec<u8>>> {
+    if request.tensors[index].kind.activations() != Activations::StaticTensor {
+        return Ok(None);
     }
+    let scale = request.scale(index, Scale::Input)?;
+    Ok(Some(scale.to_le_bytes().to_vec()))
 }
 
 fn dense(dtype: DType, values: &[f32]) -> Result<Vec<u8>> {
@@ -101,10 +120,33 @@ fn packed(w: &Affine) -> Result<Vec<Vec<u8>>> {
         let groups = w.granularity.groups(w.cols).0;
         parts.push(pack::columns(&w.zeros, groups, w.n_bits));
     }
+    if !w.g_idx.is_empty() {
+        parts.push(w.g_idx.iter().flat_map(|g| g.to_le_bytes()).collect());
+    }
     Ok(parts)
 }
 
+/// What a tensor becomes in the file; the scale of a cache comes last.
 fn parts(tensor: &TensorPlan) -> Vec<Part> {
+    let mut parts = of_weight(tensor);
+    if tensor.cache.is_some() {
+        parts.push(Part {
+            name: cache_name(&tensor.name).unwrap_or_default(),
+            dtype: "F32".to_owned(),
+            shape: vec![1],
+            bytes: 4,
+        });
+    }
+    parts
+}
+
+/// `model.layers.0.self_attn.k_proj.weight` → `model.layers.0.self_attn.k_scale`, where vLLM looks for it.
+fn cache_name(weight: &str) -> Option<String> {
+    let (layer, projection) = weight.strip_suffix("_proj.weight")?.rsplit_once('.')?;
+    Some(format!("{layer}.{projection}_scale"))
+}
+
+fn of_weight(tensor: &TensorPlan) -> Vec<Part> {
     let (rows, cols) = (tensor.rows(), tensor.cols());
     let part = |suffix: &str, dtype: &str, shape: Vec<usize>, width: usize| {
         let bytes = (shape.iter().product::<usize>() * width) as u64;
@@ -127,13 +169,15 @@ fn parts(tensor: &TensorPlan) -> Vec<Part> {
             dtype.row_bytes(1).unwrap_or(4),
         )
     };
+    let inputs = || part("input_scale", "F32", vec![1], 4);
     match tensor.kind {
         Kind::Affine {
             symmetric,
             granularity,
             scale_dtype,
-            activations: Activations::DynamicToken,
+            activations: activations @ (Activations::DynamicToken | Activations::StaticTensor),
             n_bits: _,
+            act_order: _,
         } => {
             let mut parts = vec![
                 part("weight", "I8", tensor.shape.clone(), 1),
@@ -143,6 +187,7 @@ fn parts(tensor: &TensorPlan) -> Vec<Part> {
                 let shape = parts[1].shape.clone();
                 parts.push(part("weight_zero_point", "I8", shape, 1));
             }
+            parts.extend((activations == Activations::StaticTensor).then(inputs));
             parts
         }
         Kind::Affine {
@@ -151,6 +196,7 @@ fn parts(tensor: &TensorPlan) -> Vec<Part> {
             granularity,
             scale_dtype,
             activations: Activations::None,
+            act_order,
         } => {
             let mut parts = vec![
                 part("weight_packed", "I32", vec![rows, pack::words(cols, n_bits)], 4),
@@ -161,17 +207,20 @@ fn parts(tensor: &TensorPlan) -> Vec<Part> {
                 let shape = vec![pack::words(rows, n_bits), granularity.groups(cols).0];
                 parts.push(part("weight_zero_point", "I32", shape, 4));
             }
+            parts.extend(act_order.then(|| part("weight_g_idx", "I32", vec![cols], 4)));
             parts
         }
         Kind::Float8 {
             granularity,
             scale_dtype,
-            activations: _,
+            activations,
         } => {
-            vec![
+            let mut parts = vec![
                 part("weight", "F8_E4M3", tensor.shape.clone(), 1),
                 scales(granularity, scale_dtype),
-            ]
+            ];
+            parts.extend((activations == Activations::StaticTensor).then(inputs));
+            parts
         }
         _ => vec![Part {
             name: tensor.name.clone(),
@@ -195,11 +244,17 @@ fn quantization_config(request: &Request<'_>) -> std::result::Result<Value, Vec<
             groups.push((tensor.kind, vec![tensor.module()]));
         }
     }
+    let unnamed = |t: &&TensorPlan| t.cache.is_some() && cache_name(&t.name).is_none();
+    if let Some(tensor) = request.tensors.iter().find(unnamed) {
+        let why = format!("no engine knows a name for the cache scale of {}", tensor.name);
+        refusals.push(Refusal::new(request.pointer, "format_cannot_hold", why));
+    }
     if !refusals.is_empty() {
         refusals.truncate(10);
         return Err(refusals);
     }
-    if groups.is_empty() {
+    let cache = request.tensors.iter().find_map(|t| t.cache.map(|cache| cache.dtype));
+    if groups.is_empty() && cache.is_none() {
         let detail = "no tensor is quantized: ask for the format safetensors instead";
         return Err(vec![Refusal::new(request.pointer, "format_cannot_hold", detail)]);
     }
@@ -221,16 +276,38 @@ fn quantization_config(request: &Request<'_>) -> std::result::Result<Value, Vec<
         formats.push(format);
         config_groups.insert(format!("group_{i}"), scheme);
     }
-    let format = if formats.iter().all(|f| *f == formats[0]) {
-        formats[0]
-    } else {
-        "mixed-precision"
+    let format = match formats.as_slice() {
+        [] => "dense",
+        [first, rest @ ..] if rest.iter().all(|f| f == first) => first,
+        _ => "mixed-precision",
     };
     Ok(json!({
         "config_groups": config_groups, "format": format, "global_compression_ratio": null, "ignore": ignore,
-        "kv_cache_scheme": null, "quant_method": "compressed-tensors", "quantization_status": "compressed",
+        "kv_cache_scheme": cache.map(cache_scheme), "quant_method": "compressed-tensors", "quantization_status": "compressed",
         "sparsity_config": {}, "transform_config": {}, "version": "0.12.2"
     }))
+}
+
+fn cache_scheme(dtype: CacheDtype) -> Value {
+    let kind = match dtype {
+        CacheDtype::Fp8 => "float",
+        CacheDtype::Int8 => "int",
+    };
+    arguments(8, kind, true, "tensor", Value::Null, false)
+}
+
+/// Arguments of one quantizer.
+fn arguments(
+    n_bits: u8,
+    kind: &str,
+    symmetric: bool,
+    strategy: &str,
+    group: Value,
+    dynamic: bool,
+) -> Value {
+    let observer = if dynamic { Value::Null } else { json!("minmax") };
+    json!({"num_bits": n_bits, "type": kind, "symmetric": symmetric, "strategy": strategy, "group_size": group,
+        "block_structure": null, "dynamic": dynamic, "actorder": null, "observer": observer, "observer_kwargs": {}})
 }
 
 fn holds(tensor: &TensorPlan) -> std::result::Result<(), String> {
@@ -238,14 +315,14 @@ fn holds(tensor: &TensorPlan) -> std::result::Result<(), String> {
     match tensor.kind {
         Kind::Affine {
             n_bits,
-            activations: Activations::DynamicToken,
+            activations: Activations::DynamicToken | Activations::StaticTensor,
             ..
         } if n_bits != 8 => Err(format!(
             "{name}: int-quantized (quantized activations) needs n_bits 8, not {n_bits}"
         )),
         Kind::Affine { .. } if !name.ends_with(".weight") => Err(format!("{name} is not a module's weight")),
         Kind::Affine {
-            activations: Activations::DynamicToken,
+            activations: Activations::DynamicToken | Activations::StaticTensor,
             granularity: Granularity::Group(_),
             ..
         } => Err(format!(
@@ -271,10 +348,11 @@ fn scheme(kind: &Kind, targets: &Value) -> (&'static str, Value) {
         Granularity::Channel => ("channel", Value::Null),
         Granularity::Group(size) => ("group", json!(size)),
     };
-    let args = |n_bits: u8, kind: &str, symmetric: bool, strategy: &str, group: Value, dynamic: bool| {
-        let observer = if dynamic { Value::Null } else { json!("minmax") };
-        json!({"num_bits": n_bits, "type": kind, "symmetric": symmetric, "strategy": strategy, "group_size": group,
-            "block_structure": null, "dynamic": dynamic, "actorder": null, "observer": observer, "observer_kwargs": {}})
+    
+    let inputs = |kind: &str, activations: Activations| match activations {
+        Activations::None => Value::Null,
+        Activations::DynamicToken => arguments(8, kind, true, "token", Value::Null, true),
+        Activations::StaticTensor => arguments(8, kind, true, "tensor", Value::Null, false),
     };
     let (format, weights, inputs) = match *kind {
         Kind::Affine {
@@ -283,26 +361,28 @@ fn scheme(kind: &Kind, targets: &Value) -> (&'static str, Value) {
             granularity,
             activations,
             scale_dtype: _,
+            act_order,
         } => {
             let (name, group) = strategy(granularity);
-            let weights = args(n_bits, "int", symmetric, name, group, false);
-            match activations {
-                Activations::None => ("pack-quantized", weights, Value::Null),
-                Activations::DynamicToken => (
-                    "int-quantized",
-                    weights,
-                    args(8, "int", true, "token", Value::Null, true),
-                ),
+            let mut weights = arguments(n_bits, "int", symmetric, name, group, false);
+            if act_order {
+                weights["actorder"] = json!("group");
             }
+            let format = if activations == Activations::None {
+                "pack-quantized"
+            } else {
+                "int-quantized"
+            };
+            (format, weights, inputs("int", activations))
         }
-        Kind::Float8 { granularity, .. } => {
+        Kind::Float8 {
+            granularity,
+            activations,
+            scale_dtype: _,
+        } => {
             let (name, group) = strategy(granularity);
-            let inputs = args(8, "float", true, "token", Value::Null, true);
-            (
-                "float-quantized",
-                args(8, "float", true, name, group, false),
-                inputs,
-            )
+            let weights = arguments(8, "float", true, name, group, false);
+            ("float-quantized", weights, inputs("float", activations))
         }
         _ => ("dense", Value::Null, Value::Null),
     };

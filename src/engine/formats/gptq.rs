@@ -70,9 +70,8 @@ impl Writer for Gptq {
             .map(|z| z.wrapping_sub(shift) & mask)
             .collect();
         let size = w.cols / groups;
-        let g_idx = (0..w.cols)
-            .flat_map(|i| ((i / size) as i32).to_le_bytes())
-            .collect();
+        let group = |i: usize| w.g_idx.get(i).map_or((i / size) as i32, |g| *g as i32);
+        let g_idx = (0..w.cols).flat_map(|i| group(i).to_le_bytes()).collect();
         let codes = pack::transpose(&w.codes, w.cols);
         Ok(vec![
             pack::columns(&codes, w.rows, w.n_bits),
@@ -120,7 +119,7 @@ fn parts(tensor: &TensorPlan) -> Vec<Part> {
 
 fn quantization_config(request: &Request<'_>) -> std::result::Result<Value, Vec<Refusal>> {
     let refuse = |detail: String| Err(vec![Refusal::new(request.pointer, "format_cannot_hold", detail)]);
-    let mut scheme: Option<(u8, bool, Granularity)> = None;
+    let mut scheme: Option<(u8, bool, Granularity, bool)> = None;
     for tensor in request.tensors.iter().filter(|t| t.kind.is_compressed()) {
         let (name, rows, cols) = (&tensor.name, tensor.rows(), tensor.cols());
         let Kind::Affine {
@@ -129,6 +128,7 @@ fn quantization_config(request: &Request<'_>) -> std::result::Result<Value, Vec<
             granularity,
             scale_dtype,
             activations,
+            act_order,
         } = tensor.kind
         else {
             return refuse(format!(
@@ -161,12 +161,12 @@ fn quantization_config(request: &Request<'_>) -> std::result::Result<Value, Vec<
                 "{name}: GPTQ stores float16 scales; set the option scale_dtype to \"F16\""
             ));
         }
-        let this = (n_bits, symmetric, granularity);
+        let this = (n_bits, symmetric, granularity, act_order);
         if scheme.get_or_insert(this) != &this {
             return refuse("the GPTQ layout holds one scheme for all layers".into());
         }
     }
-    let Some((n_bits, symmetric, granularity)) = scheme else {
+    let Some((n_bits, symmetric, granularity, act_order)) = scheme else {
         return refuse("no tensor is quantized: ask for the format safetensors instead".into());
     };
     let group_size = match granularity {
@@ -182,7 +182,7 @@ fn quantization_config(request: &Request<'_>) -> std::result::Result<Value, Vec<
         .collect();
     // Without "meta", which names the tool: transformers does not load a folder that has it through auto-round.
     let mut config = json!({
-        "bits": n_bits, "group_size": group_size, "desc_act": false, "sym": symmetric, "lm_head": false,
+        "bits": n_bits, "group_size": group_size, "desc_act": act_order, "sym": symmetric, "lm_head": false,
         "quant_method": "gptq", "checkpoint_format": version, "format": version, "pack_dtype": "int32"
     });
     if !skipped.is_empty() {

@@ -21,10 +21,10 @@ pub mod safetensors;
 mod shards;
 
 use crate::checkpoint::{Checkpoint, SourceFile};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{ImportancePlan, TensorPlan};
 use crate::recipe::Refusal;
-use crate::weight::{InputSquares, Weight};
+use crate::weight::{InputSquares, Scale, Weight};
 use container::{Entry, Layout};
 use serde_json::Value;
 
@@ -43,6 +43,9 @@ pub trait Reader: Sync {
 /// What was seen of a tensor's inputs, by the tensor's index.
 pub type Squares<'a> = dyn Fn(usize) -> Result<InputSquares> + 'a;
 
+/// Numbers that calibrated stages found beside weights, by the tensor's index.
+pub type Scales<'a> = dyn Fn(usize, Scale) -> Result<f32> + 'a;
+
 /// What a writer lays out.
 pub struct Request<'a> {
     /// The source.
@@ -55,10 +58,20 @@ pub struct Request<'a> {
     pub importance: Option<&'a ImportancePlan>,
     /// Its numbers, once there are some.
     pub squares: Option<&'a Squares<'a>>,
+    /// Scales of inputs and caches, once there are some.
+    pub scales: Option<&'a Scales<'a>>,
     /// The format's own options.
     pub options: &'a Value,
     /// JSON pointer of this format in the recipe, for refusals.
     pub pointer: &'a str,
+}
+
+impl Request<'_> {
+    /// A number that was found for a tensor.
+    pub fn scale(&self, index: usize, which: Scale) -> Result<f32> {
+        let scales = self.scales.ok_or_else(|| Error::internal("scales are not known yet"))?;
+        scales(index, which)
+    }
 }
 
 /// Lays out and encodes artifacts.
@@ -71,6 +84,10 @@ pub trait Writer: Sync {
     fn engines(&self) -> &'static [&'static str];
     /// JSON Schema of its options.
     fn schema(&self) -> Value;
+    /// True where it holds scales of key/value caches.
+    fn holds_caches(&self) -> bool {
+        false
+    }
     /// The files, byte-exact, or why not.
     fn layout(&self, request: &Request<'_>) -> std::result::Result<Layout, Vec<Refusal>>;
     /// The bytes of one tensor, one vector for each of its entries in the layout, in the same order.

@@ -257,6 +257,7 @@ pub(super) fn assemble(spec: &Spec, codes: Vec<u8>, cols: usize, grids: &[Grid])
         codes,
         scales,
         zeros: grids.iter().map(|g| g.zero).collect(),
+        g_idx: Vec::new(),
     })
 }
 

@@ -69,7 +69,7 @@ fn error(values: &[f32], scale: f32) -> f32 {
 
 /// What a non-negative value is after the cast: without a branch, so that a loop of it vectorises.
 #[inline(always)]
-fn rounded(magnitude: f32) -> f32 {
+pub(super) fn rounded(magnitude: f32) -> f32 {
     let magnitude = if magnitude < MAX { magnitude } else { MAX };
     let bits = magnitude.to_bits();
     let normal = f32::from_bits((bits + 0x7_ffff + (bits >> 20 & 1)) & !0xf_ffff);

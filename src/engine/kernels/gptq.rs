@@ -25,6 +25,8 @@ pub enum ActOrder {
     None,
     /// By falling diagonal of the Hessian; grids are chosen before, so the layout stays that of plain groups.
     Static,
+    /// By falling diagonal of the Hessian; groups follow that order too, so that each column's group must be stored.
+    Group,
 }
 
 /// What the curvature of a layer's loss says, prepared for a solve; layers that read the same input share it.
@@ -62,7 +64,7 @@ impl Curvature {
         })?;
         let diagonal: Vec<f32> = (0..n).map(|i| gram[i * n + i]).collect();
         let mut order: Vec<u32> = (0..n as u32).collect();
-        if act_order == ActOrder::Static {
+        if act_order != ActOrder::None {
             order.sort_by(|a, b| {
                 diagonal[*b as usize]
                     .total_cmp(&diagonal[*a as usize])
@@ -177,11 +179,28 @@ pub fn solve(
         codes,
         scales,
         zeros: grids.iter().map(|g| g.zero).collect(),
+        g_idx: groups_of(curvature, act_order, spec.granularity),
     };
     Ok(Solved {
         weight,
         loss: losses.iter().sum(),
     })
+}
+
+/// Group of each column, where groups do not lie in order.
+fn groups_of(curvature: &Curvature, act_order: ActOrder, granularity: Granularity) -> Vec<u32> {
+    let (groups, size) = granularity.groups(curvature.n);
+    if act_order != ActOrder::Group || groups == 1 {
+        return Vec::new();
+    }
+    let mut g_idx: Vec<u32> = (0..curvature.n).map(|i| (i / size) as u32).collect();
+    // Where nothing is known of the inputs, weights are rounded to nearest in groups as they lie.
+    if curvature.is_usable() {
+        for (at, column) in curvature.order.iter().enumerate() {
+            g_idx[*column as usize] = (at / size) as u32;
+        }
+    }
+    g_idx
 }
 
 /// Columns of a block: groups and blocks fit into each other, so that no group begins in the middle of a block and ends
@@ -246,6 +265,14 @@ impl Task<'_> {
         for row in self.w.chunks(n) {
             w.extend(order.iter().map(|c| row[*c as usize]));
         }
+        let importance: Vec<f32> = order
+            .iter()
+            .map(|c| self.curvature.importance[*c as usize])
+            .collect();
+        let group_of = |j: usize| match self.act_order {
+            ActOrder::Static => order[j] as usize / size,
+            ActOrder::None | ActOrder::Group => j / size,
+        };
         let block = block_of(size);
         let mut errors = vec![0f32; rows * block];
         let mut loss = 0f64;
@@ -256,12 +283,10 @@ impl Task<'_> {
                 let errors = &mut errors[r * block..][..end - start];
                 for j in start..end {
                     let column = order[j] as usize;
-                    let at = r * groups + column / size;
+                    let at = r * groups + group_of(j);
                     if !early && j % size == 0 {
                         let until = (j + size).min(n);
-                        self.grids[at] = self
-                            .spec
-                            .fit_weighted(&row[j..until], &self.curvature.importance[j..until]);
+                        self.grids[at] = self.spec.fit_weighted(&row[j..until], &importance[j..until]);
                     }
                     let grid = self.grids[at];
                     let code = self.spec.code(row[j], grid);
@@ -355,7 +380,7 @@ mod tests {
             cols: COLS,
         };
         let nearest = output_error(&x, &w, &affine::quantize(&rows, &spec(64)).unwrap());
-        for act_order in [ActOrder::None, ActOrder::Static] {
+        for act_order in [ActOrder::None, ActOrder::Static, ActOrder::Group] {
             let curvature = Curvature::new(&gram, COLS, 0.01, act_order, true, &|| false).unwrap();
             let solved = solve(w.clone(), &curvature, act_order, &spec(64), &|| false).unwrap();
             let error = output_error(&x, &w, &solved.weight);
@@ -375,7 +400,7 @@ mod tests {
             cols: COLS,
         };
         let nearest = affine::quantize(&rows, &spec(64)).unwrap();
-        for act_order in [ActOrder::None, ActOrder::Static] {
+        for act_order in [ActOrder::None, ActOrder::Static, ActOrder::Group] {
             let curvature = Curvature::new(&gram, COLS, 0.01, act_order, true, &|| false).unwrap();
             let solved = solve(w.clone(), &curvature, act_order, &spec(64), &|| false).unwrap();
             assert_eq!(solved.weight.codes, nearest.codes);
@@ -406,6 +431,18 @@ mod tests {
         .unwrap();
         assert_eq!(silent.dead, COLS);
         solve(w, &silent, ActOrder::None, &spec(64), &|| false).unwrap();
+    }
+
+    #[test]
+    fn groups_follow_the_order_and_each_column_says_which_is_its() {
+        let (x, w) = (inputs(500), noise(ROWS * COLS, 3));
+        let gram = gram(&x);
+        let curvature = Curvature::new(&gram, COLS, 0.01, ActOrder::Group, true, &|| false).unwrap();
+        let weight = solve(w, &curvature, ActOrder::Group, &spec(64), &|| false).unwrap().weight;
+        let largest = (0..COLS).max_by(|a, b| gram[a * COLS + a].total_cmp(&gram[b * COLS + b])).unwrap();
+        assert_eq!(weight.g_idx[largest], 0);
+        let of = |group: u32| weight.g_idx.iter().filter(|g| **g == group).count();
+        assert_eq!([0, 1, 2, 3].map(of), [64; 4]);
     }
 
     #[test]

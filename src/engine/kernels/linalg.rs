@@ -6,6 +6,7 @@
 
 use gemm::Parallelism;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Rows of a product that one task makes.
 const TASK_ROWS: usize = 256;
@@ -96,8 +97,8 @@ pub fn product(out: &mut [f32], stride: usize, into: Into, a: View<'_>, b: View<
 /// The call into gemm.
 ///
 /// # Safety
-/// `out` points to `a.rows` rows of `b.cols` elements that lie `stride ≥ b.cols` apart; they are initialised, nobody else
-/// uses them meanwhile, and neither `a` nor `b` overlaps them. The views reach only into their slices.
+/// `out` points to `a.rows` rows of `b.cols` elements that lie `stride ≥ b.cols` apart; with [`Into::Add`] they are
+/// initialised. Nobody else uses them meanwhile, and neither `a` nor `b` overlaps them. The views reach only into their slices.
 #[expect(unsafe_code, reason = "gemm takes pointers and strides")]
 unsafe fn write(out: *mut f32, stride: usize, into: Into, a: View<'_>, b: View<'_>, factor: f32) {
     let keep = into == Into::Add;
@@ -134,6 +135,22 @@ pub fn matmul_nt(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
     in_tasks(x, View::rows(w, n, k, k).t(), out);
 }
 
+/// `x · wᵀ` in memory that nothing was written to before: zeroing it would cost as much as a tenth of the product.
+pub fn product_nt(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
+    let (m, n) = (x.len() / k.max(1), w.len() / k.max(1));
+    if k == 0 || m * n == 0 {
+        return vec![0.0; m * n];
+    }
+    let mut out = Vec::with_capacity(m * n);
+    fill_tasks(x, View::rows(w, n, k, k).t(), &mut out.spare_capacity_mut()[..m * n]);
+    #[expect(unsafe_code, reason = "the vector was filled through pointers")]
+    // SAFETY: the capacity was asked for, and `fill_tasks` has written every element of it.
+    unsafe {
+        out.set_len(m * n);
+    }
+    out
+}
+
 /// `out = a · b`; a `[m, k]`, b `[k, n]`, out `[m, n]`, row-major.
 pub fn matmul_nn(a: &[f32], b: &[f32], k: usize, out: &mut [f32]) {
     let n = b.len() / k.max(1);
@@ -149,17 +166,25 @@ unsafe impl Sync for Destination {}
 
 /// `out = a · b` in rectangles of at most `TASK_ROWS × TASK_COLS`.
 fn in_tasks(a: &[f32], b: View<'_>, out: &mut [f32]) {
-    let (k, n) = (b.rows, b.cols);
-    if n == 0 || k == 0 {
+    if b.cols == 0 || b.rows == 0 {
         return;
     }
+    #[expect(unsafe_code, reason = "numbers that are there, seen as numbers that need not be")]
+    // SAFETY: `MaybeUninit<f32>` has the layout of `f32`, and `fill_tasks` only writes whole numbers through it.
+    let out = unsafe { &mut *(std::ptr::from_mut(out) as *mut [MaybeUninit<f32>]) };
+    fill_tasks(a, b, out);
+}
+
+/// The same; it writes every element of `out` and reads none. No side is 0.
+fn fill_tasks(a: &[f32], b: View<'_>, out: &mut [MaybeUninit<f32>]) {
+    let (k, n) = (b.rows, b.cols);
     let m = a.len() / k;
     assert!(
         a.len() == m * k && out.len() == m * n && b.values.len() >= b.last(),
         "sides of a product"
     );
     let (down, across) = (m.div_ceil(TASK_ROWS), n.div_ceil(TASK_COLS));
-    let destination = Destination(out.as_mut_ptr());
+    let destination = Destination(out.as_mut_ptr().cast());
     (0..down * across).into_par_iter().for_each(|task| {
         let destination = &destination;
         let (row, col) = (task / across * TASK_ROWS, task % across * TASK_COLS);

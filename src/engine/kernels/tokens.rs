@@ -7,6 +7,9 @@ use super::float8::from_f32;
 use crate::tensor::f8e4m3_to_f32;
 use rayon::prelude::*;
 
+/// Values that one task rounds.
+const CHUNK: usize = 32 * 1024;
+
 /// Each row to 255 steps of its largest magnitude.
 pub fn round_int8(values: &mut [f32], cols: usize) {
     values.par_chunks_mut(cols.max(1)).for_each(|row| {
@@ -15,6 +18,24 @@ pub fn round_int8(values: &mut [f32], cols: usize) {
             for v in row {
                 *v = (*v / scale).round_ties_even().clamp(-128.0, 127.0) * scale;
             }
+        }
+    });
+}
+
+/// To 255 steps of the given size.
+pub fn round_int8_by(values: &mut [f32], scale: f32) {
+    values.par_chunks_mut(CHUNK).for_each(|values| {
+        for v in values {
+            *v = (*v / scale).round_ties_even().clamp(-128.0, 127.0) * scale;
+        }
+    });
+}
+
+/// To E4M3 times a scale.
+pub fn round_float8_by(values: &mut [f32], scale: f32) {
+    values.par_chunks_mut(CHUNK).for_each(|values| {
+        for v in values {
+            *v = f8e4m3_to_f32(from_f32(*v / scale)) * scale;
         }
     });
 }
@@ -49,5 +70,15 @@ mod tests {
         let mut values = vec![448.0, 17.0, 0.0];
         round_float8(&mut values, 3);
         assert_eq!(values, [448.0, 16.0, 0.0]);
+    }
+
+    #[test]
+    fn a_given_scale_holds_for_all() {
+        let mut values = vec![1.0, -0.55, 0.1, 100.0, -50.0];
+        round_int8_by(&mut values, 0.5);
+        assert_eq!(values, [1.0, -0.5, 0.0, 63.5, -50.0]);
+        let mut values = vec![34.0, -1000.0];
+        round_float8_by(&mut values, 2.0);
+        assert_eq!(values, [32.0, -896.0]);
     }
 }

@@ -4,7 +4,7 @@
 //! Invariant: every block has four cuts: q/k/v, attention output, gate/up, down.
 
 use super::experts::Experts;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::nn::attention::Heads;
 use crate::kernels::nn::elementwise::Activation;
 use crate::network::{Cut, Feed as Fed, HeadKind, Network, Repeat, Rotary, Run, Sizes, State};
@@ -93,7 +93,7 @@ impl Decoder {
         if !self.blocks[block].rotates {
             return Ok(x);
         }
-        run.ops.rotate(&x, self.head_dim, &self.rotary.turns(run.batch))
+        run.ops.rotate(x, self.head_dim, &self.rotary.turns(run.batch))
     }
 
     fn attend(&self, block: usize, x: &Tensor, run: &Run<'_>) -> Result<Tensor> {
@@ -103,8 +103,10 @@ impl Decoder {
         };
         let q = self.turned(block, 'q', linear('q')?, run)?;
         let k = self.turned(block, 'k', linear('k')?, run)?;
+        let [k, v] = [('k', k), ('v', linear('v')?)]
+            .map(|(part, x)| run.weights.cached(&self.name(block, &format!("self_attn.{part}_proj")), x));
         run.ops
-            .attention(&q, &k, &linear('v')?, run.batch, &self.heads(block))
+            .attention(&q, &k?, &v?, run.batch, &self.heads(block))
     }
 
     fn feed_in(&self, block: usize, hidden: Tensor, run: &Run<'_>) -> Result<State> {
@@ -121,7 +123,7 @@ impl Decoder {
                 let x = state.input()?;
                 let gate = run.weights.linear(run.ops, gate, x)?;
                 let up = run.weights.linear(run.ops, up, x)?;
-                let y = run.ops.gated(&gate, &up, self.activation)?;
+                let y = run.ops.gated(gate, &up, self.activation)?;
                 Ok(State::at(state.hidden, vec![y]))
             }
             Feed::Experts(experts) => experts.middle(state, self.activation, run),
@@ -132,7 +134,7 @@ impl Decoder {
         match &self.blocks[block].feed {
             Feed::Dense([_, _, down]) => {
                 let y = run.weights.linear(run.ops, down, state.input()?)?;
-                Ok(State::between((state.hidden + y)?))
+                Ok(State::between(run.ops.add(y, &state.hidden)?))
             }
             Feed::Experts(experts) => experts.gather(state, run),
         }
@@ -184,6 +186,21 @@ impl Network for Decoder {
         cuts
     }
 
+    fn cached(&self, block: usize, state: &State, run: &Run<'_>) -> Result<Vec<(String, Tensor)>> {
+        let linear = |part: char| {
+            let name = self.name(block, &format!("self_attn.{part}_proj"));
+            let x = run.weights.linear(run.ops, &name, state.input()?)?;
+            Ok::<_, Error>((name, x))
+        };
+        let (key, k) = linear('k')?;
+        Ok(vec![(key, self.turned(block, 'k', k, run)?), linear('v')?])
+    }
+
+    fn cache_writers(&self) -> Vec<Vec<String>> {
+        let names = |block| ["k", "v"].map(|part| self.name(block, &format!("self_attn.{part}_proj")));
+        (0..self.blocks.len()).map(|block| names(block).to_vec()).collect()
+    }
+
     fn block_tensors(&self, block: usize) -> Vec<String> {
         let mut names = vec![
             self.name(block, "input_layernorm"),
@@ -212,7 +229,7 @@ impl Network for Decoder {
             2 => {
                 let name = self.name(block, "self_attn.o_proj");
                 let out = run.weights.linear(run.ops, &name, state.input()?)?;
-                self.feed_in(block, (state.hidden + out)?, run)
+                self.feed_in(block, run.ops.add(out, &state.hidden)?, run)
             }
             3 => self.feed_middle(block, state, run),
             _ => self.feed_out(block, state, run),

@@ -184,17 +184,17 @@ impl Network for Encoder {
             }
             2 => {
                 let out = linear(&block.output, state.input()?)?;
-                let hidden = self.norm(&block.after_attention, &(state.hidden + out)?, run)?;
+                let hidden = self.norm(&block.after_attention, &run.ops.add(out, &state.hidden)?, run)?;
                 Ok(State::at(hidden.clone(), vec![hidden]))
             }
             3 => {
                 let up = linear(&block.up, state.input()?)?;
-                let y = run.ops.activate(&up, self.activation)?;
+                let y = run.ops.activate(up, self.activation)?;
                 Ok(State::at(state.hidden, vec![y]))
             }
             _ => {
                 let out = linear(&block.down, state.input()?)?;
-                let hidden = self.norm(&block.after_feed, &(state.hidden + out)?, run)?;
+                let hidden = self.norm(&block.after_feed, &run.ops.add(out, &state.hidden)?, run)?;
                 Ok(State::between(hidden))
             }
         }

@@ -157,5 +157,5 @@ fn rows_of(route: &Route, near: &Tensor) -> Result<Tensor> {
 fn between(parts: &[String; 3], x: &Tensor, activation: Activation, run: &Run<'_>) -> Result<Tensor> {
     let gate = run.weights.linear(run.ops, &parts[0], x)?;
     let up = run.weights.linear(run.ops, &parts[1], x)?;
-    run.ops.gated(&gate, &up, activation)
+    run.ops.gated(gate, &up, activation)
 }

@@ -259,18 +259,18 @@ impl Network for Decoder {
             }
             2 => {
                 let out = self.linear(block, 1, state.input()?, run)?;
-                let hidden = (state.hidden + out)?;
+                let hidden = run.ops.add(out, &state.hidden)?;
                 let x = self.norm(&self.module(block, "ln_2"), &hidden, run)?;
                 Ok(State::at(hidden, vec![x]))
             }
             3 => {
                 let up = self.linear(block, 2, state.input()?, run)?;
-                let y = run.ops.activate(&up, self.activation)?;
+                let y = run.ops.activate(up, self.activation)?;
                 Ok(State::at(state.hidden, vec![y]))
             }
             _ => {
                 let out = self.linear(block, 3, state.input()?, run)?;
-                Ok(State::between((state.hidden + out)?))
+                Ok(State::between(run.ops.add(out, &state.hidden)?))
             }
         }
     }

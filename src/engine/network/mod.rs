@@ -194,6 +194,15 @@ pub trait Network: Send + Sync {
     /// From the cut before to cut `at` of a block; `at` = number of cuts ends the block. Readers of the cut before
     /// are applied with the weights of the run.
     fn advance(&self, block: usize, at: usize, state: State, run: &Run<'_>) -> Result<State>;
+    /// What a block writes to the key/value cache, from its state at the first cut: the weight that it comes from, and
+    /// the rows. Empty where the network keeps no such cache, or not under names that engines know.
+    fn cached(&self, _block: usize, _state: &State, _run: &Run<'_>) -> Result<Vec<(String, Tensor)>> {
+        Ok(Vec::new())
+    }
+    /// Names of the weights whose results are kept in the cache, by block.
+    fn cache_writers(&self) -> Vec<Vec<String>> {
+        Vec::new()
+    }
     /// True where the checkpoint keeps this linear's weight as `[in, out]`; whoever loads it turns it, since
     /// [`Weights`] hold `[out, in]`, and whoever writes it turns it back.
     fn stored_transposed(&self, _tensor: &str) -> bool {

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::kernels::linalg;
 use crate::kernels::nn::attention::{Heads, attention};
 use crate::kernels::nn::elementwise::Activation;
-use crate::kernels::nn::{norm, rope};
-use candle_core::{CpuStorage, D, Device, Layout, Shape, Storage, Tensor};
+use crate::kernels::nn::{elementwise, norm, rope};
+use candle_core::{CpuStorage, D, Device, InplaceOp1, InplaceOp2, Layout, Shape, Storage, Tensor};
 
 /// How operations are carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,19 +46,26 @@ fn sides(x: &Tensor) -> Result<(usize, usize)> {
 impl Ops {
     /// `x · wᵀ + bias`; x `[rows, in]`, w `[out, in]`.
     pub fn linear(self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        let product = match self {
-            Self::Composed => x.matmul(&w.t()?)?,
-            Self::Fused => {
-                let (rows, k) = sides(x)?;
-                let out = w.dim(0)?;
-                let mut values = vec![0.0; rows * out];
-                with_values(x, |x| with_values(w, |w| linalg::matmul_nt(x, w, k, &mut values)))??;
-                tensor(values, rows, out)?
-            }
-        };
-        match bias {
-            Some(bias) => Ok(product.broadcast_add(bias)?),
-            None => Ok(product),
+        if self == Self::Composed {
+            let product = x.matmul(&w.t()?)?;
+            return Ok(match bias {
+                Some(bias) => product.broadcast_add(bias)?,
+                None => product,
+            });
+        }
+        let (rows, k) = sides(x)?;
+        let mut values = with_values(x, |x| with_values(w, |w| linalg::product_nt(x, w, k)))??;
+        if let Some(bias) = bias {
+            with_values(bias, |bias| elementwise::add_row(&mut values, bias))?;
+        }
+        tensor(values, rows, w.dim(0)?)
+    }
+
+    /// `x + y`; `x` is used up: nobody else holds it.
+    pub fn add(self, x: Tensor, y: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Composed => Ok((x + y)?),
+            Self::Fused => in_place(x, y, "add", elementwise::add),
         }
     }
 
@@ -92,17 +99,15 @@ impl Ops {
         }
     }
 
-    /// Rotary positions on `[tokens, heads · head_dim]`.
-    pub fn rotate(self, x: &Tensor, head_dim: usize, turns: &Turns) -> Result<Tensor> {
-        let (tokens, cols) = sides(x)?;
+    /// Rotary positions on `[tokens, heads · head_dim]`; `x` is used up: nobody else holds it.
+    pub fn rotate(self, x: Tensor, head_dim: usize, turns: &Turns) -> Result<Tensor> {
+        let (tokens, cols) = sides(&x)?;
         let heads = cols / head_dim;
         let table = &turns.table;
         if self == Self::Fused {
-            return same_shape(x, |x, out| {
-                out.copy_from_slice(x);
-                rope::rotate(out, heads, head_dim, &turns.rows, table);
-                Ok(())
-            });
+            let rotate = |x: &mut [f32]| rope::rotate(x, heads, head_dim, &turns.rows, table);
+            x.inplace_op1(&InPlace("rotate", rotate))?;
+            return Ok(x);
         }
         let half = table.half;
         let pick = |values: &[f32]| -> Result<Tensor> {
@@ -155,13 +160,11 @@ impl Ops {
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    /// `f(x)`.
-    pub fn activate(self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    /// `f(x)`; `x` is used up: nobody else holds it.
+    pub fn activate(self, x: Tensor, activation: Activation) -> Result<Tensor> {
         if self == Self::Fused {
-            return same_shape(x, |x, out| {
-                activation.apply(x, out);
-                Ok(())
-            });
+            x.inplace_op1(&InPlace("activate", |x: &mut [f32]| activation.apply(x)))?;
+            return Ok(x);
         }
         Ok(match activation {
             Activation::Silu => x.silu()?,
@@ -171,15 +174,62 @@ impl Ops {
         })
     }
 
-    /// `f(gate) · up`.
-    pub fn gated(self, gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
+    /// `f(gate) · up`; `gate` is used up: nobody else holds it.
+    pub fn gated(self, gate: Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
         match self {
             Self::Composed => Ok((self.activate(gate, activation)? * up)?),
-            Self::Fused => same_shape(gate, |gate, out| {
-                with_values(up, |up| activation.gated(gate, up, out))
-            }),
+            Self::Fused => in_place(gate, up, "gated", |gate, up| activation.gated(gate, up)),
         }
     }
+}
+
+/// A function on the values of one tensor, or of two, that changes the first.
+struct InPlace<F>(&'static str, F);
+
+impl<F: Fn(&mut [f32])> InplaceOp1 for InPlace<F> {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        self.1(plain_mut(x, layout)?);
+        Ok(())
+    }
+}
+
+impl<F: Fn(&mut [f32], &[f32])> InplaceOp2 for InPlace<F> {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &mut CpuStorage,
+        x_layout: &Layout,
+        y: &CpuStorage,
+        y_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let (CpuStorage::F32(y), Some((start, end))) = (y, y_layout.contiguous_offsets()) else {
+            candle_core::bail!("{}: values are not f32 one after another", self.0);
+        };
+        self.1(plain_mut(x, x_layout)?, &y[start..end]);
+        Ok(())
+    }
+}
+
+fn plain_mut<'a>(x: &'a mut CpuStorage, layout: &Layout) -> candle_core::Result<&'a mut [f32]> {
+    let (CpuStorage::F32(x), Some((start, end))) = (x, layout.contiguous_offsets()) else {
+        candle_core::bail!("values are not f32 one after another");
+    };
+    Ok(&mut x[start..end])
+}
+
+fn in_place(x: Tensor, y: &Tensor, name: &'static str, f: impl Fn(&mut [f32], &[f32])) -> Result<Tensor> {
+    if x.dims() != y.dims() {
+        return Err(Error::internal(format!("{name}: {:?} and {:?}", x.dims(), y.dims())));
+    }
+    x.inplace_op2(y, &InPlace(name, f))?;
+    Ok(x)
 }
 
 /// A tensor of the shape of `x`, filled by `f`.
@@ -232,6 +282,11 @@ mod tests {
         tensor(values.collect(), rows, cols).unwrap()
     }
 
+    /// The same values in memory of their own.
+    fn copy(x: &Tensor) -> Tensor {
+        x.copy().unwrap()
+    }
+
     fn worst(a: &Tensor, b: &Tensor) -> f32 {
         let gap = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
         gap.max(0).unwrap().to_scalar::<f32>().unwrap()
@@ -258,10 +313,11 @@ mod tests {
             Activation::GeluTanh,
             Activation::Relu,
         ] {
-            assert!(both(&|o| o.gated(&x, &y, activation)) < 1e-5, "{activation:?}");
+            assert!(both(&|o| o.gated(copy(&x), &y, activation)) < 1e-5, "{activation:?}");
         }
         let turns = Rotary::new(vec![1.0, 0.1, 0.01], 1.1, None).turns(&batch);
-        assert!(both(&|o| o.rotate(&x, 16, &turns)) < 1e-5);
+        assert!(both(&|o| o.rotate(copy(&x), 16, &turns)) < 1e-5);
+        assert!(both(&|o| o.add(copy(&x), &y)) < 1e-6);
         for (causal, window) in [(true, None), (true, Some(4)), (false, None)] {
             let heads = Heads {
                 heads: 4,

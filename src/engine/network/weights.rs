@@ -28,12 +28,27 @@ pub struct Linear {
 #[derive(Clone, Default)]
 pub struct Weights {
     map: HashMap<String, Linear>,
+    /// What happens to what a layer writes to the key/value cache.
+    caches: HashMap<String, InputRounding>,
 }
 
 impl Weights {
     /// Puts a tensor in, or replaces it.
     pub fn put(&mut self, name: &str, weight: Tensor, rounding: Option<InputRounding>) {
         self.map.insert(name.to_owned(), Linear { weight, rounding });
+    }
+
+    /// Says what happens to what a layer writes to the key/value cache.
+    pub fn cache(&mut self, name: &str, rounding: InputRounding) {
+        self.caches.insert(name.to_owned(), rounding);
+    }
+
+    /// What is read back from the cache where this layer wrote `x`.
+    pub fn cached(&self, name: &str, x: Tensor) -> Result<Tensor> {
+        let Some(rounding) = self.caches.get(name) else {
+            return Ok(x);
+        };
+        rounded(&x, rounding)
     }
 
     /// Reads a tensor's rows as f32 in the given shape.
@@ -98,11 +113,14 @@ impl Weights {
         let Some(rounding) = &layer.rounding else {
             return ops.linear(x, &layer.weight, bias);
         };
-        let mut rounded = with_values(x, <[f32]>::to_vec)?;
-        rounding(&mut rounded, x.dim(1)?);
-        let rounded = Tensor::from_vec(rounded, x.dims(), &Device::Cpu)?;
-        ops.linear(&rounded, &layer.weight, bias)
+        ops.linear(&rounded(x, rounding)?, &layer.weight, bias)
     }
+}
+
+fn rounded(x: &Tensor, rounding: &InputRounding) -> Result<Tensor> {
+    let mut values = with_values(x, <[f32]>::to_vec)?;
+    rounding(&mut values, x.dim(1)?);
+    Ok(Tensor::from_vec(values, x.dims(), &Device::Cpu)?)
 }
 
 /// All rows as f32, read in parallel.

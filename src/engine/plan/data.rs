@@ -17,9 +17,6 @@ use crate::techniques;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Most bytes of activations that wait in memory between blocks; what is more goes to scratch.
-const ACTIVATIONS: u64 = 512 << 20;
-
 /// Data that a model runs over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataPlan {
@@ -91,7 +88,7 @@ pub(crate) fn calibration_of(recipe: &Recipe) -> CalibrationSpec {
     recipe.calibration.clone().unwrap_or_default()
 }
 
-fn choice(recipe: &Recipe, of: Use, network: &dyn Network) -> (String, Choice) {
+fn choice(recipe: &Recipe, of: Use, network: &dyn Network) -> (String, Choice, u64) {
     let whole_rows = network.head_kind() != HeadKind::NextToken;
     let chosen = |num_samples: u32, max_seq_length: u32, shuffle| Choice {
         num_samples: num_samples as usize,
@@ -106,11 +103,13 @@ fn choice(recipe: &Recipe, of: Use, network: &dyn Network) -> (String, Choice) {
             (
                 spec.dataset,
                 chosen(spec.num_samples, spec.max_seq_length, spec.shuffle),
+                spec.max_activation_bytes,
             )
         }
         Use::Evaluation => {
             let spec: EvaluationSpec = recipe.evaluation.clone().unwrap_or_default();
-            (spec.dataset, chosen(spec.num_samples, spec.max_seq_length, false))
+            let chosen = chosen(spec.num_samples, spec.max_seq_length, false);
+            (spec.dataset, chosen, spec.max_activation_bytes)
         }
     }
 }
@@ -123,7 +122,7 @@ pub(crate) fn sequences_of(
     datasets: &Datasets,
     network: &dyn Network,
 ) -> Result<(Sequences, DataPlan)> {
-    let (name, choice) = choice(recipe, of, network);
+    let (name, choice, most) = choice(recipe, of, network);
     let dataset = match of {
         // What comes with us is parted, so that nothing is measured on the text it was calibrated with.
         Use::Evaluation => datasets.held_out(&name),
@@ -148,7 +147,7 @@ pub(crate) fn sequences_of(
         tokens: taken.tokens(),
         longest: taken.ids.iter().map(Vec::len).max().unwrap_or(0),
         digest: sha256(&bytes),
-        activation_bytes: waiting(taken.tokens() as u64, network).min(ACTIVATIONS),
+        activation_bytes: waiting(taken.tokens() as u64, network).min(most),
         metrics: Vec::new(),
     };
     Ok((taken, plan))

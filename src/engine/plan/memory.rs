@@ -7,7 +7,7 @@ use super::data::DataPlan;
 use super::{StagePlan, TensorPlan};
 use crate::calibrate::{BYTES_A_COLUMN, batch_tokens};
 use crate::evaluate::LOGIT_ROWS;
-use crate::network::{HeadKind, Network};
+use crate::network::{Cut, HeadKind, Network};
 use crate::tensor::CHUNK_ELEMENTS;
 use crate::weight::Kind;
 use std::collections::HashMap;
@@ -88,7 +88,12 @@ pub(super) fn sums(stages: &[StagePlan], tensors: &[TensorPlan]) -> u64 {
 fn batch_bytes(network: &dyn Network, data: &DataPlan) -> u64 {
     const ALIVE: u64 = 6;
     let widest = network.sizes().widest.max(network.sizes().hidden) as u64;
-    ALIVE * 4 * batch_tokens(network.sizes().widest, data.longest) as u64 * widest
+    // Every expert of a mixture may read every token: each has its inputs, and what it makes of them.
+    let inputs = |cut: &Cut| cut.readers.iter().map(|r| r.input + 1).max().unwrap_or(1);
+    let cuts = (0..network.sizes().blocks).flat_map(|block| network.cuts(block));
+    let inputs = cuts.map(|cut| inputs(&cut)).max().unwrap_or(1) as u64;
+    let tensor = 4 * batch_tokens(network.sizes().widest, data.longest) as u64 * widest;
+    ALIVE * tensor + 2 * (inputs - 1) * tensor
 }
 
 /// What comparing two models holds on top: the other one's head and hidden states, logits of a few tokens, and the
@@ -149,6 +154,7 @@ mod tests {
 
     fn tensor(rows: usize, cols: usize, kind: Kind) -> TensorPlan {
         TensorPlan {
+            cache: None,
             name: "t".into(),
             role: Role::Other,
             layer: None,
@@ -168,6 +174,7 @@ mod tests {
             granularity: Granularity::Channel,
             scale_dtype: DType::BF16,
             activations: Activations::None,
+            act_order: false,
         };
         let (rows, cols) = (1000, 1024);
         let n = (rows * cols) as u64;

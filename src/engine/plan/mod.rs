@@ -59,6 +59,28 @@ pub struct TensorPlan {
     pub steps: Vec<Step>,
     /// Kind at the end.
     pub kind: Kind,
+    /// How what it computes is kept in the key/value cache, where a stage says so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cache: Option<CachePlan>,
+}
+
+/// Type of the elements of a key/value cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheDtype {
+    /// E4M3.
+    Fp8,
+    /// 8-bit integers.
+    Int8,
+}
+
+/// How the engine keeps keys or values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachePlan {
+    /// Index of the stage that finds their scale.
+    pub stage: usize,
+    /// Type of the elements.
+    pub dtype: CacheDtype,
 }
 
 impl TensorPlan {
@@ -189,6 +211,8 @@ pub struct Context<'a> {
     pub readers: HashSet<String>,
     /// The cuts of every block; only for techniques that work block by block.
     pub blocks: Vec<Vec<Cut>>,
+    /// Weights whose results are kept in the key/value cache; only for techniques that work block by block.
+    pub cache_writers: Vec<Vec<String>>,
     pub(super) model: &'a Checkpoint,
     pub(super) datasets: &'a Datasets,
 }
@@ -272,6 +296,7 @@ fn untouched(model: &Checkpoint, tensor: &TensorInfo) -> TensorPlan {
         source_bytes: tensor.bytes,
         steps: Vec::new(),
         kind: Kind::Dense { dtype: tensor.dtype },
+        cache: None,
     }
 }
 
@@ -305,12 +330,13 @@ fn plan_stage(
         .iter()
         .map(|t| targets.matches(t) && !ignore.matches(t))
         .collect();
-    let (readers, blocks) = match technique.work() {
-        Work::Each(_) => (HashSet::new(), Vec::new()),
-        Work::Blocks(_) => {
-            let network = data::network(model, &format!("{pointer}/technique"))?;
+    let (readers, blocks, cache_writers) = match technique.work().by_blocks() {
+        None => (HashSet::new(), Vec::new(), Vec::new()),
+        Some(_) => {
+            let network = data::network(model, &technique_at(&pointer))?;
             let blocks = run::cuts(network.as_ref());
-            (run::readers(network.as_ref(), &blocks), blocks)
+            let readers = run::readers(network.as_ref(), &blocks);
+            (readers, blocks, network.cache_writers())
         }
     };
     let context = Context {
@@ -321,14 +347,18 @@ fn plan_stage(
         facts: model.facts(),
         readers,
         blocks,
+        cache_writers,
         model,
         datasets,
     };
     let outcome = technique.plan(&context)?;
-    if outcome.kinds.is_empty() {
+    if outcome.kinds.is_empty() && outcome.caches.is_empty() {
         return Err(targets::nothing(tensors, &pointer));
     }
-    let count = outcome.kinds.len();
+    let count = outcome.kinds.len() + outcome.caches.len();
+    for (at, dtype) in outcome.caches {
+        tensors[at].cache = Some(CachePlan { stage: index, dtype });
+    }
     for (at, kind) in outcome.kinds {
         tensors[at].steps.push(Step { stage: index, kind });
         tensors[at].kind = kind;
@@ -340,6 +370,22 @@ fn plan_stage(
         needs: outcome.needs,
         tensors: count,
     })
+}
+
+/// Where a recipe names a stage's technique: a preset does it for those that it brings.
+fn technique_at(stage: &str) -> String {
+    if stage.is_empty() {
+        "/preset".to_owned()
+    } else {
+        format!("{stage}/technique")
+    }
+}
+
+impl Context<'_> {
+    /// Where the recipe names the technique, for refusals.
+    pub fn technique_pointer(&self) -> String {
+        technique_at(&self.pointer)
+    }
 }
 
 /// Stages that work block by block hand plain weights on as f32, so that no stage after them sees them rounded; where
@@ -405,6 +451,10 @@ pub(crate) fn layout_of(
         return Err(vec![Refusal::new(pointer, "unknown_format", detail)]);
     };
     check_options(&spec.options, &writer.schema(), &format!("{pointer}/options"))?;
+    if !writer.holds_caches() && tensors.iter().any(|t| t.cache.is_some()) {
+        let detail = format!("{} cannot hold scales of key/value caches; compressed-tensors can", spec.format);
+        return Err(vec![Refusal::new(pointer, "format_cannot_hold", detail)]);
+    }
     let layout = writer.layout(&request(&spec.options, pointer, stages, tensors, model))?;
     distinct(&layout, pointer)?;
     Ok(layout)
@@ -440,6 +490,7 @@ pub(crate) fn request<'a>(
         label: stages.iter().rev().find_map(|s| s.label.as_deref()),
         importance: stages.iter().rev().find_map(StagePlan::importance),
         squares: None,
+        scales: None,
         options,
         pointer,
     }

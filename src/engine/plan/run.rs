@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
 use crate::network::{Cut, Network};
 use crate::recipe::{Recipe, Refusal};
-use crate::techniques::{self, Work};
+use crate::techniques;
 use std::collections::HashSet;
 
 /// What was planned about forward passes.
@@ -48,10 +48,7 @@ pub(super) fn plan(
     stages: &[StagePlan],
     tensors: &[TensorPlan],
 ) -> Result<RunPlan, Vec<Refusal>> {
-    let blocks = |technique: &str| match techniques::find(technique).map(techniques::Technique::work) {
-        Some(Work::Blocks(work)) => Some(work),
-        _ => None,
-    };
+    let blocks = |technique: &str| techniques::find(technique)?.work().by_blocks();
     let calibrated: Vec<_> = (0..)
         .zip(&recipe.stages)
         .filter_map(|(i, s)| Some((i, blocks(&s.technique)?)))

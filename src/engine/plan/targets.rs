@@ -79,6 +79,7 @@ mod tests {
 
     fn tensor(name: &str) -> TensorPlan {
         TensorPlan {
+            cache: None,
             name: name.into(),
             role: Role::Other,
             layer: None,

@@ -47,6 +47,9 @@ fn calibration() -> Value {
             "max_seq_length": length(default.max_seq_length),
             "shuffle": {"type": "boolean", "default": default.shuffle,
                         "description": "Take them in an order drawn from the seed"},
+            "moe_calibrate_all_experts": {"type": "boolean", "default": default.moe_calibrate_all_experts,
+                        "description": "Show every token to every expert of a mixture, wherever its router sends it"},
+            "max_activation_bytes": activations(default.max_activation_bytes),
         },
     })
 }
@@ -62,6 +65,7 @@ fn evaluation() -> Value {
                         "description": "What to measure; empty is what fits the model",
                         "items": {"type": "string", "enum": Metric::ALL.map(Metric::name)}},
             "num_samples": samples(default.num_samples), "max_seq_length": length(default.max_seq_length),
+            "max_activation_bytes": activations(default.max_activation_bytes),
         },
     })
 }
@@ -84,6 +88,11 @@ fn samples(default: u32) -> Value {
 
 fn length(default: u32) -> Value {
     whole(LENGTH, default, "Tokens of each, at most")
+}
+
+fn activations(default: u64) -> Value {
+    json!({"type": "integer", "minimum": 0, "maximum": 1u64 << 44, "default": default,
+           "description": "Bytes of activations in memory between steps; what is more waits in scratch"})
 }
 
 fn whole((least, most): (u32, u32), default: u32, says: &str) -> Value {

@@ -66,6 +66,7 @@ mod tests {
             granularity,
             scale_dtype: DType::F16,
             activations: Activations::None,
+            act_order: false,
         };
         let plan = json!({"name": format!("w{size:e}"), "role": "linear", "shape": [2, 256],
             "source_dtype": DType::F32, "source_bytes": 2048, "steps": [{"stage": 0, "kind": kind}], "kind": kind});

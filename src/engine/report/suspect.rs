@@ -213,6 +213,7 @@ mod tests {
             granularity,
             scale_dtype,
             activations: Activations::None,
+            act_order: false,
         };
         let made = quantize(&rows, &spec).map(Weight::Affine);
         let report = made.and_then(|made| measure(&plan("linear", kind, true), &rows, &made));

@@ -40,7 +40,7 @@ pub(super) fn planned(context: &Context<'_>, wanted: impl Fn(&Feed) -> bool) -> 
     let cuts = || context.blocks.iter().flatten();
     if cuts().all(|cut| cut.feeds.is_empty()) {
         return Err(vec![Refusal::new(
-            format!("{}/technique", context.pointer),
+            context.technique_pointer(),
             "no_feeders",
             format!(
                 "{} folds scales into what feeds a linear layer, and in this model nothing can take them: no layer \

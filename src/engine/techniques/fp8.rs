@@ -49,8 +49,7 @@ impl Technique for Fp8 {
         });
         Ok(Decision {
             kinds: kinds.collect(),
-            label: None,
-            needs: None,
+            ..Decision::default()
         })
     }
 

@@ -16,6 +16,7 @@ use crate::plan::{Context, TensorPlan};
 use crate::weight::{Activations, Kind, Weight};
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
 /// The technique.
 pub(super) struct Gptq;
@@ -40,8 +41,8 @@ impl Technique for Gptq {
                 "description": "Which weights share a scale."},
             "group_size": {"type": "integer", "minimum": 2, "maximum": 1_048_576, "default": 128, "examples": [64],
                 "description": "Consecutive inputs that share a scale (granularity group); must divide in_features."},
-            "act_order": {"type": "string", "enum": ["none", "static"], "default": "static", "examples": ["static"],
-                "description": "Order of the columns: as they lie, or by falling activation with grids chosen before (static: no g_idx is needed)."},
+            "act_order": {"type": "string", "enum": ["none", "static", "group"], "default": "static", "examples": ["static"],
+                "description": "Order of the columns: as they lie; by falling activation with grids chosen before (static: no g_idx is needed); or by falling activation with groups that follow it (group: g_idx is stored)."},
             "damp_percent": {"type": "number", "minimum": 0.0, "maximum": 1.0, "default": 0.01, "examples": [0.01],
                 "description": "Part of the Hessian's mean diagonal that is added to it; raised tenfold, up to five times, where that is not enough."},
             "range": {"type": "string", "enum": ["minmax", "mse", "hessian"], "default": "hessian", "examples": ["hessian"],
@@ -59,8 +60,7 @@ impl Technique for Gptq {
         options::check_groups(context, granularity, &tensors)?;
         Ok(Decision {
             kinds: options.affine(granularity, &tensors),
-            label: None,
-            needs: None,
+            ..Decision::default()
         })
     }
 
@@ -74,6 +74,7 @@ impl Blocks for Gptq {
         let options = Options::of(&stage.stage.options, self.schema());
         let act_order = match options.text("act_order") {
             "none" => ActOrder::None,
+            "group" => ActOrder::Group,
             _ => ActOrder::Static,
         };
         let range = match options.text("range") {
@@ -91,13 +92,18 @@ impl Blocks for Gptq {
         })
     }
 
-    /// A Gram matrix in tiles and whole, and two of f64 while it is factorized.
+    /// A Gram matrix in tiles for each input of a cut, one of them whole, and two of f64 while it is factorized.
     fn working_bytes(&self, _options: &Value, tensors: &[&TensorPlan]) -> u64 {
         let bytes = |t: &&TensorPlan| {
             let n = t.cols() as u64;
-            Gram::bytes(t.cols()) + n * n * (4 + 8 + 8 + 8) + t.elements() as u64 * 10
+            n * n * (4 + 8 + 8 + 8) + t.elements() as u64 * 10
         };
-        tensors.iter().map(bytes).max().unwrap_or(0)
+        // Layers of one role in one block are the experts of a mixture: each has inputs of its own.
+        let mut grams: HashMap<_, u64> = HashMap::new();
+        for tensor in tensors {
+            *grams.entry((tensor.layer, tensor.role)).or_default() += Gram::bytes(tensor.cols());
+        }
+        tensors.iter().map(bytes).max().unwrap_or(0) + grams.into_values().max().unwrap_or(0)
     }
 }
 
@@ -126,6 +132,7 @@ impl Solver<'_> {
             granularity,
             scale_dtype,
             activations,
+            act_order: _,
         } = kind
         else {
             return Err(Error::internal(format!("gptq was planned as {}", kind.label())));

@@ -56,13 +56,13 @@ impl Technique for Hqq {
                 granularity,
                 scale_dtype: options::scale_dtype(options.text("scale_dtype"), tensor),
                 activations: Activations::None,
+                act_order: false,
             };
             (*index, kind)
         });
         Ok(Decision {
             kinds: kinds.collect(),
-            label: None,
-            needs: None,
+            ..Decision::default()
         })
     }
 
@@ -80,6 +80,7 @@ impl Each for Hqq {
             granularity,
             scale_dtype,
             activations: _,
+            act_order: _,
         } = task.kind
         else {
             return Err(Error::internal(format!(

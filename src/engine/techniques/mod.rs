@@ -14,26 +14,31 @@ mod fp8;
 mod ggml;
 mod gptq;
 mod hqq;
+mod kv_cache;
 mod nf4;
 mod options;
 mod rtn;
 mod smoothquant;
+mod static_activations;
 
 use crate::calibrate::Visitor;
 use crate::error::Result;
 use crate::observe::Observer;
-use crate::plan::{Context, StagePlan, Statistic, TensorPlan};
+use crate::plan::{CacheDtype, Context, StagePlan, Statistic, TensorPlan};
 use crate::recipe::Refusal;
 use crate::tensor::Rows;
-use crate::weight::{Kind, Weight};
+use crate::weight::{Kind, Scale, Weight};
 use serde_json::Value;
 
 /// What a technique decided.
+#[derive(Default)]
 pub struct Decision {
     /// Index of each tensor it changes, and what it becomes.
     pub kinds: Vec<(usize, Kind)>,
     /// Name of the mix, where it has one.
     pub label: Option<String>,
+    /// Index of each tensor whose results are kept in the key/value cache, and as what.
+    pub caches: Vec<(usize, CacheDtype)>,
     /// What it must know of its layers' inputs; only for techniques that work on one tensor at a time.
     pub needs: Option<Statistic>,
 }
@@ -70,6 +75,18 @@ pub enum Work {
     Each(&'static dyn Each),
     /// Block by block, on what the layers read when the model runs over data.
     Blocks(&'static dyn Blocks),
+    /// Block by block too, but weights stay: what is found is stored beside them.
+    Scales(&'static dyn Blocks),
+}
+
+impl Work {
+    /// The work of those that go through the model block by block.
+    pub fn by_blocks(&self) -> Option<&'static dyn Blocks> {
+        match self {
+            Self::Each(_) => None,
+            Self::Blocks(work) | Self::Scales(work) => Some(*work),
+        }
+    }
 }
 
 /// Work on one tensor.
@@ -90,6 +107,10 @@ pub trait Blocks: Sync {
 pub trait Maker: Visitor {
     /// What was made since this was last asked: index of the tensor, and its weight.
     fn made(&mut self) -> Vec<(usize, Weight)>;
+    /// Scales that were found since this was last asked, of the inputs of layers or of what they write to caches.
+    fn found(&mut self) -> Vec<(usize, Scale, f32)> {
+        Vec::new()
+    }
     /// How tensors were scaled since this was last asked, for those that it scales.
     fn scaled(&mut self) -> Vec<(usize, Factors)> {
         Vec::new()
@@ -148,9 +169,11 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &ggml::Ggml,
     &gptq::Gptq,
     &hqq::Hqq,
+    &kv_cache::KvCache,
     &nf4::NormalFloat4,
     &rtn::Rtn,
     &smoothquant::SmoothQuant,
+    &static_activations::StaticActivations,
 ];
 
 /// The technique of that name.

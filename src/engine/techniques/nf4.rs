@@ -47,8 +47,7 @@ impl Technique for NormalFloat4 {
         });
         Ok(Decision {
             kinds: kinds.collect(),
-            label: None,
-            needs: None,
+            ..Decision::default()
         })
     }
 

@@ -72,6 +72,7 @@ impl<'a> Options<'a> {
             granularity,
             scale_dtype: scale_dtype(self.text("scale_dtype"), tensor),
             activations: self.activations(),
+            act_order: self.text("act_order") == "group" && matches!(granularity, Granularity::Group(_)),
         };
         tensors
             .iter()

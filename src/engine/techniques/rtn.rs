@@ -50,8 +50,7 @@ impl Technique for Rtn {
         options::check_groups(context, granularity, &tensors)?;
         Ok(Decision {
             kinds: options.affine(granularity, &tensors),
-            label: None,
-            needs: None,
+            ..Decision::default()
         })
     }
 
@@ -69,6 +68,7 @@ impl Each for Rtn {
             granularity,
             scale_dtype,
             activations,
+            act_order: _,
         } = task.kind
         else {
             return Err(Error::internal(format!(

@@ -43,8 +43,7 @@ impl Technique for SmoothQuant {
         })?;
         Ok(Decision {
             kinds: found.into_iter().map(|at| (at, SCALED)).collect(),
-            label: None,
-            needs: None,
+            ..Decision::default()
         })
     }
 

@@ -29,6 +29,8 @@ pub struct Affine {
     pub scales: Vec<f32>,
     /// Unsigned zero of each scale.
     pub zeros: Vec<u8>,
+    /// Group of each column; empty where they lie in order.
+    pub g_idx: Vec<u32>,
 }
 
 impl Affine {
@@ -64,6 +66,13 @@ impl Rows for Affine {
         let (_, size) = self.granularity.groups(self.cols);
         for (r, row) in out.chunks_mut(self.cols).enumerate() {
             let codes = &self.codes[(first_row + r) * self.cols..][..self.cols];
+            if !self.g_idx.is_empty() {
+                for ((value, code), group) in row.iter_mut().zip(codes).zip(&self.g_idx) {
+                    let index = self.scale_index(first_row + r, *group as usize);
+                    *value = (i32::from(*code) - i32::from(self.zeros[index])) as f32 * self.scales[index];
+                }
+                continue;
+            }
             for (g, (values, codes)) in row.chunks_mut(size).zip(codes.chunks(size)).enumerate() {
                 let index = self.scale_index(first_row + r, g);
                 let (scale, zero) = (self.scales[index], i32::from(self.zeros[index]));

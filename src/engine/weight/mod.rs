@@ -62,6 +62,17 @@ pub enum Activations {
     None,
     /// Quantized to 8 bits per token while the model runs.
     DynamicToken,
+    /// Quantized to 8 bits with one scale for all, found on calibration data and stored beside the weight.
+    StaticTensor,
+}
+
+/// A number that a calibrated stage found for a layer beside its weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// One step of its quantized inputs.
+    Input,
+    /// One step of what it writes to the key/value cache.
+    Cache,
 }
 
 /// What a weight will be after a stage.
@@ -85,6 +96,9 @@ pub enum Kind {
         scale_dtype: DType,
         /// Quantization of the layer's inputs.
         activations: Activations,
+        /// True where groups follow another order than the columns', and each column's group is stored (`g_idx`).
+        #[serde(default)]
+        act_order: bool,
     },
     /// ggml blocks.
     Block {
@@ -128,9 +142,11 @@ impl Kind {
                 granularity,
                 scale_dtype: _,
                 activations: _,
+                act_order,
             } => {
                 let sign = if *symmetric { "" } else { " asym" };
-                format!("int{n_bits} {}{sign}", spread(granularity))
+                let order = if *act_order { " act-order" } else { "" };
+                format!("int{n_bits} {}{sign}{order}", spread(granularity))
             }
             Self::Block { ggml_type } => ggml_type.name().to_owned(),
             Self::Float8 {
@@ -155,11 +171,29 @@ impl Kind {
             Self::Dense { dtype } => dtype.bytes(rows, cols).unwrap_or(0),
             Self::Block { ggml_type } => ggml_type.row_bytes(cols).unwrap_or(0) * rows,
             Self::Affine { granularity, .. } | Self::Float8 { granularity, .. } => {
-                elements + SCALE * granularity.scales(rows, cols)
+                // The group of each column, where it is stored, is next to nothing.
+                elements + SCALE * granularity.scales(rows, cols) + 16 * cols
             }
             Self::Nf4 { block_size, .. } => elements + SCALE * elements.div_ceil(*block_size.max(&1)),
         };
         bytes as u64
+    }
+
+    /// Quantization of the layer's inputs.
+    pub fn activations(&self) -> Activations {
+        match self {
+            Self::Affine { activations, .. } | Self::Float8 { activations, .. } => *activations,
+            _ => Activations::None,
+        }
+    }
+
+    /// The same weight, with other inputs.
+    #[must_use]
+    pub fn with_activations(mut self, other: Activations) -> Self {
+        if let Self::Affine { activations, .. } | Self::Float8 { activations, .. } = &mut self {
+            *activations = other;
+        }
+        self
     }
 
     /// True for everything but plain numbers.

@@ -59,11 +59,29 @@ impl Heads {
     }
 }
 
+/// What one task needs: query heads that share keys and values lie one after another, so that a tile of keys is read
+/// once for all of them.
 #[derive(Default)]
 struct Buffers {
+    /// `[heads that share · queries, head_dim]`, then what comes out for them.
+    queries: Vec<f32>,
+    out: Vec<f32>,
     scores: Vec<f32>,
     sums: Vec<f32>,
     maxima: Vec<f32>,
+}
+
+impl Buffers {
+    fn reset(&mut self, rows: usize, dim: usize) {
+        self.queries.clear();
+        self.out.clear();
+        self.out.resize(rows * dim, 0.0);
+        self.scores.resize(rows * KEYS, 0.0);
+        self.sums.clear();
+        self.sums.resize(rows, 0.0);
+        self.maxima.clear();
+        self.maxima.resize(rows, f32::NEG_INFINITY);
+    }
 }
 
 thread_local!(static BUFFERS: RefCell<Buffers> = RefCell::default());
@@ -107,35 +125,40 @@ fn run(task: &mut Task<'_>, q: &[f32], k: &[f32], v: &[f32], heads: &Heads, buff
         heads.heads * heads.head_dim,
         heads.kv_heads * heads.head_dim,
     );
-    let rows = task.out.len() / cols;
-    let keys = heads.keys(task.first, task.first + rows, task.length);
+    let queries = task.out.len() / cols;
+    let keys = heads.keys(task.first, task.first + queries, task.length);
     let shared = heads.heads / heads.kv_heads;
-    task.out.fill(0.0);
-    buffers.scores.resize(QUERIES * KEYS, 0.0);
-    for head in 0..heads.heads {
-        let q = &q[(task.start + task.first) * cols + head * dim..];
-        let q = View::rows(q, rows, dim, cols);
-        buffers.sums.clear();
-        buffers.sums.resize(rows, 0.0);
-        buffers.maxima.clear();
-        buffers.maxima.resize(rows, f32::NEG_INFINITY);
+    let rows = shared * queries;
+    for group in 0..heads.kv_heads {
+        // Row s · queries + r is query r of the group's head s.
+        let place = |row: usize| (row % queries, (group * shared + row / queries) * dim);
+        buffers.reset(rows, dim);
+        for row in 0..rows {
+            let (query, col) = place(row);
+            let at = (task.start + task.first + query) * cols + col;
+            buffers.queries.extend_from_slice(&q[at..at + dim]);
+        }
         for key in keys.clone().step_by(KEYS) {
             let n = KEYS.min(keys.end - key);
-            let at = (task.start + key) * kv_cols + head / shared * dim;
+            let at = (task.start + key) * kv_cols + group * dim;
             let k = View::rows(&k[at..], n, dim, kv_cols);
             let v = View::rows(&v[at..], n, dim, kv_cols);
             let scores = &mut buffers.scores[..rows * n];
+            let q = View::rows(&buffers.queries, rows, dim, dim);
             product(scores, n, Into::Replace, q, k.t(), heads.scale);
-            for (r, scores) in scores.chunks_mut(n).enumerate() {
-                heads.mask(task.first + r, key, scores);
-                let row = &mut task.out[r * cols + head * dim..][..dim];
-                fold(scores, &mut buffers.maxima[r], &mut buffers.sums[r], row);
+            for (row, scores) in scores.chunks_mut(n).enumerate() {
+                heads.mask(task.first + row % queries, key, scores);
+                let out = &mut buffers.out[row * dim..][..dim];
+                fold(scores, &mut buffers.maxima[row], &mut buffers.sums[row], out);
             }
             let p = View::rows(scores, rows, n, n);
-            product(&mut task.out[head * dim..], cols, Into::Add, p, v, 1.0);
+            product(&mut buffers.out, dim, Into::Add, p, v, 1.0);
         }
-        for (r, sum) in buffers.sums.iter().enumerate() {
-            scale_row(&mut task.out[r * cols + head * dim..][..dim], 1.0 / sum);
+        for (row, sum) in buffers.sums.iter().enumerate() {
+            let (query, col) = place(row);
+            let out = &mut buffers.out[row * dim..][..dim];
+            scale_row(out, 1.0 / sum);
+            task.out[query * cols + col..][..dim].copy_from_slice(out);
         }
     }
 }

@@ -83,61 +83,85 @@ impl Activation {
         })
     }
 
-    /// `out = f(x)`.
-    pub fn apply(self, x: &[f32], out: &mut [f32]) {
-        let one = match self {
+    fn all(self) -> fn(&mut [f32]) {
+        match self {
             Self::Silu => silu_all,
             Self::Gelu => gelu_all,
             Self::GeluTanh => gelu_tanh_all,
             Self::Relu => relu_all,
-        };
-        out.par_chunks_mut(TASK)
-            .zip(x.par_chunks(TASK))
-            .for_each(|(out, x)| one(x, out));
+        }
     }
 
-    /// `out = f(gate) · up`, the middle of a gated MLP.
-    pub fn gated(self, gate: &[f32], up: &[f32], out: &mut [f32]) {
-        self.apply(gate, out);
-        out.par_chunks_mut(TASK)
+    /// `x = f(x)`.
+    pub fn apply(self, x: &mut [f32]) {
+        x.par_chunks_mut(TASK).for_each(self.all());
+    }
+
+    /// `gate = f(gate) · up`, the middle of a gated MLP.
+    pub fn gated(self, gate: &mut [f32], up: &[f32]) {
+        let apply = self.all();
+        gate.par_chunks_mut(TASK)
             .zip(up.par_chunks(TASK))
-            .for_each(|(out, up)| {
-                for (o, u) in out.iter_mut().zip(up) {
-                    *o *= u;
+            .for_each(|(gate, up)| {
+                apply(gate);
+                for (g, u) in gate.iter_mut().zip(up) {
+                    *g *= u;
                 }
             });
     }
 }
 
+/// `x = x + y`.
+pub fn add(x: &mut [f32], y: &[f32]) {
+    x.par_chunks_mut(TASK)
+        .zip(y.par_chunks(TASK))
+        .for_each(|(x, y)| add_all(x, y));
+}
+
+/// Adds the same row to every row.
+pub fn add_row(x: &mut [f32], row: &[f32]) {
+    let cols = row.len().max(1);
+    x.par_chunks_mut(super::task_rows(cols) * cols)
+        .for_each(|x| x.chunks_mut(cols).for_each(|x| add_all(x, row)));
+}
+
 wide! {
-    fn silu_all(x: &[f32], out: &mut [f32]) {
-        for (o, v) in out.iter_mut().zip(x) {
-            *o = silu(*v);
+    fn add_all(x: &mut [f32], y: &[f32]) {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x += y;
         }
     }
 }
 
 wide! {
-    fn gelu_all(x: &[f32], out: &mut [f32]) {
-        for (o, v) in out.iter_mut().zip(x) {
-            *o = 0.5 * v * (1.0 + erf(v * std::f32::consts::FRAC_1_SQRT_2));
+    fn silu_all(x: &mut [f32]) {
+        for v in x {
+            *v = silu(*v);
         }
     }
 }
 
 wide! {
-    fn gelu_tanh_all(x: &[f32], out: &mut [f32]) {
-        for (o, v) in out.iter_mut().zip(x) {
-            let inner = 0.797_884_6 * (v + 0.044_715 * v * v * v);
-            *o = 0.5 * v * (1.0 + tanh(inner));
+    fn gelu_all(x: &mut [f32]) {
+        for v in x {
+            *v = 0.5 * *v * (1.0 + erf(*v * std::f32::consts::FRAC_1_SQRT_2));
         }
     }
 }
 
 wide! {
-    fn relu_all(x: &[f32], out: &mut [f32]) {
-        for (o, v) in out.iter_mut().zip(x) {
-            *o = if *v > 0.0 { *v } else { 0.0 };
+    fn gelu_tanh_all(x: &mut [f32]) {
+        for v in x {
+            let inner = 0.797_884_6 * (*v + 0.044_715 * *v * *v * *v);
+            *v = 0.5 * *v * (1.0 + tanh(inner));
+        }
+    }
+}
+
+wide! {
+    fn relu_all(x: &mut [f32]) {
+        for v in x {
+            *v = if *v > 0.0 { *v } else { 0.0 };
         }
     }
 }
@@ -212,8 +236,8 @@ mod tests {
     fn activations_of_known_points() {
         let x = [-3.0f32, -1.0, 0.0, 0.5, 2.0, 30.0];
         let close = |activation: Activation, wanted: [f32; 6]| {
-            let mut out = [0.0; 6];
-            activation.apply(&x, &mut out);
+            let mut out = x;
+            activation.apply(&mut out);
             for (a, b) in out.iter().zip(wanted) {
                 assert!((a - b).abs() < 2e-6, "{activation:?}: {out:?}");
             }

@@ -113,7 +113,7 @@ pub(super) fn gates_of(value: &Value) -> Parsed<GateSpec> {
     unknown_fields(map, "/gates", &known)?;
     let fields = Fields { map, at: "/gates" };
     let mut gates = GateSpec {
-        keep_artifact: fields.flag("keep_artifact")?,
+        keep_artifact: fields.flag("keep_artifact", false)?,
         ..GateSpec::default()
     };
     for (limit, slot) in LIMITS.iter().zip(gates.slots()) {

@@ -19,6 +19,7 @@ const MAX_NAME: usize = 4096;
 
 /// The text a technique is calibrated with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CalibrationSpec {
     /// `builtin`, or a name that whoever runs the recipe knows.
     pub dataset: String,
@@ -28,6 +29,10 @@ pub struct CalibrationSpec {
     pub max_seq_length: u32,
     /// Take them in an order drawn from the recipe's seed instead of the dataset's own.
     pub shuffle: bool,
+    /// Show every token to every expert of a mixture, wherever its router sends it.
+    pub moe_calibrate_all_experts: bool,
+    /// Bytes of activations in memory between steps; what is more waits in scratch.
+    pub max_activation_bytes: u64,
 }
 
 impl Default for CalibrationSpec {
@@ -37,6 +42,8 @@ impl Default for CalibrationSpec {
             num_samples: 128,
             max_seq_length: 512,
             shuffle: false,
+            moe_calibrate_all_experts: true,
+            max_activation_bytes: ACTIVATION_BYTES,
         }
     }
 }
@@ -89,6 +96,7 @@ impl Metric {
 
 /// How the result is compared with the original.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct EvaluationSpec {
     /// `builtin`, or a name that whoever runs the recipe knows.
     pub dataset: String,
@@ -98,6 +106,8 @@ pub struct EvaluationSpec {
     pub num_samples: u32,
     /// Tokens of each, at most.
     pub max_seq_length: u32,
+    /// Bytes of activations in memory between steps, for each of the two models; what is more waits in scratch.
+    pub max_activation_bytes: u64,
 }
 
 impl Default for EvaluationSpec {
@@ -107,6 +117,7 @@ impl Default for EvaluationSpec {
             metrics: Vec::new(),
             num_samples: 40,
             max_seq_length: 1024,
+            max_activation_bytes: ACTIVATION_BYTES,
         }
     }
 }
@@ -151,13 +162,23 @@ fn calibration_of(value: &Value) -> Parsed<CalibrationSpec> {
             unknown_fields(
                 map,
                 fields.at,
-                &["dataset", "num_samples", "max_seq_length", "shuffle"],
+                &[
+                    "dataset",
+                    "num_samples",
+                    "max_seq_length",
+                    "shuffle",
+                    "moe_calibrate_all_experts",
+                    "max_activation_bytes",
+                ],
             )?;
             Ok(CalibrationSpec {
                 dataset: fields.dataset(default.dataset)?,
                 num_samples: fields.samples(default.num_samples)?,
                 max_seq_length: fields.length(default.max_seq_length)?,
-                shuffle: fields.flag("shuffle")?,
+                shuffle: fields.flag("shuffle", default.shuffle)?,
+                moe_calibrate_all_experts: fields
+                    .flag("moe_calibrate_all_experts", default.moe_calibrate_all_experts)?,
+                max_activation_bytes: fields.activations()?,
             })
         }
         _ => refuse(
@@ -180,7 +201,13 @@ fn evaluation_of(value: &Value) -> Parsed<Option<EvaluationSpec>> {
             unknown_fields(
                 map,
                 fields.at,
-                &["dataset", "metrics", "num_samples", "max_seq_length"],
+                &[
+                    "dataset",
+                    "metrics",
+                    "num_samples",
+                    "max_seq_length",
+                    "max_activation_bytes",
+                ],
             )?;
             Ok(Some(EvaluationSpec {
                 dataset: fields.dataset(default.dataset)?,
@@ -191,6 +218,7 @@ fn evaluation_of(value: &Value) -> Parsed<Option<EvaluationSpec>> {
                     .unwrap_or_default(),
                 num_samples: fields.samples(default.num_samples)?,
                 max_seq_length: fields.length(default.max_seq_length)?,
+                max_activation_bytes: fields.activations()?,
             }))
         }
         _ => refuse(
@@ -272,9 +300,20 @@ impl Fields<'_> {
             })
     }
 
-    fn flag(&self, field: &str) -> Parsed<bool> {
+    fn activations(&self) -> Parsed<u64> {
+        let field = "max_activation_bytes";
         let Some(value) = self.map.get(field) else {
-            return Ok(false);
+            return Ok(ACTIVATION_BYTES);
+        };
+        value.as_u64().filter(|bytes| *bytes <= 1 << 44).ok_or_else(|| {
+            let detail = format!("{field} is a whole number of bytes; got {}", short(value));
+            vec![Refusal::new(format!("{}/{field}", self.at), "out_of_range", detail)]
+        })
+    }
+
+    fn flag(&self, field: &str, default: bool) -> Parsed<bool> {
+        let Some(value) = self.map.get(field) else {
+            return Ok(default);
         };
         value.as_bool().ok_or_else(|| {
             let detail = format!("{field} is true or false");
@@ -282,6 +321,9 @@ impl Fields<'_> {
         })
     }
 }
+
+/// Activations in memory unless the recipe says otherwise.
+const ACTIVATION_BYTES: u64 = 512 << 20;
 
 pub(super) const SAMPLES: (u32, u32) = (1, 65_536);
 pub(super) const LENGTH: (u32, u32) = (8, 131_072);

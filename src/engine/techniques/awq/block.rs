@@ -9,7 +9,7 @@ use crate::calibrate::{Here, Visitor};
 use crate::error::{Error, Result};
 use crate::kernels::affine::{Range, Spec};
 use crate::kernels::clip::{self, Grams};
-use crate::network::{Batch, Cut, Ops, Run, State, Weights, read_all, with_values};
+use crate::network::{Batch, Cut, State, Weights, read_all, with_values};
 use crate::techniques::folding::{self, Fold, Record, multiply_columns};
 use crate::techniques::{BlockStage, Factors, Maker};
 use crate::weight::{Affine, Kind, Weight};
@@ -64,6 +64,7 @@ impl<'a> Searcher<'a> {
                 granularity,
                 scale_dtype,
                 activations: _,
+                act_order: _,
             } => Some(Spec {
                 n_bits,
                 symmetric,
@@ -92,13 +93,7 @@ impl<'a> Searcher<'a> {
         let mut inputs: HashMap<&str, Input> = HashMap::new();
         let mut state = State::between(hidden);
         for (at, cut) in cuts.iter().enumerate() {
-            let run = Run {
-                batch: &batch,
-                weights: here.weights,
-                ops: Ops::Fused,
-                all_experts: false,
-            };
-            state = here.network.advance(here.block, at, state, &run)?;
+            state = here.network.advance(here.block, at, state, &here.run(&batch))?;
             let first = folds.len();
             for feed in cut.feeds.iter().filter(|f| folding::is_used(&self.stage, cut, f)) {
                 let specs = cut
@@ -114,6 +109,7 @@ impl<'a> Searcher<'a> {
                     batch: &batch,
                     state: &state,
                     weights: here.weights,
+                    all_experts: here.all_experts,
                     specs: specs.collect(),
                     observer: self.stage.observer,
                 };

@@ -66,13 +66,13 @@ impl Technique for Awq {
                 granularity,
                 scale_dtype: options::scale_dtype(options.text("scale_dtype"), tensor),
                 activations: Activations::None,
+                act_order: false,
             };
             (*index, kind)
         }));
         Ok(Decision {
             kinds,
-            label: None,
-            needs: None,
+            ..Decision::default()
         })
     }
 

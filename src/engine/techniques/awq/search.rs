@@ -29,6 +29,8 @@ pub(super) struct Trial<'a> {
     pub state: &'a State,
     /// The block's weights as they are now.
     pub weights: &'a Weights,
+    /// Whether every token visits every expert.
+    pub all_experts: bool,
     /// The readers that are quantized, and how.
     pub specs: BTreeMap<&'a str, Spec>,
     pub observer: &'a dyn Observer,
@@ -169,7 +171,7 @@ impl Trial<'_> {
             batch: self.batch,
             weights,
             ops: Ops::Fused,
-            all_experts: false,
+            all_experts: self.all_experts,
         };
         let mut state = self.state.clone();
         let before = state.hidden.id();

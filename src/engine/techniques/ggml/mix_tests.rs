@@ -34,6 +34,7 @@ fn tensor(part: &str, layer: Option<usize>, cols: usize) -> TensorPlan {
         other => panic!("{other}"),
     };
     TensorPlan {
+        cache: None,
         name: format!("{part}.weight"),
         role,
         layer,
