@@ -7,8 +7,10 @@ use super::experts::Experts;
 use crate::error::Result;
 use crate::kernels::nn::attention::Heads;
 use crate::kernels::nn::elementwise::Activation;
-use crate::network::{Cut, Feed as Fed, HeadKind, Network, Repeat, Rotary, Run, Sizes, State};
+use crate::network::{Cut, Feed as Fed, HeadKind, Network, Repeat, Residual, Rotary, Run, Sizes, State};
 use candle_core::Tensor;
+
+mod residual;
 
 /// The feed-forward part of a block.
 #[derive(Clone, Debug)]
@@ -217,6 +219,10 @@ impl Network for Decoder {
             3 => self.feed_middle(block, state, run),
             _ => self.feed_out(block, state, run),
         }
+    }
+
+    fn residual(&self) -> Option<Residual> {
+        Some(self.stream())
     }
 
     fn head_tensors(&self) -> Vec<String> {

@@ -6,12 +6,14 @@
 
 mod feed;
 mod ops;
+mod residual;
 mod rotary;
 mod weights;
 
 pub use feed::{Feed, Feeder, Repeat};
 pub use ops::Ops;
 pub(crate) use ops::with_values;
+pub use residual::{HeadPair, Layer, Normed, Residual};
 pub use rotary::{Dynamic, Rotary, Turns};
 pub(crate) use weights::read_all;
 pub use weights::{InputRounding, Linear, Weights};
@@ -198,6 +200,10 @@ pub trait Network: Send + Sync {
     /// [`Weights`] hold `[out, in]`, and whoever writes it turns it back.
     fn stored_transposed(&self, _tensor: &str) -> bool {
         false
+    }
+    /// Its residual stream, where that can be turned without a change of what comes out.
+    fn residual(&self) -> Option<Residual> {
+        None
     }
     /// Tensors that [`Network::head`] reads.
     fn head_tensors(&self) -> Vec<String>;
