@@ -10,7 +10,7 @@ use crate::calibrate::Source;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::kernels::tokens;
-use crate::network::{InputRounding, Weights};
+use crate::network::{InputRounding, Weights, read_all};
 use crate::observe::Observer;
 use crate::plan::{Plan, TensorPlan};
 use crate::techniques::{self, Factors, Task, Work};
@@ -69,11 +69,15 @@ impl<'a> Made<'a> {
                 tensor,
                 kind: step.kind,
                 importance: importance.as_deref(),
+                rotation: step.rotation.as_ref(),
+                other: &|name| read_all(self.weight(self.index(name)?, step.stage, observer)?.as_rows()),
             };
             weight = Some(match (technique.work(), step.kind) {
                 (Work::Blocks(_), _) => self.shelf.get(step.stage, index)?,
                 // Already what it shall be: the bytes pass through unchanged.
-                (_, Kind::Dense { dtype }) if weight.is_none() && dtype == tensor.source_dtype => {
+                (_, Kind::Dense { dtype })
+                    if weight.is_none() && dtype == tensor.source_dtype && step.rotation.is_none() =>
+                {
                     passed(tensor, &raw)?
                 }
                 (Work::Each(work), _) => {
@@ -108,13 +112,29 @@ impl<'a> Made<'a> {
         self.shelf.squares(stage, index)
     }
 
-    /// What a tensor is measured against: the source as stages scaled it.
-    pub(super) fn reference<'b>(&self, index: usize, source: &'b dyn Rows) -> Result<Reference<'b>> {
+    /// What a tensor is measured against: the source as stages turned and scaled it.
+    pub(super) fn reference<'b>(
+        &self,
+        index: usize,
+        source: &'b dyn Rows,
+        observer: &dyn Observer,
+    ) -> Result<Reference<'b>> {
+        let tensor = &self.plan.tensors[index];
+        let turned = tensor.last_rotation();
+        let base = match turned {
+            Some(stage) => Base::Turned(self.weight(index, stage + 1, observer)?),
+            None => Base::Source(source),
+        };
         let mut scaled = Vec::new();
-        for step in &self.plan.tensors[index].steps {
+        for step in tensor.steps.iter().filter(|step| Some(step.stage) > turned) {
             scaled.extend(self.shelf.factors(step.stage, index)?);
         }
-        Ok(Reference { source, scaled })
+        Ok(Reference { base, scaled })
+    }
+
+    fn index(&self, name: &str) -> Result<usize> {
+        let index = self.by_name.get(name).copied();
+        index.ok_or_else(|| Error::internal(format!("the model has no tensor {name}")))
     }
 
     /// The model as it is before a stage; `usize::MAX` is after all of them.
@@ -127,25 +147,40 @@ impl<'a> Made<'a> {
     }
 }
 
-/// A tensor of the source, scaled without a change of what the model computes.
+/// Values that scales are applied to.
+enum Base<'a> {
+    Source(&'a dyn Rows),
+    Turned(Weight),
+}
+
+/// A tensor of the source, turned and scaled without a change of what the model computes.
 pub(super) struct Reference<'a> {
-    source: &'a dyn Rows,
+    base: Base<'a>,
     scaled: Vec<Factors>,
+}
+
+impl Reference<'_> {
+    fn base(&self) -> &dyn Rows {
+        match &self.base {
+            Base::Source(rows) => *rows,
+            Base::Turned(weight) => weight.as_rows(),
+        }
+    }
 }
 
 impl Rows for Reference<'_> {
     fn rows(&self) -> usize {
-        self.source.rows()
+        self.base().rows()
     }
 
     fn cols(&self) -> usize {
-        self.source.cols()
+        self.base().cols()
     }
 
     fn read(&self, first_row: usize, out: &mut [f32]) -> Result<()> {
-        self.source.read(first_row, out)?;
+        self.base().read(first_row, out)?;
         for factors in &self.scaled {
-            factors.apply(first_row, self.source.cols(), out);
+            factors.apply(first_row, self.cols(), out);
         }
         Ok(())
     }
@@ -171,8 +206,7 @@ pub(super) struct AsOf<'a> {
 
 impl Source for AsOf<'_> {
     fn load(&self, name: &str, transposed: bool, weights: &mut Weights) -> Result<()> {
-        let index = self.made.by_name.get(name).copied();
-        let index = index.ok_or_else(|| Error::internal(format!("the model has no tensor {name}")))?;
+        let index = self.made.index(name)?;
         let tensor = &self.made.plan.tensors[index];
         let steps = || tensor.steps.iter().filter(|s| s.stage < self.until);
         if steps().next().is_none() {

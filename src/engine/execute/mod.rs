@@ -108,6 +108,8 @@ pub fn execute(
     observer: &dyn Observer,
 ) -> Result<Outcome> {
     check_datasets(plan, datasets)?;
+    let (uploaded, untied) = (model, plan::untied(&plan.recipe, model));
+    let model = untied.as_ref().unwrap_or(uploaded);
     check_version(plan, model)?;
     let targets = layouts(plan, model)?;
     let imports = plan.stages.iter().any(|stage| stage.needs.is_some());
@@ -134,7 +136,7 @@ pub fn execute(
         None => None,
     };
     let formats = targets.iter().map(|t| FormatReport::of(t.spec)).collect();
-    let report = Report::build(plan, model, tensors, formats, course.stages(), quality);
+    let report = Report::build(plan, uploaded, tensors, formats, course.stages(), quality);
     for warning in &report.warnings {
         observer.event(Level::Warning, warning, json!({}));
     }

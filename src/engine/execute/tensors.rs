@@ -78,8 +78,10 @@ fn make_all(
             ..e
         };
         let weight = made.weight(index, usize::MAX, course.observer).map_err(named)?;
-        let reference = made.reference(index, &guarded)?;
-        reports.push(measure(tensor, &reference, &weight).map_err(named)?);
+        let measured = made
+            .reference(index, &guarded, course.observer)
+            .and_then(|reference| measure(tensor, &reference, &weight));
+        reports.push(measured.map_err(named)?);
         for (format, target) in targets.iter().enumerate() {
             let parts = target
                 .writer

@@ -15,8 +15,8 @@ pub use ops::Ops;
 pub(crate) use ops::with_values;
 pub use residual::{HeadPair, Layer, Normed, Residual};
 pub use rotary::{Dynamic, Rotary, Turns};
-pub(crate) use weights::read_all;
 pub use weights::{InputRounding, Linear, Weights};
+pub(crate) use weights::{read_all, read_transposed};
 
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};

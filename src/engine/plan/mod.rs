@@ -6,6 +6,7 @@
 mod data;
 mod memory;
 mod options;
+mod rotation;
 mod run;
 mod statistics;
 mod targets;
@@ -21,12 +22,14 @@ use crate::tensor::{DType, TensorInfo};
 use crate::weight::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use targets::Matcher;
 
 pub use data::{DataPlan, named_datasets};
 pub(crate) use data::{Use, planned_sequences};
 pub(crate) use options::check_options;
+pub(crate) use rotation::untied;
+pub use rotation::{Orthogonal, Rotation, Turned};
 pub(crate) use statistics::imported;
 pub use statistics::{ImportancePlan, ImportanceSource, Statistic};
 
@@ -37,6 +40,9 @@ pub struct Step {
     pub stage: usize,
     /// Kind after it.
     pub kind: Kind,
+    /// How it is turned, where the stage does that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rotation: Option<Rotation>,
 }
 
 /// What happens to a tensor.
@@ -185,6 +191,8 @@ pub struct Context<'a> {
     pub targeted: &'a [bool],
     /// Layer and head counts.
     pub facts: Facts,
+    /// The recipe's seed.
+    pub seed: u64,
     /// Linear layers that the network applies within its blocks; only for techniques that work block by block.
     pub readers: HashSet<String>,
     /// The cuts of every block; only for techniques that work block by block.
@@ -196,6 +204,8 @@ pub struct Context<'a> {
 /// Plans a recipe on a model, with the datasets that it names.
 pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<Plan, Vec<Refusal>> {
     known_datasets(recipe, datasets)?;
+    let untied = untied(recipe, model);
+    let model = untied.as_ref().unwrap_or(model);
     let mut tensors: Vec<TensorPlan> = model.tensors.iter().map(|t| untouched(model, t)).collect();
     let mut stages = Vec::new();
     for (index, spec) in recipe.stages.iter().enumerate() {
@@ -230,7 +240,7 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<
         recipe: recipe.clone(),
         recipe_hash: recipe.hash(),
         parameter_count: tensors.iter().map(|t| t.elements() as u64).sum(),
-        source_bytes: tensors.iter().map(|t| t.source_bytes).sum(),
+        source_bytes: model.tensor_bytes(),
         calibration: run.calibration,
         evaluation: run.evaluation,
         peak_memory_bytes: making.max(run.peak_bytes),
@@ -319,6 +329,7 @@ fn plan_stage(
         tensors,
         targeted: &targeted,
         facts: model.facts(),
+        seed: recipe.seed,
         readers,
         blocks,
         model,
@@ -329,8 +340,13 @@ fn plan_stage(
         return Err(targets::nothing(tensors, &pointer));
     }
     let count = outcome.kinds.len();
+    let mut rotations: HashMap<usize, Rotation> = outcome.rotations.into_iter().collect();
     for (at, kind) in outcome.kinds {
-        tensors[at].steps.push(Step { stage: index, kind });
+        tensors[at].steps.push(Step {
+            stage: index,
+            kind,
+            rotation: rotations.remove(&at),
+        });
         tensors[at].kind = kind;
     }
     Ok(StagePlan {
@@ -342,13 +358,13 @@ fn plan_stage(
     })
 }
 
-/// Stages that work block by block hand plain weights on as f32, so that no stage after them sees them rounded; where
-/// none changes them further, they end in the model's own type.
+/// Stages that work block by block or turn weights hand plain ones on as f32, so that no stage after them sees them
+/// rounded; where none changes them further, they end in the model's own type.
 fn own_type_at_the_end(tensor: &mut TensorPlan, stages: &[StagePlan]) {
     let Some(last) = tensor.steps.last() else { return };
     let technique = techniques::find(&stages[last.stage].technique);
     let by_blocks = technique.is_some_and(|t| matches!(t.work(), Work::Blocks(_)));
-    if by_blocks && !last.kind.is_compressed() {
+    if (by_blocks || last.rotation.is_some()) && !last.kind.is_compressed() {
         tensor.kind = Kind::Dense {
             dtype: tensor.source_dtype,
         };
@@ -367,14 +383,13 @@ fn plan_format(
     let layout = layout_of(spec, &pointer, stages, tensors, model)?;
     let weight_bytes = layout.weight_bytes();
     let parameters: u64 = tensors.iter().map(|t| t.elements() as u64).sum();
-    let source: u64 = tensors.iter().map(|t| t.source_bytes).sum();
     let plan = FormatPlan {
         format: spec.format.clone(),
         options: spec.options.clone(),
         bytes: layout.bytes(),
         weight_bytes,
         bits_per_weight: weight_bytes as f64 * 8.0 / parameters.max(1) as f64,
-        compression_ratio: source as f64 / weight_bytes.max(1) as f64,
+        compression_ratio: model.tensor_bytes() as f64 / weight_bytes.max(1) as f64,
         files: layout
             .files
             .iter()

@@ -51,6 +51,7 @@ impl Technique for Fp8 {
             kinds: kinds.collect(),
             label: None,
             needs: None,
+            rotations: Vec::new(),
         })
     }
 

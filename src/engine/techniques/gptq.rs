@@ -61,6 +61,7 @@ impl Technique for Gptq {
             kinds: options.affine(granularity, &tensors),
             label: None,
             needs: None,
+            rotations: Vec::new(),
         })
     }
 

@@ -63,6 +63,7 @@ impl Technique for Hqq {
             kinds: kinds.collect(),
             label: None,
             needs: None,
+            rotations: Vec::new(),
         })
     }
 

@@ -13,6 +13,7 @@ mod folding;
 mod fp8;
 mod ggml;
 mod gptq;
+mod hadamard;
 mod hqq;
 mod nf4;
 mod options;
@@ -22,7 +23,7 @@ mod smoothquant;
 use crate::calibrate::Visitor;
 use crate::error::Result;
 use crate::observe::Observer;
-use crate::plan::{Context, StagePlan, Statistic, TensorPlan};
+use crate::plan::{Context, Rotation, StagePlan, Statistic, TensorPlan};
 use crate::recipe::Refusal;
 use crate::tensor::Rows;
 use crate::weight::{Kind, Weight};
@@ -36,6 +37,8 @@ pub struct Decision {
     pub label: Option<String>,
     /// What it must know of its layers' inputs; only for techniques that work on one tensor at a time.
     pub needs: Option<Statistic>,
+    /// How it turns tensors, for those that it turns.
+    pub rotations: Vec<(usize, Rotation)>,
 }
 
 /// One tensor to be made.
@@ -48,6 +51,10 @@ pub struct Task<'a> {
     pub kind: Kind,
     /// Mean square of each column's inputs, for each matrix in the tensor, where the stage asked for it and it is known.
     pub importance: Option<&'a [f32]>,
+    /// How it is turned, where the plan says so.
+    pub rotation: Option<&'a Rotation>,
+    /// All values of another tensor, as it is before this stage.
+    pub other: &'a (dyn Fn(&str) -> Result<Vec<f32>> + Sync),
 }
 
 /// A compression technique.
@@ -62,6 +69,10 @@ pub trait Technique: Sync {
     fn plan(&self, context: &Context<'_>) -> std::result::Result<Decision, Vec<Refusal>>;
     /// How it works.
     fn work(&self) -> Work;
+    /// True where it needs a head that shares no weight with the embedding, with these options, checked or not.
+    fn unties(&self, _options: &Value) -> bool {
+        false
+    }
 }
 
 /// How a technique works.
@@ -147,6 +158,7 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &fp8::Fp8,
     &ggml::Ggml,
     &gptq::Gptq,
+    &hadamard::Hadamard,
     &hqq::Hqq,
     &nf4::NormalFloat4,
     &rtn::Rtn,

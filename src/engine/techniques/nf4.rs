@@ -49,6 +49,7 @@ impl Technique for NormalFloat4 {
             kinds: kinds.collect(),
             label: None,
             needs: None,
+            rotations: Vec::new(),
         })
     }
 

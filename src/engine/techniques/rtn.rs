@@ -52,6 +52,7 @@ impl Technique for Rtn {
             kinds: options.affine(granularity, &tensors),
             label: None,
             needs: None,
+            rotations: Vec::new(),
         })
     }
 

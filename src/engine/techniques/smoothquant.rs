@@ -45,6 +45,7 @@ impl Technique for SmoothQuant {
             kinds: found.into_iter().map(|at| (at, SCALED)).collect(),
             label: None,
             needs: None,
+            rotations: Vec::new(),
         })
     }
 

@@ -37,7 +37,9 @@ impl Decoder {
 
     fn writers(&self, block: usize) -> Vec<Layer> {
         let output = self.name(block, "self_attn.o_proj");
-        let downs = parts(&self.blocks[block]).into_iter().map(|[_, _, down]| down.clone());
+        let downs = parts(&self.blocks[block])
+            .into_iter()
+            .map(|[_, _, down]| down.clone());
         std::iter::once(output)
             .chain(downs)
             .map(|weight| self.layer(block, weight))

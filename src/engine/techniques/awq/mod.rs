@@ -73,6 +73,7 @@ impl Technique for Awq {
             kinds,
             label: None,
             needs: None,
+            rotations: Vec::new(),
         })
     }
 

@@ -83,6 +83,7 @@ impl Technique for Ggml {
             kinds,
             label: Some((*label).to_owned()),
             needs: importance.map(Statistic::Importance),
+            rotations: Vec::new(),
         })
     }
 
