@@ -184,7 +184,7 @@ mod tests {
     fn entry(matrix: &Hadamard, row: usize, col: usize) -> i64 {
         let run = matrix.doubled;
         let base = matrix.base[row / run * matrix.order + col / run];
-        let ones = (row % run & col % run).count_ones();
+        let ones = ((row % run) & (col % run)).count_ones();
         if ones % 2 == 0 {
             base as i64
         } else {
