@@ -67,7 +67,9 @@ impl Hadamard {
                 spare.extend_from_slice(row);
                 combine(&self.base, self.order, spare, row);
             }
-            row.iter_mut().for_each(|v| *v *= scale);
+            for v in row {
+                *v *= scale;
+            }
         }
     }
 }
@@ -109,7 +111,7 @@ fn base(order: usize) -> Option<Vec<f32>> {
     if order == 1 {
         return Some(vec![1.0]);
     }
-    if order % 4 != 0 || order > MOST_ORDER {
+    if !order.is_multiple_of(4) || order > MOST_ORDER {
         return None;
     }
     paley_one(order - 1).or_else(|| paley_two(order / 2 - 1))
@@ -168,7 +170,7 @@ fn conference(q: usize) -> Option<Vec<f32>> {
 }
 
 fn is_prime(q: usize) -> bool {
-    q > 1 && (2..).take_while(|d| d * d <= q).all(|d| q % d != 0)
+    q > 1 && (2..=q.isqrt()).all(|d| !q.is_multiple_of(d))
 }
 
 #[cfg(test)]
