@@ -187,7 +187,7 @@ mod tests {
         let run = matrix.doubled;
         let base = matrix.base[row / run * matrix.order + col / run];
         let ones = ((row % run) & (col % run)).count_ones();
-        if ones % 2 == 0 {
+        if ones.is_multiple_of(2) {
             base as i64
         } else {
             -(base as i64)
