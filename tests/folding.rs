@@ -17,9 +17,7 @@ use modelpress_engine::models::network_of;
 use modelpress_engine::network::{Cut, Ops, Run, State, Weights};
 use modelpress_engine::observe::Silent;
 use modelpress_engine::recipe::Refusal;
-use modelpress_engine::{
-    Checkpoint, Error, Folders, Outcome, Recipe, execute, plan,
-};
+use modelpress_engine::{Checkpoint, Error, Folders, Outcome, Recipe, execute, plan};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

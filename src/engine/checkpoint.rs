@@ -171,6 +171,46 @@ impl Checkpoint {
         Ok(SourceRows { info: tensor, file })
     }
 
+    /// The same model with its head's weight apart from its embedding's: where there is no tensor of the head's name,
+    /// it is the embedding's bytes under that name, and config.json says that they are two.
+    pub(crate) fn untied(&self, embedding: &str, head: &str) -> Self {
+        let mut tensors = self.tensors.clone();
+        let at = tensors.iter().position(|t| t.name == embedding);
+        if let Some(at) = at.filter(|_| tensors.iter().all(|t| t.name != head)) {
+            let name = head.to_owned();
+            let own = TensorInfo {
+                name,
+                ..tensors[at].clone()
+            };
+            tensors.insert(at + 1, own);
+        }
+        let mut config = self.config.clone();
+        if let Some(Value::Object(config)) = &mut config {
+            config.insert("tie_word_embeddings".into(), Value::Bool(false));
+        }
+        Self {
+            format: self.format,
+            files: self.files.clone(),
+            tensors,
+            config,
+            gguf: self.gguf.clone(),
+            bytes: self.bytes,
+            handles: self.handles.clone(),
+        }
+    }
+
+    /// Bytes of all tensors; those that several share count once.
+    pub fn tensor_bytes(&self) -> u64 {
+        let mut bytes = 0;
+        let mut before = None;
+        for tensor in &self.tensors {
+            let place = Some((tensor.file, tensor.offset, tensor.bytes));
+            bytes += if place == before { 0 } else { tensor.bytes };
+            before = place;
+        }
+        bytes
+    }
+
     /// The file of that name.
     pub fn file(&self, name: &str) -> Option<&SourceFile> {
         self.files.iter().find(|f| f.name == name)

@@ -86,7 +86,11 @@ fn head(network: &dyn Network, walk: &Walk<'_>, source: &Plain<'_>, first: &[u32
         };
         for from in (0..batch.tokens()).step_by(ROWS) {
             let rows = ROWS.min(batch.tokens() - from);
-            let hidden = hidden.narrow(0, from, rows).expect("rows").contiguous().expect("rows");
+            let hidden = hidden
+                .narrow(0, from, rows)
+                .expect("rows")
+                .contiguous()
+                .expect("rows");
             let logits = network.head(&hidden, &run).expect("a head");
             if index == 0 {
                 for row in (0..rows).filter(|row| from + row + 1 < first.len()) {
@@ -114,7 +118,9 @@ fn main() {
         seed: 0,
         whole_rows: false,
     };
-    let ids = sequences(&model, &text, choice, network.sizes().vocab).expect("windows").ids;
+    let ids = sequences(&model, &text, choice, network.sizes().vocab)
+        .expect("windows")
+        .ids;
     let tokens: usize = ids.iter().map(Vec::len).sum();
     let scratch = tempfile::tempdir().expect("a folder");
     let source = Plain(&model);

@@ -27,6 +27,8 @@ pub(super) struct Course<'a> {
 
 impl<'a> Course<'a> {
     pub(super) fn of(plan: &Plan, observer: &'a dyn Observer) -> Self {
+        // Each tensor counts, those too that share their bytes with another.
+        let weights: u64 = plan.tensors.iter().map(|tensor| tensor.source_bytes).sum();
         let walked = |stage: &StagePlan| {
             let found = techniques::find(&stage.technique).and_then(|t| t.work().by_blocks());
             let name = match found {
@@ -34,14 +36,14 @@ impl<'a> Course<'a> {
                 None if stage.collects() => IMPORTANCE.to_owned(),
                 None => return None,
             };
-            Some((name, WALK * plan.source_bytes))
+            Some((name, WALK * weights))
         };
         let mut legs: Vec<(String, u64)> = plan.stages.iter().filter_map(walked).collect();
-        legs.push(("compress".to_owned(), plan.source_bytes));
+        legs.push(("compress".to_owned(), weights));
         legs.push(("verify".to_owned(), plan.disk_bytes));
         if plan.evaluation.is_some() {
-            legs.push(("evaluate".to_owned(), WALK * plan.source_bytes));
-            legs.push(("compare".to_owned(), WALK * plan.source_bytes / 2));
+            legs.push(("evaluate".to_owned(), WALK * weights));
+            legs.push(("compare".to_owned(), WALK * weights / 2));
         }
         Self {
             observer,

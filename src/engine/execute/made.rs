@@ -10,7 +10,7 @@ use crate::calibrate::Source;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::kernels::tokens;
-use crate::network::{InputRounding, Weights};
+use crate::network::{InputRounding, Weights, read_all};
 use crate::observe::Observer;
 use crate::plan::{CacheDtype, Plan, Step, TensorPlan};
 use crate::techniques::{self, Factors, Task, Work};
@@ -69,6 +69,8 @@ impl<'a> Made<'a> {
                 tensor,
                 kind: step.kind,
                 importance: importance.as_deref(),
+                rotation: step.rotation.as_ref(),
+                other: &|name| read_all(self.weight(self.index(name)?, step.stage, observer)?.as_rows()),
             };
             weight = Some(match (technique.work(), step.kind) {
                 (Work::Blocks(_), _) => self.shelf.get(step.stage, index)?,
@@ -78,7 +80,9 @@ impl<'a> Made<'a> {
                     None => passed(tensor, &raw)?,
                 },
                 // Already what it shall be: the bytes pass through unchanged.
-                (_, Kind::Dense { dtype }) if weight.is_none() && dtype == tensor.source_dtype => {
+                (_, Kind::Dense { dtype })
+                    if weight.is_none() && dtype == tensor.source_dtype && step.rotation.is_none() =>
+                {
                     passed(tensor, &raw)?
                 }
                 (Work::Each(work), _) => {
@@ -124,7 +128,10 @@ impl<'a> Made<'a> {
     fn scaling_stage(&self, index: usize, which: Scale, until: usize) -> Option<usize> {
         let tensor = &self.plan.tensors[index];
         match which {
-            Scale::Cache => tensor.cache.map(|cache| cache.stage).filter(|stage| *stage < until),
+            Scale::Cache => tensor
+                .cache
+                .map(|cache| cache.stage)
+                .filter(|stage| *stage < until),
             Scale::Input => {
                 let is_static = |step: &&Step| step.kind.activations() == Activations::StaticTensor;
                 let mut steps = tensor.steps.iter().filter(|step| step.stage < until);
@@ -133,13 +140,29 @@ impl<'a> Made<'a> {
         }
     }
 
-    /// What a tensor is measured against: the source as stages scaled it.
-    pub(super) fn reference<'b>(&self, index: usize, source: &'b dyn Rows) -> Result<Reference<'b>> {
+    /// What a tensor is measured against: the source as stages turned and scaled it.
+    pub(super) fn reference<'b>(
+        &self,
+        index: usize,
+        source: &'b dyn Rows,
+        observer: &dyn Observer,
+    ) -> Result<Reference<'b>> {
+        let tensor = &self.plan.tensors[index];
+        let turned = tensor.last_rotation();
+        let base = match turned {
+            Some(stage) => Base::Turned(self.weight(index, stage + 1, observer)?),
+            None => Base::Source(source),
+        };
         let mut scaled = Vec::new();
-        for step in &self.plan.tensors[index].steps {
+        for step in tensor.steps.iter().filter(|step| Some(step.stage) > turned) {
             scaled.extend(self.shelf.factors(step.stage, index)?);
         }
-        Ok(Reference { source, scaled })
+        Ok(Reference { base, scaled })
+    }
+
+    fn index(&self, name: &str) -> Result<usize> {
+        let index = self.by_name.get(name).copied();
+        index.ok_or_else(|| Error::internal(format!("the model has no tensor {name}")))
     }
 
     /// The model as it is before a stage; `usize::MAX` is after all of them.
@@ -152,25 +175,40 @@ impl<'a> Made<'a> {
     }
 }
 
-/// A tensor of the source, scaled without a change of what the model computes.
+/// Values that scales are applied to.
+enum Base<'a> {
+    Source(&'a dyn Rows),
+    Turned(Weight),
+}
+
+/// A tensor of the source, turned and scaled without a change of what the model computes.
 pub(super) struct Reference<'a> {
-    source: &'a dyn Rows,
+    base: Base<'a>,
     scaled: Vec<Factors>,
+}
+
+impl Reference<'_> {
+    fn base(&self) -> &dyn Rows {
+        match &self.base {
+            Base::Source(rows) => *rows,
+            Base::Turned(weight) => weight.as_rows(),
+        }
+    }
 }
 
 impl Rows for Reference<'_> {
     fn rows(&self) -> usize {
-        self.source.rows()
+        self.base().rows()
     }
 
     fn cols(&self) -> usize {
-        self.source.cols()
+        self.base().cols()
     }
 
     fn read(&self, first_row: usize, out: &mut [f32]) -> Result<()> {
-        self.source.read(first_row, out)?;
+        self.base().read(first_row, out)?;
         for factors in &self.scaled {
-            factors.apply(first_row, self.source.cols(), out);
+            factors.apply(first_row, self.cols(), out);
         }
         Ok(())
     }
@@ -206,7 +244,11 @@ impl AsOf<'_> {
                 let stage = self.made.scaling_stage(index, Scale::Input, self.until);
                 let stage = stage.ok_or_else(|| Error::internal("no stage looked for this scale"))?;
                 let scale = self.made.shelf.scale(stage, index, Scale::Input)?;
-                Some(if is_float { static_float8(scale) } else { static_int8(scale) })
+                Some(if is_float {
+                    static_float8(scale)
+                } else {
+                    static_int8(scale)
+                })
             }
         })
     }
@@ -230,8 +272,7 @@ fn cached(dtype: CacheDtype, scale: f32) -> InputRounding {
 
 impl Source for AsOf<'_> {
     fn load(&self, name: &str, transposed: bool, weights: &mut Weights) -> Result<()> {
-        let index = self.made.by_name.get(name).copied();
-        let index = index.ok_or_else(|| Error::internal(format!("the model has no tensor {name}")))?;
+        let index = self.made.index(name)?;
         let tensor = &self.made.plan.tensors[index];
         if let Some(cache) = tensor.cache.filter(|cache| cache.stage < self.until) {
             let scale = self.made.shelf.scale(cache.stage, index, Scale::Cache)?;

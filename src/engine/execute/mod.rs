@@ -80,12 +80,7 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    fn request<'a>(
-        &'a self,
-        plan: &'a Plan,
-        model: &'a Checkpoint,
-        seen: Option<Seen<'a>>,
-    ) -> Request<'a> {
+    fn request<'a>(&'a self, plan: &'a Plan, model: &'a Checkpoint, seen: Option<Seen<'a>>) -> Request<'a> {
         let known = plan::request(
             &self.spec.options,
             &self.pointer,
@@ -120,6 +115,8 @@ pub fn execute(
     observer: &dyn Observer,
 ) -> Result<Outcome> {
     check_datasets(plan, datasets)?;
+    let (uploaded, untied) = (model, plan::untied(&plan.recipe, model));
+    let model = untied.as_ref().unwrap_or(uploaded);
     check_version(plan, model)?;
     let targets = layouts(plan, model)?;
     let imports = plan.stages.iter().any(|stage| stage.needs.is_some());
@@ -146,7 +143,7 @@ pub fn execute(
         None => None,
     };
     let formats = targets.iter().map(|t| FormatReport::of(t.spec)).collect();
-    let mut report = Report::build(plan, model, tensors, formats, course.stages(), quality);
+    let mut report = Report::build(plan, uploaded, tensors, formats, course.stages(), quality);
     report.warnings.extend(warnings);
     for warning in &report.warnings {
         observer.event(Level::Warning, warning, json!({}));

@@ -138,7 +138,12 @@ impl Shelf {
 
     pub(super) fn routed(&self, stage: usize, block: usize) -> Result<Vec<u64>> {
         match std::fs::read(self.routed_path(stage, block)) {
-            Ok(bytes) => Ok(bytes.as_chunks().0.iter().map(|n| u64::from_le_bytes(*n)).collect()),
+            Ok(bytes) => Ok(bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|n| u64::from_le_bytes(*n))
+                .collect()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(e) => Err(Error::io("tokens of experts in scratch", &e)),
         }
@@ -161,7 +166,9 @@ impl Shelf {
     pub(super) fn scale(&self, stage: usize, tensor: usize, which: Scale) -> Result<f32> {
         let bytes = std::fs::read(self.scale_path(stage, tensor, which))
             .map_err(|e| Error::io("a scale in scratch", &e))?;
-        let bytes = bytes.as_array().ok_or_else(|| Error::internal("a scale in scratch is broken"))?;
+        let bytes = bytes
+            .as_array()
+            .ok_or_else(|| Error::internal("a scale in scratch is broken"))?;
         Ok(f32::from_le_bytes(*bytes))
     }
 
@@ -239,7 +246,12 @@ impl Shelf {
                     codes: codes.to_vec(),
                     scales: floats_of(scales),
                     zeros: zeros.to_vec(),
-                    g_idx: groups.as_chunks::<4>().0.iter().map(|g| u32::from_le_bytes(*g)).collect(),
+                    g_idx: groups
+                        .as_chunks::<4>()
+                        .0
+                        .iter()
+                        .map(|g| u32::from_le_bytes(*g))
+                        .collect(),
                 }))
             }
             Head::Dense { rows, cols, dtype } => Ok(Weight::Dense(Dense {

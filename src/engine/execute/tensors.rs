@@ -3,9 +3,9 @@
 //! Owns: the writer thread. Must not know: how a weight is made.
 //! Invariant: one tensor is in memory at a time, plus the encoded previous one that is being written.
 
-use super::{Seen, Target};
 use super::course::Course;
 use super::made::Made;
+use super::{Seen, Target};
 use crate::error::{Error, Result};
 use crate::formats::container::{Sink, Written};
 use crate::observe::Observer;
@@ -83,8 +83,10 @@ fn make_all(
             ..e
         };
         let weight = made.weight(index, usize::MAX, course.observer).map_err(named)?;
-        let reference = made.reference(index, &guarded)?;
-        reports.push(measure(tensor, &reference, &weight).map_err(named)?);
+        let measured = made
+            .reference(index, &guarded, course.observer)
+            .and_then(|reference| measure(tensor, &reference, &weight));
+        reports.push(measured.map_err(named)?);
         for (format, target) in targets.iter().enumerate() {
             let parts = target
                 .writer

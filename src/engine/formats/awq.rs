@@ -126,7 +126,9 @@ fn group_size(tensor: &TensorPlan) -> std::result::Result<usize, String> {
         return Err(format!("{name}: the AWQ layout holds 4 bits, not {n_bits}"));
     }
     if act_order {
-        return Err(format!("{name}: the AWQ layout has no group index; set act_order to \"static\""));
+        return Err(format!(
+            "{name}: the AWQ layout has no group index; set act_order to \"static\""
+        ));
     }
     if activations != Activations::None {
         return Err(format!(

@@ -60,32 +60,32 @@ impl Writer for CompressedTensors {
 }
 
 fn weight_parts(request: &Request<'_>, index: usize, weight: &Weight) -> Result<Vec<Vec<u8>>> {
-        let tensor = &request.tensors[index];
-        match weight {
-            Weight::Dense(dense) => Ok(vec![dense.bytes.clone()]),
-            Weight::Affine(w) if tensor.kind.activations() != Activations::None => {
-                let middle = 1u8 << (w.n_bits - 1);
-                let mut parts = vec![
-                    w.codes.iter().map(|c| c.wrapping_sub(middle)).collect(),
-                    dense(w.scale_dtype, &w.scales)?,
-                ];
-                if !w.symmetric {
-                    parts.push(w.zeros.iter().map(|z| z.wrapping_sub(middle)).collect());
-                }
-                parts.extend(input_scale(request, index)?);
-                Ok(parts)
+    let tensor = &request.tensors[index];
+    match weight {
+        Weight::Dense(dense) => Ok(vec![dense.bytes.clone()]),
+        Weight::Affine(w) if tensor.kind.activations() != Activations::None => {
+            let middle = 1u8 << (w.n_bits - 1);
+            let mut parts = vec![
+                w.codes.iter().map(|c| c.wrapping_sub(middle)).collect(),
+                dense(w.scale_dtype, &w.scales)?,
+            ];
+            if !w.symmetric {
+                parts.push(w.zeros.iter().map(|z| z.wrapping_sub(middle)).collect());
             }
-            Weight::Affine(w) => packed(w),
-            Weight::Float8(w) => {
-                let mut parts = vec![w.codes.clone(), dense(w.scale_dtype, &w.scales)?];
-                parts.extend(input_scale(request, index)?);
-                Ok(parts)
-            }
-            other => Err(Error::internal(format!(
-                "{} reached compressed-tensors as {other:?}",
-                tensor.name
-            ))),
+            parts.extend(input_scale(request, index)?);
+            Ok(parts)
         }
+        Weight::Affine(w) => packed(w),
+        Weight::Float8(w) => {
+            let mut parts = vec![w.codes.clone(), dense(w.scale_dtype, &w.scales)?];
+            parts.extend(input_scale(request, index)?);
+            Ok(parts)
+        }
+        other => Err(Error::internal(format!(
+            "{} reached compressed-tensors as {other:?}",
+            tensor.name
+        ))),
+    }
 }
 
 /// The scale of a layer's inputs, where one is stored.
@@ -253,7 +253,10 @@ fn quantization_config(request: &Request<'_>) -> std::result::Result<Value, Vec<
         refusals.truncate(10);
         return Err(refusals);
     }
-    let cache = request.tensors.iter().find_map(|t| t.cache.map(|cache| cache.dtype));
+    let cache = request
+        .tensors
+        .iter()
+        .find_map(|t| t.cache.map(|cache| cache.dtype));
     if groups.is_empty() && cache.is_none() {
         let detail = "no tensor is quantized: ask for the format safetensors instead";
         return Err(vec![Refusal::new(request.pointer, "format_cannot_hold", detail)]);
@@ -297,14 +300,7 @@ fn cache_scheme(dtype: CacheDtype) -> Value {
 }
 
 /// Arguments of one quantizer.
-fn arguments(
-    n_bits: u8,
-    kind: &str,
-    symmetric: bool,
-    strategy: &str,
-    group: Value,
-    dynamic: bool,
-) -> Value {
+fn arguments(n_bits: u8, kind: &str, symmetric: bool, strategy: &str, group: Value, dynamic: bool) -> Value {
     let observer = if dynamic { Value::Null } else { json!("minmax") };
     json!({"num_bits": n_bits, "type": kind, "symmetric": symmetric, "strategy": strategy, "group_size": group,
         "block_structure": null, "dynamic": dynamic, "actorder": null, "observer": observer, "observer_kwargs": {}})
@@ -348,7 +344,7 @@ fn scheme(kind: &Kind, targets: &Value) -> (&'static str, Value) {
         Granularity::Channel => ("channel", Value::Null),
         Granularity::Group(size) => ("group", json!(size)),
     };
-    
+
     let inputs = |kind: &str, activations: Activations| match activations {
         Activations::None => Value::Null,
         Activations::DynamicToken => arguments(8, kind, true, "token", Value::Null, true),

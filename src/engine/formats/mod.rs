@@ -69,7 +69,9 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// A number that was found for a tensor.
     pub fn scale(&self, index: usize, which: Scale) -> Result<f32> {
-        let scales = self.scales.ok_or_else(|| Error::internal("scales are not known yet"))?;
+        let scales = self
+            .scales
+            .ok_or_else(|| Error::internal("scales are not known yet"))?;
         scales(index, which)
     }
 }

@@ -438,8 +438,12 @@ mod tests {
         let (x, w) = (inputs(500), noise(ROWS * COLS, 3));
         let gram = gram(&x);
         let curvature = Curvature::new(&gram, COLS, 0.01, ActOrder::Group, true, &|| false).unwrap();
-        let weight = solve(w, &curvature, ActOrder::Group, &spec(64), &|| false).unwrap().weight;
-        let largest = (0..COLS).max_by(|a, b| gram[a * COLS + a].total_cmp(&gram[b * COLS + b])).unwrap();
+        let weight = solve(w, &curvature, ActOrder::Group, &spec(64), &|| false)
+            .unwrap()
+            .weight;
+        let largest = (0..COLS)
+            .max_by(|a, b| gram[a * COLS + a].total_cmp(&gram[b * COLS + b]))
+            .unwrap();
         assert_eq!(weight.g_idx[largest], 0);
         let of = |group: u32| weight.g_idx.iter().filter(|g| **g == group).count();
         assert_eq!([0, 1, 2, 3].map(of), [64; 4]);

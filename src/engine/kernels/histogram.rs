@@ -105,7 +105,10 @@ impl Histogram {
                 }
                 bins
             })
-            .reduce(|| vec![0; BINS], |a, b| a.iter().zip(&b).map(|(a, b)| a + b).collect());
+            .reduce(
+                || vec![0; BINS],
+                |a, b| a.iter().zip(&b).map(|(a, b)| a + b).collect(),
+            );
         for (sum, n) in self.bins.iter_mut().zip(counted) {
             *sum += n;
         }
@@ -217,7 +220,9 @@ fn divergence(bins: &[u64], beyond: u64, levels: usize) -> f64 {
     for level in 0..levels {
         let (from, to) = (level * bins.len() / levels, (level + 1) * bins.len() / levels);
         let mass: u64 = bins[from..to].iter().sum();
-        let filled = (from..to).filter(|i| bins[*i] > 0 || *i == last && beyond > 0).count();
+        let filled = (from..to)
+            .filter(|i| bins[*i] > 0 || *i == last && beyond > 0)
+            .count();
         for i in (from..to).filter(|i| own(*i) > 0.0) {
             let p = own(i) / total;
             // A bin that only holds what was clipped has no mass of its own: it counts as the rarest.
@@ -234,7 +239,7 @@ mod tests {
 
     /// Many small values, a few large ones.
     fn outliers() -> Vec<f32> {
-        let mut values: Vec<f32> = (0..100_000)
+        let mut values: Vec<f32> = (0..100_000u64)
             .map(|i| {
                 let u = ((i * 7919) % 10_007) as f32 / 10_007.0 - 0.5;
                 let v = ((i * 104_729) % 10_009) as f32 / 10_009.0 - 0.5;
@@ -272,7 +277,10 @@ mod tests {
         assert_eq!(at(Observer::MinMax), 30.0);
         let percentile = at(Observer::Percentile(99.99));
         let beyond = values.iter().filter(|v| v.abs() > percentile).count();
-        assert!(beyond <= values.len() / 10_000 && percentile < 1.1, "{percentile} {beyond}");
+        assert!(
+            beyond <= values.len() / 10_000 && percentile < 1.1,
+            "{percentile} {beyond}"
+        );
         assert!(at(Observer::Entropy) < 5.0, "{}", at(Observer::Entropy));
         let error = |threshold: f32| {
             let mut rounded = values.clone();
@@ -304,6 +312,9 @@ mod tests {
         assert_eq!(Steps::Int8.scale(0.0), 1.0);
         histogram.add(&[1e-30, 1e30]).unwrap();
         assert_eq!((histogram.count(), histogram.bins[0]), (12, 11));
-        assert_eq!(histogram.add(&[f32::NAN]).unwrap_err().code, "non_finite_activations");
+        assert_eq!(
+            histogram.add(&[f32::NAN]).unwrap_err().code,
+            "non_finite_activations"
+        );
     }
 }

@@ -142,7 +142,11 @@ pub fn product_nt(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
         return vec![0.0; m * n];
     }
     let mut out = Vec::with_capacity(m * n);
-    fill_tasks(x, View::rows(w, n, k, k).t(), &mut out.spare_capacity_mut()[..m * n]);
+    fill_tasks(
+        x,
+        View::rows(w, n, k, k).t(),
+        &mut out.spare_capacity_mut()[..m * n],
+    );
     #[expect(unsafe_code, reason = "the vector was filled through pointers")]
     // SAFETY: the capacity was asked for, and `fill_tasks` has written every element of it.
     unsafe {
@@ -169,7 +173,10 @@ fn in_tasks(a: &[f32], b: View<'_>, out: &mut [f32]) {
     if b.cols == 0 || b.rows == 0 {
         return;
     }
-    #[expect(unsafe_code, reason = "numbers that are there, seen as numbers that need not be")]
+    #[expect(
+        unsafe_code,
+        reason = "numbers that are there, seen as numbers that need not be"
+    )]
     // SAFETY: `MaybeUninit<f32>` has the layout of `f32`, and `fill_tasks` only writes whole numbers through it.
     let out = unsafe { &mut *(std::ptr::from_mut(out) as *mut [MaybeUninit<f32>]) };
     fill_tasks(a, b, out);

@@ -9,6 +9,7 @@ pub mod clip;
 pub mod float8;
 pub mod ggml;
 pub mod gptq;
+pub mod hadamard;
 pub mod histogram;
 pub mod hqq;
 pub mod linalg;

@@ -7,8 +7,10 @@ use super::experts::Experts;
 use crate::error::{Error, Result};
 use crate::kernels::nn::attention::Heads;
 use crate::kernels::nn::elementwise::Activation;
-use crate::network::{Cut, Feed as Fed, HeadKind, Network, Repeat, Rotary, Run, Sizes, State};
+use crate::network::{Cut, Feed as Fed, HeadKind, Network, Repeat, Residual, Rotary, Run, Sizes, State};
 use candle_core::Tensor;
+
+mod residual;
 
 /// The feed-forward part of a block.
 #[derive(Clone, Debug)]
@@ -103,10 +105,11 @@ impl Decoder {
         };
         let q = self.turned(block, 'q', linear('q')?, run)?;
         let k = self.turned(block, 'k', linear('k')?, run)?;
-        let [k, v] = [('k', k), ('v', linear('v')?)]
-            .map(|(part, x)| run.weights.cached(&self.name(block, &format!("self_attn.{part}_proj")), x));
-        run.ops
-            .attention(&q, &k?, &v?, run.batch, &self.heads(block))
+        let [k, v] = [('k', k), ('v', linear('v')?)].map(|(part, x)| {
+            run.weights
+                .cached(&self.name(block, &format!("self_attn.{part}_proj")), x)
+        });
+        run.ops.attention(&q, &k?, &v?, run.batch, &self.heads(block))
     }
 
     fn feed_in(&self, block: usize, hidden: Tensor, run: &Run<'_>) -> Result<State> {
@@ -198,7 +201,9 @@ impl Network for Decoder {
 
     fn cache_writers(&self) -> Vec<Vec<String>> {
         let names = |block| ["k", "v"].map(|part| self.name(block, &format!("self_attn.{part}_proj")));
-        (0..self.blocks.len()).map(|block| names(block).to_vec()).collect()
+        (0..self.blocks.len())
+            .map(|block| names(block).to_vec())
+            .collect()
     }
 
     fn block_tensors(&self, block: usize) -> Vec<String> {
@@ -234,6 +239,10 @@ impl Network for Decoder {
             3 => self.feed_middle(block, state, run),
             _ => self.feed_out(block, state, run),
         }
+    }
+
+    fn residual(&self) -> Option<Residual> {
+        Some(self.stream())
     }
 
     fn head_tensors(&self) -> Vec<String> {

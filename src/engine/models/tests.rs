@@ -36,7 +36,8 @@ pub(crate) fn values(name: &str, kind: &str, shape: &[usize]) -> Vec<f32> {
     (0..shape.iter().product::<usize>() as u64).map(element).collect()
 }
 
-fn golden() -> Value {
+/// The golden file.
+pub(crate) fn golden() -> Value {
     serde_json::from_str(include_str!("golden/logits.json")).unwrap()
 }
 
@@ -146,7 +147,12 @@ fn run<'a>(batch: &'a Batch, weights: &'a Weights, ops: Ops) -> Run<'a> {
 }
 
 /// Hidden states after the last block, and what the head makes of them.
-fn forward(model: &Checkpoint, network: &dyn Network, batch: &Batch, ops: Ops) -> (Tensor, Tensor) {
+pub(crate) fn forward(
+    model: &Checkpoint,
+    network: &dyn Network,
+    batch: &Batch,
+    ops: Ops,
+) -> (Tensor, Tensor) {
     let weights = load(model, network, &network.embed_tensors());
     let mut state = State::between(network.embed(&run(batch, &weights, ops)).unwrap());
     for block in 0..network.sizes().blocks {

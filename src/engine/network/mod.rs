@@ -6,15 +6,17 @@
 
 mod feed;
 mod ops;
+mod residual;
 mod rotary;
 mod weights;
 
 pub use feed::{Feed, Feeder, Repeat};
 pub use ops::Ops;
 pub(crate) use ops::with_values;
+pub use residual::{HeadPair, Layer, Normed, Residual};
 pub use rotary::{Dynamic, Rotary, Turns};
-pub(crate) use weights::read_all;
 pub use weights::{InputRounding, Linear, Weights};
+pub(crate) use weights::{read_all, read_transposed};
 
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -207,6 +209,10 @@ pub trait Network: Send + Sync {
     /// [`Weights`] hold `[out, in]`, and whoever writes it turns it back.
     fn stored_transposed(&self, _tensor: &str) -> bool {
         false
+    }
+    /// Its residual stream, where that can be turned without a change of what comes out.
+    fn residual(&self) -> Option<Residual> {
+        None
     }
     /// Tensors that [`Network::head`] reads.
     fn head_tensors(&self) -> Vec<String>;

@@ -226,7 +226,11 @@ fn plain_mut<'a>(x: &'a mut CpuStorage, layout: &Layout) -> candle_core::Result<
 
 fn in_place(x: Tensor, y: &Tensor, name: &'static str, f: impl Fn(&mut [f32], &[f32])) -> Result<Tensor> {
     if x.dims() != y.dims() {
-        return Err(Error::internal(format!("{name}: {:?} and {:?}", x.dims(), y.dims())));
+        return Err(Error::internal(format!(
+            "{name}: {:?} and {:?}",
+            x.dims(),
+            y.dims()
+        )));
     }
     x.inplace_op2(y, &InPlace(name, f))?;
     Ok(x)
@@ -313,7 +317,10 @@ mod tests {
             Activation::GeluTanh,
             Activation::Relu,
         ] {
-            assert!(both(&|o| o.gated(copy(&x), &y, activation)) < 1e-5, "{activation:?}");
+            assert!(
+                both(&|o| o.gated(copy(&x), &y, activation)) < 1e-5,
+                "{activation:?}"
+            );
         }
         let turns = Rotary::new(vec![1.0, 0.1, 0.01], 1.1, None).turns(&batch);
         assert!(both(&|o| o.rotate(copy(&x), 16, &turns)) < 1e-5);

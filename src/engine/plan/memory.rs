@@ -4,7 +4,7 @@
 //! Invariant: it is never less than what the process uses; a job is admitted by it.
 
 use super::data::DataPlan;
-use super::{StagePlan, TensorPlan};
+use super::{Rotation, StagePlan, Step, TensorPlan};
 use crate::calibrate::{BYTES_A_COLUMN, batch_tokens};
 use crate::evaluate::LOGIT_ROWS;
 use crate::network::{Cut, HeadKind, Network};
@@ -57,7 +57,15 @@ pub(super) fn walk(tensors: &[TensorPlan], network: &dyn Network, data: &DataPla
     let blocks = (0..network.sizes().blocks).map(block).max().unwrap_or(0);
     let ends = bytes(&network.embed_tensors()).max(bytes(&network.head_tensors()));
     let largest = tensors.iter().map(|t| 4 * t.elements() as u64).max().unwrap_or(0);
-    base(tensors) + blocks.max(ends) + 2 * largest + data.activation_bytes + batch_bytes(network, data)
+    let turning = tensors
+        .iter()
+        .flat_map(|t| t.steps.iter().map(|step| turning(t, step)));
+    base(tensors)
+        + blocks.max(ends)
+        + 2 * largest
+        + turning.max().unwrap_or(0)
+        + data.activation_bytes
+        + batch_bytes(network, data)
 }
 
 /// The importance of one tensor's columns: as it lies on disk, as sums, as means, and as it is encoded.
@@ -117,18 +125,35 @@ pub(super) fn base(tensors: &[TensorPlan]) -> u64 {
     BASE_MEMORY + TENSOR_MEMORY * tensors.len() as u64
 }
 
-/// A step's weight beside the one it is made from, and what a format or a thread may copy of it.
-fn making(tensor: &TensorPlan) -> u64 {
-    let (rows, cols) = (tensor.rows(), tensor.cols());
+/// What a step holds of its tensor beside what it is made from and what it becomes: all of it as f32 where rows are
+/// mixed.
+fn turning(tensor: &TensorPlan, step: &Step) -> u64 {
+    let mixes = step.rotation.as_ref().is_some_and(Rotation::mixes_rows);
+    if mixes { 4 * tensor.elements() as u64 } else { 0 }
+}
+
+/// Most bytes while the steps before a stage are made, and those of what they made.
+fn stages(tensor: &TensorPlan, until: usize) -> (u64, u64) {
     let (mut before, mut most) = (0, 0);
-    for step in &tensor.steps {
-        let weight = step.kind.working_bytes(rows, cols);
-        most = (before + weight).max(most);
+    for step in tensor.steps.iter().filter(|step| step.stage < until) {
+        let weight = step.kind.working_bytes(tensor.rows(), tensor.cols());
+        most = (before + turning(tensor, step) + weight).max(most);
         before = weight;
     }
+    (most, before)
+}
+
+/// A step's weight beside the one it is made from, the turned tensor that it is measured against, and what a format or
+/// a thread may copy of it.
+fn making(tensor: &TensorPlan) -> u64 {
+    let (rows, cols) = (tensor.rows(), tensor.cols());
+    let (mut most, before) = stages(tensor, usize::MAX);
     // Where the last step's f32 becomes the model's own type, both are there.
     if tensor.steps.last().is_some_and(|step| step.kind != tensor.kind) {
         most = (before + tensor.kind.working_bytes(rows, cols)).max(most);
+    }
+    if let Some(stage) = tensor.last_rotation() {
+        most = (tensor.kind.working_bytes(rows, cols) + stages(tensor, stage + 1).0).max(most);
     }
     // A format that packs down the columns turns the codes first.
     let turned = match tensor.kind {
@@ -161,7 +186,11 @@ mod tests {
             shape: vec![rows, cols],
             source_dtype: DType::BF16,
             source_bytes: 2 * (rows * cols) as u64,
-            steps: vec![Step { stage: 0, kind }],
+            steps: vec![Step {
+                stage: 0,
+                kind,
+                rotation: None,
+            }],
             kind,
         }
     }

@@ -3,30 +3,37 @@
 //! Owns: [`Plan`], the only thing a worker needs beside the model's files. Must not know: clocks, threads.
 //! Invariant: what is planned is what is written, to the byte; everything that can be refused is refused here.
 
+mod cache;
 mod data;
+mod formats;
 mod memory;
 mod options;
+mod rotation;
 mod run;
 mod statistics;
 mod targets;
 
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
-use crate::formats::{self, Request, container::Layout};
 use crate::models::{Facts, Role};
 use crate::network::Cut;
-use crate::recipe::{FormatSpec, Recipe, Refusal, StageSpec};
+use crate::recipe::{Recipe, Refusal, StageSpec};
 use crate::techniques::{self, Work};
 use crate::tensor::{DType, TensorInfo};
 use crate::weight::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use targets::Matcher;
 
+pub use cache::{CacheDtype, CachePlan};
 pub use data::{DataPlan, named_datasets};
 pub(crate) use data::{Use, planned_sequences};
+use formats::plan_format;
+pub(crate) use formats::request;
 pub(crate) use options::check_options;
+pub(crate) use rotation::untied;
+pub use rotation::{Orthogonal, Rotation, Turned};
 pub(crate) use statistics::imported;
 pub use statistics::{ImportancePlan, ImportanceSource, Statistic};
 
@@ -37,6 +44,9 @@ pub struct Step {
     pub stage: usize,
     /// Kind after it.
     pub kind: Kind,
+    /// How it is turned, where the stage does that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rotation: Option<Rotation>,
 }
 
 /// What happens to a tensor.
@@ -62,25 +72,6 @@ pub struct TensorPlan {
     /// How what it computes is kept in the key/value cache, where a stage says so.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cache: Option<CachePlan>,
-}
-
-/// Type of the elements of a key/value cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CacheDtype {
-    /// E4M3.
-    Fp8,
-    /// 8-bit integers.
-    Int8,
-}
-
-/// How the engine keeps keys or values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CachePlan {
-    /// Index of the stage that finds their scale.
-    pub stage: usize,
-    /// Type of the elements.
-    pub dtype: CacheDtype,
 }
 
 impl TensorPlan {
@@ -207,6 +198,8 @@ pub struct Context<'a> {
     pub targeted: &'a [bool],
     /// Layer and head counts.
     pub facts: Facts,
+    /// The recipe's seed.
+    pub seed: u64,
     /// Linear layers that the network applies within its blocks; only for techniques that work block by block.
     pub readers: HashSet<String>,
     /// The cuts of every block; only for techniques that work block by block.
@@ -220,6 +213,8 @@ pub struct Context<'a> {
 /// Plans a recipe on a model, with the datasets that it names.
 pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<Plan, Vec<Refusal>> {
     known_datasets(recipe, datasets)?;
+    let untied = untied(recipe, model);
+    let model = untied.as_ref().unwrap_or(model);
     let mut tensors: Vec<TensorPlan> = model.tensors.iter().map(|t| untouched(model, t)).collect();
     let mut stages = Vec::new();
     for (index, spec) in recipe.stages.iter().enumerate() {
@@ -254,7 +249,7 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<
         recipe: recipe.clone(),
         recipe_hash: recipe.hash(),
         parameter_count: tensors.iter().map(|t| t.elements() as u64).sum(),
-        source_bytes: tensors.iter().map(|t| t.source_bytes).sum(),
+        source_bytes: model.tensor_bytes(),
         calibration: run.calibration,
         evaluation: run.evaluation,
         peak_memory_bytes: making.max(run.peak_bytes),
@@ -345,6 +340,7 @@ fn plan_stage(
         tensors,
         targeted: &targeted,
         facts: model.facts(),
+        seed: recipe.seed,
         readers,
         blocks,
         cache_writers,
@@ -359,8 +355,13 @@ fn plan_stage(
     for (at, dtype) in outcome.caches {
         tensors[at].cache = Some(CachePlan { stage: index, dtype });
     }
+    let mut rotations: HashMap<usize, Rotation> = outcome.rotations.into_iter().collect();
     for (at, kind) in outcome.kinds {
-        tensors[at].steps.push(Step { stage: index, kind });
+        tensors[at].steps.push(Step {
+            stage: index,
+            kind,
+            rotation: rotations.remove(&at),
+        });
         tensors[at].kind = kind;
     }
     Ok(StagePlan {
@@ -388,111 +389,16 @@ impl Context<'_> {
     }
 }
 
-/// Stages that work block by block hand plain weights on as f32, so that no stage after them sees them rounded; where
-/// none changes them further, they end in the model's own type.
+/// Stages that work block by block or turn weights hand plain ones on as f32, so that no stage after them sees them
+/// rounded; where none changes them further, they end in the model's own type.
 fn own_type_at_the_end(tensor: &mut TensorPlan, stages: &[StagePlan]) {
     let Some(last) = tensor.steps.last() else { return };
     let technique = techniques::find(&stages[last.stage].technique);
     let by_blocks = technique.is_some_and(|t| matches!(t.work(), Work::Blocks(_)));
-    if by_blocks && !last.kind.is_compressed() {
+    if (by_blocks || last.rotation.is_some()) && !last.kind.is_compressed() {
         tensor.kind = Kind::Dense {
             dtype: tensor.source_dtype,
         };
-    }
-}
-
-/// The format, and the bytes of every tensor in it.
-fn plan_format(
-    index: usize,
-    spec: &FormatSpec,
-    stages: &[StagePlan],
-    tensors: &[TensorPlan],
-    model: &Checkpoint,
-) -> Result<(FormatPlan, Vec<u64>), Vec<Refusal>> {
-    let pointer = format!("/formats/{index}");
-    let layout = layout_of(spec, &pointer, stages, tensors, model)?;
-    let weight_bytes = layout.weight_bytes();
-    let parameters: u64 = tensors.iter().map(|t| t.elements() as u64).sum();
-    let source: u64 = tensors.iter().map(|t| t.source_bytes).sum();
-    let plan = FormatPlan {
-        format: spec.format.clone(),
-        options: spec.options.clone(),
-        bytes: layout.bytes(),
-        weight_bytes,
-        bits_per_weight: weight_bytes as f64 * 8.0 / parameters.max(1) as f64,
-        compression_ratio: source as f64 / weight_bytes.max(1) as f64,
-        files: layout
-            .files
-            .iter()
-            .map(|f| FilePlan {
-                name: f.name.clone(),
-                bytes: f.bytes,
-            })
-            .collect(),
-    };
-    Ok((plan, layout.tensor_bytes(tensors.len())))
-}
-
-/// The layout of one format; the same at plan time and when it is written.
-pub(crate) fn layout_of(
-    spec: &FormatSpec,
-    pointer: &str,
-    stages: &[StagePlan],
-    tensors: &[TensorPlan],
-    model: &Checkpoint,
-) -> Result<Layout, Vec<Refusal>> {
-    let Some(writer) = formats::writer(&spec.format) else {
-        let names: Vec<_> = formats::WRITERS.iter().map(|w| w.name()).collect();
-        let detail = format!(
-            "no format that can be written is called {:?}; those that can are {}",
-            spec.format,
-            names.join(", ")
-        );
-        return Err(vec![Refusal::new(pointer, "unknown_format", detail)]);
-    };
-    check_options(&spec.options, &writer.schema(), &format!("{pointer}/options"))?;
-    if !writer.holds_caches() && tensors.iter().any(|t| t.cache.is_some()) {
-        let detail = format!("{} cannot hold scales of key/value caches; compressed-tensors can", spec.format);
-        return Err(vec![Refusal::new(pointer, "format_cannot_hold", detail)]);
-    }
-    let layout = writer.layout(&request(&spec.options, pointer, stages, tensors, model))?;
-    distinct(&layout, pointer)?;
-    Ok(layout)
-}
-
-/// A tensor that the format adds, such as `x.weight_scale`, must not have the name of one that the model brings.
-fn distinct(layout: &Layout, pointer: &str) -> Result<(), Vec<Refusal>> {
-    let mut seen = std::collections::HashSet::new();
-    match layout.entries().find(|entry| !seen.insert(entry.name.as_str())) {
-        None => Ok(()),
-        Some(twice) => Err(vec![Refusal::new(
-            pointer,
-            "name_clash",
-            format!(
-                "two tensors would be called {}: rename or remove the model's own",
-                twice.name
-            ),
-        )]),
-    }
-}
-
-/// What a writer is given.
-pub(crate) fn request<'a>(
-    options: &'a Value,
-    pointer: &'a str,
-    stages: &'a [StagePlan],
-    tensors: &'a [TensorPlan],
-    model: &'a Checkpoint,
-) -> Request<'a> {
-    Request {
-        model,
-        tensors,
-        label: stages.iter().rev().find_map(|s| s.label.as_deref()),
-        importance: stages.iter().rev().find_map(StagePlan::importance),
-        squares: None,
-        scales: None,
-        options,
-        pointer,
     }
 }
 

@@ -100,7 +100,11 @@ impl Context<'_> {
                 let dataset = self.datasets.get(name);
                 let dataset = dataset.ok_or_else(|| refused(unknown(name)))?;
                 let (plan, _) = imported(self.model, self.tensors, name, dataset).map_err(refused)?;
-                Ok(plan)
+                let mut known = plan.tensors.iter().map(|index| &self.tensors[*index]);
+                match known.find(|tensor| tensor.reads_turned_inputs()) {
+                    Some(tensor) => Err(refused(of_other_inputs(name, tensor))),
+                    None => Ok(plan),
+                }
             }
             ImportanceSource::Calibration => {
                 let network = data::network(self.model, pointer)?;
@@ -121,6 +125,15 @@ impl Context<'_> {
 
 fn unknown(name: &str) -> Error {
     Error::bad_input("unknown_dataset", format!("no dataset is called {name:?}"))
+}
+
+fn of_other_inputs(name: &str, tensor: &TensorPlan) -> Error {
+    let detail = format!(
+        "{} reads turned inputs after an earlier stage, and the importance matrix {name} was computed on those of the \
+         model as it is stored: \"calibration\" computes it on the turned ones",
+        tensor.module()
+    );
+    Error::bad_input("imatrix_of_other_inputs", detail)
 }
 
 /// An importance matrix, and its numbers by tensor: every entry must be of a tensor of the model, with a number for

@@ -161,7 +161,7 @@ impl Report {
             model: model.summary(),
             recipe: plan.recipe.clone(),
             recipe_hash: plan.recipe_hash.clone(),
-            totals: totals(plan, &tensors),
+            totals: totals(plan, model, &tensors),
             formats,
             stages,
             quality,
@@ -177,7 +177,8 @@ impl Report {
     }
 }
 
-fn totals(plan: &Plan, tensors: &[TensorReport]) -> Totals {
+fn totals(plan: &Plan, model: &Checkpoint, tensors: &[TensorReport]) -> Totals {
+    let stored = model.tensors.iter().map(|t| t.elements() as u64).sum::<u64>();
     let parameters = tensors.iter().map(|t| t.parameters).sum::<u64>();
     let changed = || tensors.iter().filter(|t| t.compressed);
     let count = changed().map(|t| t.parameters).sum::<u64>();
@@ -191,7 +192,7 @@ fn totals(plan: &Plan, tensors: &[TensorReport]) -> Totals {
     Totals {
         parameters,
         source_bytes: plan.source_bytes,
-        source_bits_per_weight: plan.source_bytes as f64 * 8.0 / parameters.max(1) as f64,
+        source_bits_per_weight: plan.source_bytes as f64 * 8.0 / stored.max(1) as f64,
         source_entropy_bits: over_all(&|t| t.source_entropy_bits),
         code_entropy_bits: over_changed(&|t| t.code_entropy_bits),
         mse,

@@ -100,7 +100,11 @@ mod tests {
 
     fn plan(role: &str, kind: Kind, changed: bool) -> TensorPlan {
         let steps = if changed {
-            vec![crate::plan::Step { stage: 0, kind }]
+            vec![crate::plan::Step {
+                stage: 0,
+                kind,
+                rotation: None,
+            }]
         } else {
             Vec::new()
         };

@@ -57,7 +57,10 @@ pub(super) fn planned(context: &Context<'_>, wanted: impl Fn(&Feed) -> bool) -> 
             }
         }
     }
-    let refusals: Vec<Refusal> = found.iter().filter_map(|at| unfit(context, *at)).collect();
+    let refusals: Vec<Refusal> = found
+        .iter()
+        .filter_map(|at| unfit(context, *at, "scaled"))
+        .collect();
     if refusals.is_empty() {
         Ok(found)
     } else {
@@ -65,21 +68,24 @@ pub(super) fn planned(context: &Context<'_>, wanted: impl Fn(&Feed) -> bool) -> 
     }
 }
 
-/// Why a tensor cannot be scaled.
-fn unfit(context: &Context<'_>, index: usize) -> Option<Refusal> {
+/// Why a tensor cannot take what is folded into it; `folded` says what would be done to it.
+pub(super) fn unfit(context: &Context<'_>, index: usize, folded: &str) -> Option<Refusal> {
     let tensor = &context.tensors[index];
     let (code, detail) = if tensor.kind.is_compressed() {
         let kind = tensor.kind.label();
         (
             "already_quantized",
-            format!("{} is already {kind}: scale before it is quantized", tensor.name),
+            format!(
+                "{} is already {kind}: it can only be {folded} before",
+                tensor.name
+            ),
         )
     } else if !matches!(tensor.source_dtype, DType::F32 | DType::F16 | DType::BF16) {
         let dtype = tensor.source_dtype;
         (
             "unsupported_dtype",
             format!(
-                "{} is {dtype}: only F32, F16 and BF16 tensors are scaled",
+                "{} is {dtype}: only F32, F16 and BF16 tensors are {folded}",
                 tensor.name
             ),
         )
@@ -89,7 +95,7 @@ fn unfit(context: &Context<'_>, index: usize) -> Option<Refusal> {
     Some(Refusal::new(format!("{}/targets", context.pointer), code, detail))
 }
 
-/// What a tensor is after it was scaled: f32, until the plan's end says otherwise.
+/// What a tensor is after it was scaled or turned: f32, until the plan's end says otherwise.
 pub(super) const SCALED: Kind = Kind::Dense { dtype: DType::F32 };
 
 /// True where the plan has a step in this stage for all tensors of a feed.

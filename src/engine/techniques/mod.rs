@@ -13,6 +13,7 @@ mod folding;
 mod fp8;
 mod ggml;
 mod gptq;
+mod hadamard;
 mod hqq;
 mod kv_cache;
 mod nf4;
@@ -24,7 +25,7 @@ mod static_activations;
 use crate::calibrate::Visitor;
 use crate::error::Result;
 use crate::observe::Observer;
-use crate::plan::{CacheDtype, Context, StagePlan, Statistic, TensorPlan};
+use crate::plan::{CacheDtype, Context, Rotation, StagePlan, Statistic, TensorPlan};
 use crate::recipe::Refusal;
 use crate::tensor::Rows;
 use crate::weight::{Kind, Scale, Weight};
@@ -41,6 +42,8 @@ pub struct Decision {
     pub caches: Vec<(usize, CacheDtype)>,
     /// What it must know of its layers' inputs; only for techniques that work on one tensor at a time.
     pub needs: Option<Statistic>,
+    /// How it turns tensors, for those that it turns.
+    pub rotations: Vec<(usize, Rotation)>,
 }
 
 /// One tensor to be made.
@@ -53,6 +56,10 @@ pub struct Task<'a> {
     pub kind: Kind,
     /// Mean square of each column's inputs, for each matrix in the tensor, where the stage asked for it and it is known.
     pub importance: Option<&'a [f32]>,
+    /// How it is turned, where the plan says so.
+    pub rotation: Option<&'a Rotation>,
+    /// All values of another tensor, as it is before this stage.
+    pub other: &'a (dyn Fn(&str) -> Result<Vec<f32>> + Sync),
 }
 
 /// A compression technique.
@@ -67,6 +74,10 @@ pub trait Technique: Sync {
     fn plan(&self, context: &Context<'_>) -> std::result::Result<Decision, Vec<Refusal>>;
     /// How it works.
     fn work(&self) -> Work;
+    /// True where it needs a head that shares no weight with the embedding, with these options, checked or not.
+    fn unties(&self, _options: &Value) -> bool {
+        false
+    }
 }
 
 /// How a technique works.
@@ -168,6 +179,7 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &fp8::Fp8,
     &ggml::Ggml,
     &gptq::Gptq,
+    &hadamard::Hadamard,
     &hqq::Hqq,
     &kv_cache::KvCache,
     &nf4::NormalFloat4,

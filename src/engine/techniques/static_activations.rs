@@ -111,11 +111,17 @@ impl Ranges<'_> {
     /// The scale of one input; that of the cut's widest where no token came.
     fn scale(&self, at: usize, input: usize, steps: Steps, names: &str) -> f32 {
         let threshold = |h: &Histogram| h.threshold(self.observer, steps);
-        let own = self.seen.get(&(at, input)).filter(|h| h.count() > 0).map(threshold);
+        let own = self
+            .seen
+            .get(&(at, input))
+            .filter(|h| h.count() > 0)
+            .map(threshold);
         let threshold = own.unwrap_or_else(|| {
             let others = self.seen.iter().filter(|((cut, _), _)| *cut == at);
             let widest = others.map(|(_, h)| threshold(h)).fold(0.0, f32::max);
-            let message = format!("{names}: no calibration token reached this layer; it takes the range of its neighbours");
+            let message = format!(
+                "{names}: no calibration token reached this layer; it takes the range of its neighbours"
+            );
             self.stage
                 .observer
                 .event(Level::Warning, &message, json!({"threshold": widest}));

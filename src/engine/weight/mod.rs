@@ -170,10 +170,15 @@ impl Kind {
         let bytes = match self {
             Self::Dense { dtype } => dtype.bytes(rows, cols).unwrap_or(0),
             Self::Block { ggml_type } => ggml_type.row_bytes(cols).unwrap_or(0) * rows,
-            Self::Affine { granularity, .. } | Self::Float8 { granularity, .. } => {
-                // The group of each column, where it is stored, is next to nothing.
-                elements + SCALE * granularity.scales(rows, cols) + 16 * cols
+            Self::Affine {
+                granularity,
+                act_order,
+                ..
+            } => {
+                let groups = if *act_order { 16 * cols } else { 0 };
+                elements + SCALE * granularity.scales(rows, cols) + groups
             }
+            Self::Float8 { granularity, .. } => elements + SCALE * granularity.scales(rows, cols),
             Self::Nf4 { block_size, .. } => elements + SCALE * elements.div_ceil(*block_size.max(&1)),
         };
         bytes as u64

@@ -307,7 +307,11 @@ impl Fields<'_> {
         };
         value.as_u64().filter(|bytes| *bytes <= 1 << 44).ok_or_else(|| {
             let detail = format!("{field} is a whole number of bytes; got {}", short(value));
-            vec![Refusal::new(format!("{}/{field}", self.at), "out_of_range", detail)]
+            vec![Refusal::new(
+                format!("{}/{field}", self.at),
+                "out_of_range",
+                detail,
+            )]
         })
     }
 
