@@ -243,13 +243,13 @@ fn ints(tensors: &Tensors, name: &str) -> Vec<i32> {
 fn act_order_stores_the_group_of_each_column() {
     let house = house("llama_mha");
     let with = |act_order: &str| {
-        json!([{"technique": "gptq", "ignore": ["lm_head", "re:.*down_proj"],
+        json!([{"technique": "gptq", "targets": ["re:.*self_attn.*_proj"],
             "options": {"group_size": 16, "act_order": act_order, "scale_dtype": "F16"}}])
     };
     let both = json!({"formats": ["compressed-tensors", "gptq"]});
     let (_, out) = house.run(&with("group"), &both);
     let (packed, config) = of(&out, "compressed-tensors");
-    let name = "model.layers.0.mlp.up_proj";
+    let name = "model.layers.0.self_attn.o_proj";
     let g_idx = ints(&packed, &format!("{name}.weight_g_idx"));
     let mut sorted = g_idx.clone();
     sorted.sort_unstable();

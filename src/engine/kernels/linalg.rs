@@ -8,10 +8,10 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
-/// Rows of a product that one task makes.
-const TASK_ROWS: usize = 256;
-/// Its columns.
-const TASK_COLS: usize = 1024;
+/// Most rows of a product that one task makes: every task packs what it multiplies, so that small ones only pack.
+const TASK_ROWS: usize = 512;
+/// Most columns.
+const TASK_COLS: usize = 768;
 /// Side of the tiles of a Gram matrix.
 const TILE: usize = 128;
 
@@ -191,11 +191,16 @@ fn fill_tasks(a: &[f32], b: View<'_>, out: &mut [MaybeUninit<f32>]) {
         "sides of a product"
     );
     let (down, across) = (m.div_ceil(TASK_ROWS), n.div_ceil(TASK_COLS));
+    // Even pieces, so that threads end together.
+    let (height, width) = (m.div_ceil(down), n.div_ceil(across));
     let destination = Destination(out.as_mut_ptr().cast());
     (0..down * across).into_par_iter().for_each(|task| {
         let destination = &destination;
-        let (row, col) = (task / across * TASK_ROWS, task % across * TASK_COLS);
-        let (rows, cols) = (TASK_ROWS.min(m - row), TASK_COLS.min(n - col));
+        let (row, col) = ((task / across * height).min(m), (task % across * width).min(n));
+        let (rows, cols) = (height.min(m - row), width.min(n - col));
+        if rows == 0 || cols == 0 {
+            return;
+        }
         let a = View::rows(&a[row * k..], rows, k, k);
         let b = View {
             values: &b.values[col * b.col..],
