@@ -191,6 +191,13 @@ fn calibrated() -> Vec<Preset> {
             "INT4 weights by GPTQ, groups of 128, symmetric (calibrated)",
         ),
         preset(
+            "W4A16_AUTOROUND",
+            "autoround",
+            CT,
+            int4(true),
+            "INT4 weights by AutoRound, groups of 128, symmetric (calibrated)",
+        ),
+        preset(
             "W4A16_AWQ",
             "awq",
             CT,

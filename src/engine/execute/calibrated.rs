@@ -124,6 +124,7 @@ fn run(
         index,
         stage: &made.plan.stages[index],
         tensors: &made.plan.tensors,
+        seed: made.plan.recipe.seed,
         observer: course.observer,
     });
     let first = resume.restore(index, &mut walk)?;

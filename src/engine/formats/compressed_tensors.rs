@@ -126,16 +126,20 @@ fn packed(w: &Affine) -> Result<Vec<Vec<u8>>> {
     Ok(parts)
 }
 
-/// What a tensor becomes in the file; the scale of a cache comes last.
+/// What a tensor becomes in the file; the scales of inputs and of a cache come last.
 fn parts(tensor: &TensorPlan) -> Vec<Part> {
+    let scalar = |name: String| Part {
+        name,
+        dtype: "F32".to_owned(),
+        shape: vec![1],
+        bytes: 4,
+    };
     let mut parts = of_weight(tensor);
+    if tensor.kind.activations() == Activations::StaticTensor {
+        parts.push(scalar(format!("{}.input_scale", tensor.module())));
+    }
     if tensor.cache.is_some() {
-        parts.push(Part {
-            name: cache_name(&tensor.name).unwrap_or_default(),
-            dtype: "F32".to_owned(),
-            shape: vec![1],
-            bytes: 4,
-        });
+        parts.push(scalar(cache_name(&tensor.name).unwrap_or_default()));
     }
     parts
 }
@@ -169,13 +173,12 @@ fn of_weight(tensor: &TensorPlan) -> Vec<Part> {
             dtype.row_bytes(1).unwrap_or(4),
         )
     };
-    let inputs = || part("input_scale", "F32", vec![1], 4);
     match tensor.kind {
         Kind::Affine {
             symmetric,
             granularity,
             scale_dtype,
-            activations: activations @ (Activations::DynamicToken | Activations::StaticTensor),
+            activations: Activations::DynamicToken | Activations::StaticTensor,
             n_bits: _,
             act_order: _,
         } => {
@@ -187,7 +190,6 @@ fn of_weight(tensor: &TensorPlan) -> Vec<Part> {
                 let shape = parts[1].shape.clone();
                 parts.push(part("weight_zero_point", "I8", shape, 1));
             }
-            parts.extend((activations == Activations::StaticTensor).then(inputs));
             parts
         }
         Kind::Affine {
@@ -213,15 +215,11 @@ fn of_weight(tensor: &TensorPlan) -> Vec<Part> {
         Kind::Float8 {
             granularity,
             scale_dtype,
-            activations,
-        } => {
-            let mut parts = vec![
-                part("weight", "F8_E4M3", tensor.shape.clone(), 1),
-                scales(granularity, scale_dtype),
-            ];
-            parts.extend((activations == Activations::StaticTensor).then(inputs));
-            parts
-        }
+            activations: _,
+        } => vec![
+            part("weight", "F8_E4M3", tensor.shape.clone(), 1),
+            scales(granularity, scale_dtype),
+        ],
         _ => vec![Part {
             name: tensor.name.clone(),
             dtype: tensor.source_dtype.name().to_owned(),
@@ -296,11 +294,11 @@ fn cache_scheme(dtype: CacheDtype) -> Value {
         CacheDtype::Fp8 => "float",
         CacheDtype::Int8 => "int",
     };
-    arguments(8, kind, true, "tensor", Value::Null, false)
+    arguments(8, kind, true, "tensor", &Value::Null, false)
 }
 
 /// Arguments of one quantizer.
-fn arguments(n_bits: u8, kind: &str, symmetric: bool, strategy: &str, group: Value, dynamic: bool) -> Value {
+fn arguments(n_bits: u8, kind: &str, symmetric: bool, strategy: &str, group: &Value, dynamic: bool) -> Value {
     let observer = if dynamic { Value::Null } else { json!("minmax") };
     json!({"num_bits": n_bits, "type": kind, "symmetric": symmetric, "strategy": strategy, "group_size": group,
         "block_structure": null, "dynamic": dynamic, "actorder": null, "observer": observer, "observer_kwargs": {}})
@@ -347,8 +345,8 @@ fn scheme(kind: &Kind, targets: &Value) -> (&'static str, Value) {
 
     let inputs = |kind: &str, activations: Activations| match activations {
         Activations::None => Value::Null,
-        Activations::DynamicToken => arguments(8, kind, true, "token", Value::Null, true),
-        Activations::StaticTensor => arguments(8, kind, true, "tensor", Value::Null, false),
+        Activations::DynamicToken => arguments(8, kind, true, "token", &Value::Null, true),
+        Activations::StaticTensor => arguments(8, kind, true, "tensor", &Value::Null, false),
     };
     let (format, weights, inputs) = match *kind {
         Kind::Affine {
@@ -360,7 +358,7 @@ fn scheme(kind: &Kind, targets: &Value) -> (&'static str, Value) {
             act_order,
         } => {
             let (name, group) = strategy(granularity);
-            let mut weights = arguments(n_bits, "int", symmetric, name, group, false);
+            let mut weights = arguments(n_bits, "int", symmetric, name, &group, false);
             if act_order {
                 weights["actorder"] = json!("group");
             }
@@ -377,7 +375,7 @@ fn scheme(kind: &Kind, targets: &Value) -> (&'static str, Value) {
             scale_dtype: _,
         } => {
             let (name, group) = strategy(granularity);
-            let weights = arguments(8, "float", true, name, group, false);
+            let weights = arguments(8, "float", true, name, &group, false);
             ("float-quantized", weights, inputs("float", activations))
         }
         _ => ("dense", Value::Null, Value::Null),

@@ -126,11 +126,13 @@ impl Curvature {
 pub struct Solved {
     /// The weight.
     pub weight: Affine,
+    /// What each element was when it was rounded: the weight and all errors that it makes up for.
+    pub compensated: Vec<f32>,
     /// Σ (error / `U_jj)²` / 2 over all elements: the predicted loss.
     pub loss: f64,
 }
 
-/// Quantizes `w` of `[rows, n]`, row-major; the values are used up.
+/// Quantizes `w` of `[rows, n]`, row-major.
 pub fn solve(
     mut w: Vec<f32>,
     curvature: &Curvature,
@@ -183,6 +185,7 @@ pub fn solve(
     };
     Ok(Solved {
         weight,
+        compensated: w,
         loss: losses.iter().sum(),
     })
 }
@@ -306,6 +309,9 @@ impl Task<'_> {
                 let u = View::rows(&factor[start * n + end..], end - start, n - end, n);
                 product(&mut w[end..], n, Into::Add, errors, u, -1.0);
             }
+        }
+        for (to, from) in self.w.chunks_mut(n).zip(w.chunks(n)) {
+            order.iter().zip(from).for_each(|(c, v)| to[*c as usize] = *v);
         }
         loss
     }

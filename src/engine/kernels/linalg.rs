@@ -132,7 +132,11 @@ unsafe fn write(out: *mut f32, stride: usize, into: Into, a: View<'_>, b: View<'
 /// `out = x · wᵀ`; x `[m, k]`, w `[n, k]`, out `[m, n]`, row-major.
 pub fn matmul_nt(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
     let n = w.len() / k.max(1);
-    in_tasks(x, View::rows(w, n, k, k).t(), out);
+    in_tasks(
+        View::rows(x, x.len() / k.max(1), k, k),
+        View::rows(w, n, k, k).t(),
+        out,
+    );
 }
 
 /// `x · wᵀ` in memory that nothing was written to before: zeroing it would cost as much as a tenth of the product.
@@ -142,11 +146,8 @@ pub fn product_nt(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
         return vec![0.0; m * n];
     }
     let mut out = Vec::with_capacity(m * n);
-    fill_tasks(
-        x,
-        View::rows(w, n, k, k).t(),
-        &mut out.spare_capacity_mut()[..m * n],
-    );
+    let (x, w) = (View::rows(x, m, k, k), View::rows(w, n, k, k).t());
+    fill_tasks(x, w, &mut out.spare_capacity_mut()[..m * n]);
     #[expect(unsafe_code, reason = "the vector was filled through pointers")]
     // SAFETY: the capacity was asked for, and `fill_tasks` has written every element of it.
     unsafe {
@@ -158,7 +159,17 @@ pub fn product_nt(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
 /// `out = a · b`; a `[m, k]`, b `[k, n]`, out `[m, n]`, row-major.
 pub fn matmul_nn(a: &[f32], b: &[f32], k: usize, out: &mut [f32]) {
     let n = b.len() / k.max(1);
-    in_tasks(a, View::rows(b, k, n, n), out);
+    in_tasks(
+        View::rows(a, a.len() / k.max(1), k, k),
+        View::rows(b, k, n, n),
+        out,
+    );
+}
+
+/// `out = aᵀ · b`; a `[k, m]`, b `[k, n]`, out `[m, n]`, row-major.
+pub fn matmul_tn(a: &[f32], b: &[f32], k: usize, out: &mut [f32]) {
+    let (m, n) = (a.len() / k.max(1), b.len() / k.max(1));
+    in_tasks(View::rows(a, k, m, m).t(), View::rows(b, k, n, n), out);
 }
 
 /// Where a product goes, shared by tasks that each write a rectangle of their own.
@@ -169,8 +180,9 @@ struct Destination(*mut f32);
 unsafe impl Sync for Destination {}
 
 /// `out = a · b` in rectangles of at most `TASK_ROWS × TASK_COLS`.
-fn in_tasks(a: &[f32], b: View<'_>, out: &mut [f32]) {
-    if b.cols == 0 || b.rows == 0 {
+fn in_tasks(a: View<'_>, b: View<'_>, out: &mut [f32]) {
+    if a.rows == 0 || b.cols == 0 || b.rows == 0 {
+        out.fill(0.0);
         return;
     }
     #[expect(
@@ -183,16 +195,15 @@ fn in_tasks(a: &[f32], b: View<'_>, out: &mut [f32]) {
 }
 
 /// The same; it writes every element of `out` and reads none. No side is 0.
-fn fill_tasks(a: &[f32], b: View<'_>, out: &mut [MaybeUninit<f32>]) {
-    let (k, n) = (b.rows, b.cols);
-    let m = a.len() / k;
+fn fill_tasks(a: View<'_>, b: View<'_>, out: &mut [MaybeUninit<f32>]) {
+    let (m, k, n) = (a.rows, b.rows, b.cols);
     assert!(
-        a.len() == m * k && out.len() == m * n && b.values.len() >= b.last(),
+        a.cols == k && a.values.len() == m * k && out.len() == m * n && b.values.len() >= b.last(),
         "sides of a product"
     );
     let (down, across) = (m.div_ceil(TASK_ROWS), n.div_ceil(TASK_COLS));
     // Even pieces, so that threads end together.
-    let (height, width) = (m.div_ceil(down), n.div_ceil(across));
+    let (height, width) = (m.div_ceil(down.max(1)), n.div_ceil(across.max(1)));
     let destination = Destination(out.as_mut_ptr().cast());
     (0..down * across).into_par_iter().for_each(|task| {
         let destination = &destination;
@@ -201,7 +212,11 @@ fn fill_tasks(a: &[f32], b: View<'_>, out: &mut [MaybeUninit<f32>]) {
         if rows == 0 || cols == 0 {
             return;
         }
-        let a = View::rows(&a[row * k..], rows, k, k);
+        let a = View {
+            values: &a.values[row * a.row..],
+            rows,
+            ..a
+        };
         let b = View {
             values: &b.values[col * b.col..],
             cols,
@@ -316,11 +331,20 @@ mod tests {
         }
         let mut other = vec![0.0; m * n];
         matmul_nn(&x, &transposed, k, &mut other);
+        let mut turned = vec![0.0; k * m];
+        for i in 0..m {
+            for j in 0..k {
+                turned[j * m + i] = x[i * k + j];
+            }
+        }
+        let mut third = vec![0.0; m * n];
+        matmul_tn(&turned, &transposed, k, &mut third);
         for i in 0..m {
             for j in 0..n {
                 let sum: f32 = (0..k).map(|t| x[i * k + t] * w[j * k + t]).sum();
                 assert!((out[i * n + j] - sum).abs() < 1e-3);
                 assert!((other[i * n + j] - sum).abs() < 1e-3);
+                assert!((third[i * n + j] - sum).abs() < 1e-3);
             }
         }
     }

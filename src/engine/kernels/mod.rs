@@ -16,6 +16,7 @@ pub mod linalg;
 pub mod nf4;
 pub mod nn;
 pub mod random;
+pub mod signround;
 pub mod tokens;
 mod wide;
 

@@ -4,6 +4,7 @@
 //! Invariant: a block is a chain of pure functions between cuts, so that whoever stands at a cut sees every linear's
 //! input, may replace its weight, and goes on without computing anything twice.
 
+mod differentiable;
 mod feed;
 mod ops;
 mod residual;
@@ -19,7 +20,7 @@ pub use weights::{InputRounding, Linear, Weights};
 pub(crate) use weights::{read_all, read_transposed};
 
 use crate::error::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 /// Sequences that go through a network together, one after another in the rows of every tensor: no padding.
 #[derive(Clone, Debug)]
@@ -218,9 +219,4 @@ pub trait Network: Send + Sync {
     fn head_tensors(&self) -> Vec<String>;
     /// What comes out, one row for each token ([`HeadKind::NextToken`]) or sequence.
     fn head(&self, hidden: &Tensor, run: &Run<'_>) -> Result<Tensor>;
-}
-
-/// A tensor of the CPU's memory.
-pub(crate) fn tensor(values: Vec<f32>, rows: usize, cols: usize) -> Result<Tensor> {
-    Ok(Tensor::from_vec(values, (rows, cols), &Device::Cpu)?)
 }

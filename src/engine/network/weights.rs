@@ -4,7 +4,7 @@
 //! Invariant: a layer's inputs are quantized exactly as the engine that will serve it does.
 
 use super::Ops;
-use super::ops::with_values;
+use super::differentiable::Rounded;
 use crate::error::{Error, Result};
 use crate::tensor::{Rows, chunk_rows};
 use candle_core::{Device, Tensor};
@@ -118,9 +118,7 @@ impl Weights {
 }
 
 fn rounded(x: &Tensor, rounding: &InputRounding) -> Result<Tensor> {
-    let mut values = with_values(x, <[f32]>::to_vec)?;
-    rounding(&mut values, x.dim(1)?);
-    Ok(Tensor::from_vec(values, x.dims(), &Device::Cpu)?)
+    Ok(x.apply_op1(Rounded(Arc::clone(rounding)))?)
 }
 
 /// All rows as f32, read in parallel.

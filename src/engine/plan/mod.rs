@@ -325,14 +325,13 @@ fn plan_stage(
         .iter()
         .map(|t| targets.matches(t) && !ignore.matches(t))
         .collect();
-    let (readers, blocks, cache_writers) = match technique.work().by_blocks() {
-        None => (HashSet::new(), Vec::new(), Vec::new()),
-        Some(_) => {
-            let network = data::network(model, &technique_at(&pointer))?;
-            let blocks = run::cuts(network.as_ref());
-            let readers = run::readers(network.as_ref(), &blocks);
-            (readers, blocks, network.cache_writers())
-        }
+    let (readers, blocks, cache_writers) = if technique.work().by_blocks().is_some() {
+        let network = data::network(model, &technique_at(&pointer))?;
+        let blocks = run::cuts(network.as_ref());
+        let readers = run::readers(network.as_ref(), &blocks);
+        (readers, blocks, network.cache_writers())
+    } else {
+        (HashSet::new(), Vec::new(), Vec::new())
     };
     let context = Context {
         spec,

@@ -63,13 +63,15 @@ pub(super) fn plan(
     }
     let network = data::network(model, if walks { "/stages" } else { "/evaluation" })?;
     let network = network.as_ref();
-    let mut statistics = memory::sums(stages, tensors);
-    for (index, work) in &calibrated {
-        let touched: Vec<&TensorPlan> = tensors.iter().filter(|t| t.has_step(*index)).collect();
-        statistics = statistics.max(work.working_bytes(&recipe.stages[*index].options, &touched));
-    }
     if walks {
         let data = data::calibration(recipe, model, datasets, network)?;
+        let mut statistics = memory::sums(stages, tensors);
+        for (index, work) in &calibrated {
+            let touched: Vec<&TensorPlan> = tensors.iter().filter(|t| t.has_step(*index)).collect();
+            let options = &recipe.stages[*index].options;
+            let working = work.working_bytes(options, &touched, &network.sizes(), data.longest);
+            statistics = statistics.max(working);
+        }
         let peak = memory::walk(tensors, network, &data) + statistics;
         run.peak_bytes = run.peak_bytes.max(peak);
         run.calibration = Some(data);

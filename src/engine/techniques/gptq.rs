@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::kernels::affine::{Range, Spec};
 use crate::kernels::gptq::{ActOrder, Curvature, solve};
 use crate::kernels::linalg::Gram;
-use crate::network::{Cut, State, read_all, with_values};
+use crate::network::{Cut, Sizes, State, read_all, with_values};
 use crate::observe::Level;
 use crate::plan::{Context, TensorPlan};
 use crate::weight::{Activations, Kind, Weight};
@@ -93,7 +93,7 @@ impl Blocks for Gptq {
     }
 
     /// A Gram matrix in tiles for each input of a cut, one of them whole, and two of f64 while it is factorized.
-    fn working_bytes(&self, _options: &Value, tensors: &[&TensorPlan]) -> u64 {
+    fn working_bytes(&self, _options: &Value, tensors: &[&TensorPlan], _: &Sizes, _: usize) -> u64 {
         let bytes = |t: &&TensorPlan| {
             let n = t.cols() as u64;
             n * n * (4 + 8 + 8 + 8) + t.elements() as u64 * 10

@@ -8,7 +8,7 @@ use super::{BlockStage, Blocks, Decision, Maker, Technique, Work};
 use crate::calibrate::{Here, Visitor};
 use crate::error::{Error, Result};
 use crate::kernels::histogram::{Histogram, Observer, Steps};
-use crate::network::{Cut, State, with_values};
+use crate::network::{Cut, Sizes, State, with_values};
 use crate::plan::{CacheDtype, Context, TensorPlan};
 use crate::recipe::Refusal;
 use crate::weight::{Scale, Weight};
@@ -79,7 +79,7 @@ impl Blocks for KvCache {
     }
 
     /// Two histograms, and one for each thread that counts.
-    fn working_bytes(&self, _options: &Value, _tensors: &[&TensorPlan]) -> u64 {
+    fn working_bytes(&self, _options: &Value, _tensors: &[&TensorPlan], _: &Sizes, _: usize) -> u64 {
         2 * Histogram::BYTES + (8 << 20)
     }
 }

@@ -8,6 +8,7 @@
 //! A technique is one file and one line in [`TECHNIQUES`]; documentation, the API's schema and the law tests are
 //! made from the list.
 
+mod autoround;
 mod awq;
 mod folding;
 mod fp8;
@@ -24,6 +25,7 @@ mod static_activations;
 
 use crate::calibrate::Visitor;
 use crate::error::Result;
+use crate::network::Sizes;
 use crate::observe::Observer;
 use crate::plan::{CacheDtype, Context, Rotation, StagePlan, Statistic, TensorPlan};
 use crate::recipe::Refusal;
@@ -110,8 +112,9 @@ pub trait Each: Sync {
 pub trait Blocks: Sync {
     /// Whoever looks at the inputs and makes the weights.
     fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a>;
-    /// Most bytes that it holds for one block beside weights and activations, with these options.
-    fn working_bytes(&self, options: &Value, tensors: &[&TensorPlan]) -> u64;
+    /// Most bytes that it holds for one block beside weights and activations, with these options, in a network of these
+    /// sizes whose longest sequence has `longest` tokens.
+    fn working_bytes(&self, options: &Value, tensors: &[&TensorPlan], sizes: &Sizes, longest: usize) -> u64;
 }
 
 /// A visitor that makes weights.
@@ -160,6 +163,8 @@ pub struct BlockStage<'a> {
     pub stage: &'a StagePlan,
     /// Every tensor of the model.
     pub tensors: &'a [TensorPlan],
+    /// Seed of everything random.
+    pub seed: u64,
     /// Whom it tells, and who may stop it.
     pub observer: &'a dyn Observer,
 }
@@ -175,6 +180,7 @@ impl BlockStage<'_> {
 
 /// Every technique, alphabetical.
 pub const TECHNIQUES: &[&dyn Technique] = &[
+    &autoround::AutoRound,
     &awq::Awq,
     &fp8::Fp8,
     &ggml::Ggml,

@@ -8,7 +8,7 @@ use super::options::{Options, Planned};
 use super::{BlockStage, Blocks, Decision, Factors, Maker, Technique, Work};
 use crate::calibrate::{Here, Visitor};
 use crate::error::Result;
-use crate::network::{Cut, Feed, State, Weights, with_values};
+use crate::network::{Cut, Feed, Sizes, State, Weights, with_values};
 use crate::plan::{Context, TensorPlan};
 use crate::weight::Weight;
 use serde_json::{Value, json};
@@ -65,7 +65,7 @@ impl Blocks for SmoothQuant {
     }
 
     /// A block's scaled tensors, and one of them while it is scaled and turned into bytes.
-    fn working_bytes(&self, _options: &Value, tensors: &[&TensorPlan]) -> u64 {
+    fn working_bytes(&self, _options: &Value, tensors: &[&TensorPlan], _: &Sizes, _: usize) -> u64 {
         let largest = tensors.iter().map(|t| 4 * t.elements() as u64).max().unwrap_or(0);
         folding::block_bytes(tensors) + 3 * largest
     }

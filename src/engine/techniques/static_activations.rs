@@ -8,7 +8,7 @@ use super::{BlockStage, Blocks, Decision, Maker, Technique, Work};
 use crate::calibrate::{Here, Visitor};
 use crate::error::{Error, Result};
 use crate::kernels::histogram::{Histogram, Observer, Steps};
-use crate::network::{Cut, State, with_values};
+use crate::network::{Cut, Sizes, State, with_values};
 use crate::observe::Level;
 use crate::plan::{Context, TensorPlan};
 use crate::recipe::Refusal;
@@ -90,7 +90,7 @@ impl Blocks for StaticActivations {
     }
 
     /// A histogram for each input of a block's cuts, and one for each thread that counts.
-    fn working_bytes(&self, _options: &Value, tensors: &[&TensorPlan]) -> u64 {
+    fn working_bytes(&self, _options: &Value, tensors: &[&TensorPlan], _: &Sizes, _: usize) -> u64 {
         let mut blocks: HashMap<Option<usize>, u64> = HashMap::new();
         for tensor in tensors {
             *blocks.entry(tensor.layer).or_default() += Histogram::BYTES;

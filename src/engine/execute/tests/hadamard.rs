@@ -203,7 +203,8 @@ fn hadamard_unties_in_several_formats() {
     for format in ["compressed-tensors", "safetensors"] {
         let job = Job::of(&small, &turned_int4(format));
         let folder = job.folder.path().join(format);
-        let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+        let config: Value =
+            serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
         assert_eq!(config["tie_word_embeddings"], false, "{format}");
         // The tensors alone: a checkpoint that says it is quantized is not opened.
         let tensors = SourceFile::from_path(&folder.join("model.safetensors")).unwrap();

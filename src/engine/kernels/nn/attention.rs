@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use std::cell::RefCell;
 
 /// Queries of one tile.
-const QUERIES: usize = 64;
+pub(super) const QUERIES: usize = 64;
 /// Keys of one tile.
 const KEYS: usize = 128;
 
@@ -34,7 +34,7 @@ pub struct Heads {
 
 impl Heads {
     /// The keys that queries `first .. last` of a sequence of `length` see at most.
-    fn keys(&self, first: usize, last: usize, length: usize) -> std::ops::Range<usize> {
+    pub(super) fn keys(&self, first: usize, last: usize, length: usize) -> std::ops::Range<usize> {
         if !self.causal {
             return 0..length;
         }
@@ -43,7 +43,7 @@ impl Heads {
     }
 
     /// Hides what query `q` must not see in scores of keys `first ..`.
-    fn mask(&self, q: usize, first: usize, scores: &mut [f32]) {
+    pub(super) fn mask(&self, q: usize, first: usize, scores: &mut [f32]) {
         if !self.causal {
             return;
         }

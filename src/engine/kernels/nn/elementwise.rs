@@ -1,4 +1,4 @@
-//! Element-wise functions: exp, `SiLU`, GELU, and sums of exponentials.
+//! Element-wise functions: exp, `SiLU`, GELU, their derivatives, and sums of exponentials.
 //!
 //! Owns: approximations in f32, relative error below 3e-7. Must not know: where they are used.
 //! Invariant: no branch on a value, so that loops vectorise; no fused multiply-add, so that the bits are the same on
@@ -97,6 +97,13 @@ impl Activation {
         x.par_chunks_mut(TASK).for_each(self.all());
     }
 
+    /// `out = f′(x)`.
+    pub fn slope(self, x: &[f32], out: &mut [f32]) {
+        out.par_chunks_mut(TASK)
+            .zip(x.par_chunks(TASK))
+            .for_each(|(out, x)| slopes(self, x, out));
+    }
+
     /// `gate = f(gate) · up`, the middle of a gated MLP.
     pub fn gated(self, gate: &mut [f32], up: &[f32]) {
         let apply = self.all();
@@ -123,6 +130,60 @@ pub fn add_row(x: &mut [f32], row: &[f32]) {
     let cols = row.len().max(1);
     x.par_chunks_mut(super::task_rows(cols) * cols)
         .for_each(|x| x.chunks_mut(cols).for_each(|x| add_all(x, row)));
+}
+
+/// Gradients of [`Activation::gated`], where `dy` is that by its result: by gate, and by up.
+pub fn gated_back(
+    activation: Activation,
+    (gate, up, dy): (&[f32], &[f32], &[f32]),
+    (by_gate, by_up): (&mut [f32], &mut [f32]),
+) {
+    activation.slope(gate, by_gate);
+    by_up.copy_from_slice(gate);
+    activation.apply(by_up);
+    let inputs = up.par_chunks(TASK).zip(dy.par_chunks(TASK));
+    let outputs = by_gate.par_chunks_mut(TASK).zip(by_up.par_chunks_mut(TASK));
+    outputs.zip(inputs).for_each(|((by_gate, by_up), (up, dy))| {
+        for ((g, u), (up, dy)) in by_gate.iter_mut().zip(by_up).zip(up.iter().zip(dy)) {
+            *g *= up * dy;
+            *u *= dy;
+        }
+    });
+}
+
+/// The derivative of [`silu`].
+#[inline(always)]
+fn silu_slope(x: f32) -> f32 {
+    let s = 1.0 / (1.0 + exp(-x));
+    s * (1.0 + x * (1.0 - s))
+}
+
+/// The derivative of GELU with the error function.
+#[inline(always)]
+fn gelu_slope(x: f32) -> f32 {
+    const FRAC_1_SQRT_TAU: f32 = 0.398_942_3;
+    let share = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+    share + x * FRAC_1_SQRT_TAU * exp(-0.5 * x * x)
+}
+
+/// The derivative of GELU by its tanh approximation.
+#[inline(always)]
+fn gelu_tanh_slope(x: f32) -> f32 {
+    let t = tanh(0.797_884_6 * (x + 0.044_715 * x * x * x));
+    let inner = 0.797_884_6 * (1.0 + 3.0 * 0.044_715 * x * x);
+    0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner
+}
+
+wide! {
+    fn slopes(activation: Activation, x: &[f32], out: &mut [f32]) {
+        let pairs = out.iter_mut().zip(x);
+        match activation {
+            Activation::Silu => pairs.for_each(|(o, v)| *o = silu_slope(*v)),
+            Activation::Gelu => pairs.for_each(|(o, v)| *o = gelu_slope(*v)),
+            Activation::GeluTanh => pairs.for_each(|(o, v)| *o = gelu_tanh_slope(*v)),
+            Activation::Relu => pairs.for_each(|(o, v)| *o = if *v > 0.0 { 1.0 } else { 0.0 }),
+        }
+    }
 }
 
 wide! {

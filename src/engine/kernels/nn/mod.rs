@@ -4,6 +4,7 @@
 //! Invariant: the same bits for any number of threads: work is split into pieces fixed by the shapes.
 
 pub mod attention;
+pub mod attention_back;
 pub mod elementwise;
 pub mod norm;
 pub mod rope;

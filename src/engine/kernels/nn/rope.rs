@@ -38,15 +38,23 @@ impl Table {
 /// Rotates rows of `heads` heads of `head_dim`; `positions[r]` is the position of row r. Only the first
 /// `2 · table.half` elements of a head are rotated.
 pub fn rotate(x: &mut [f32], heads: usize, head_dim: usize, positions: &[u32], table: &Table) {
-    let cols = heads * head_dim;
+    turn(x, heads * head_dim, head_dim, positions, table, 1.0);
+}
+
+/// The transpose of [`rotate`]: gradients of what was rotated become gradients of what it was before.
+pub fn rotate_back(x: &mut [f32], heads: usize, head_dim: usize, positions: &[u32], table: &Table) {
+    turn(x, heads * head_dim, head_dim, positions, table, -1.0);
+}
+
+fn turn(x: &mut [f32], cols: usize, head_dim: usize, positions: &[u32], table: &Table, sense: f32) {
     let step = task_rows(cols);
     x.par_chunks_mut(step * cols)
         .zip(positions.par_chunks(step))
-        .for_each(|(x, positions)| rotate_rows(x, head_dim, cols, positions, table));
+        .for_each(|(x, positions)| rotate_rows(x, head_dim, cols, positions, table, sense));
 }
 
 wide! {
-    fn rotate_rows(x: &mut [f32], head_dim: usize, cols: usize, positions: &[u32], table: &Table) {
+    fn rotate_rows(x: &mut [f32], head_dim: usize, cols: usize, positions: &[u32], table: &Table, sense: f32) {
         let half = table.half;
         for (row, position) in x.chunks_mut(cols).zip(positions) {
             let at = *position as usize * half;
@@ -54,7 +62,7 @@ wide! {
             for head in row.chunks_mut(head_dim) {
                 let (a, rest) = head.split_at_mut(half);
                 for (((a, b), c), s) in a.iter_mut().zip(rest).zip(cos).zip(sin) {
-                    let (x, y) = (*a, *b);
+                    let (x, y, s) = (*a, *b, s * sense);
                     *a = x * c - y * s;
                     *b = y * c + x * s;
                 }

@@ -10,6 +10,7 @@ use super::folding::{self, SCALED};
 use super::options::{self, Options, Planned};
 use super::{BlockStage, Blocks, Decision, Maker, Technique, Work};
 use crate::kernels::clip::Grams;
+use crate::network::Sizes;
 use crate::plan::{Context, TensorPlan};
 use crate::weight::{Activations, Granularity, Kind};
 use block::{Searcher, Settings};
@@ -95,7 +96,7 @@ impl Blocks for Awq {
 
     /// What the sample is at a cut and on its way to the next, for the reference and the candidate; the block's weights
     /// as candidates and as codes; Gram matrices of its inputs.
-    fn working_bytes(&self, options: &Value, tensors: &[&TensorPlan]) -> u64 {
+    fn working_bytes(&self, options: &Value, tensors: &[&TensorPlan], _: &Sizes, _: usize) -> u64 {
         let options = Options::of(options, self.schema());
         let (tokens, group) = (options.number("num_search_tokens"), options.number("group_size"));
         let side = |t: &&TensorPlan| t.rows().max(t.cols());

@@ -1,0 +1,97 @@
+//! Which sequences a step looks at.
+//!
+//! Owns: the draws, and putting sequences of several batches together. Must not know: what is learned from them.
+//! Invariant: every sequence is drawn once before any is drawn again; those held out never are.
+
+use crate::calibrate::Here;
+use crate::error::Result;
+use crate::kernels::random::Random;
+use crate::network::Batch;
+use candle_core::Tensor;
+
+/// One sequence: its batch, the first of its rows there, its length.
+type Place = (usize, usize, usize);
+
+/// Draws sequences.
+pub(super) struct Draws {
+    random: Random,
+    size: usize,
+    places: Vec<Place>,
+    /// Those held out come last.
+    held: usize,
+    next: usize,
+}
+
+impl Draws {
+    /// Draws of `size` sequences at a time; an eighth of all, but no more than a draw, is held out.
+    pub(super) fn new(here: &Here<'_>, size: usize, seed: u64) -> Self {
+        let mut places = Vec::new();
+        for batch in 0..here.batches() {
+            let mut start = 0;
+            for length in &here.batch(batch).lengths {
+                places.push((batch, start, *length));
+                start += length;
+            }
+        }
+        let mut random = Random::new(seed);
+        shuffle(&mut places, &mut random);
+        Self {
+            held: (places.len() / 8).min(size),
+            random,
+            size,
+            places,
+            next: 0,
+        }
+    }
+
+    /// What is never learned from; where there are too few sequences for that, the first of all.
+    pub(super) fn held_out(&self) -> Vec<Place> {
+        let learned = self.places.len() - self.held;
+        if self.held > 0 {
+            self.places[learned..].to_vec()
+        } else {
+            self.places[..self.size.min(learned)].to_vec()
+        }
+    }
+
+    /// The next sequences.
+    pub(super) fn draw(&mut self) -> Vec<Place> {
+        let learned = self.places.len() - self.held;
+        let mut drawn = Vec::new();
+        while drawn.len() < self.size.min(learned) {
+            if self.next >= learned {
+                shuffle(&mut self.places[..learned], &mut self.random);
+                self.next = 0;
+            }
+            drawn.push(self.places[self.next]);
+            self.next += 1;
+        }
+        drawn
+    }
+}
+
+/// Fisher and Yates.
+fn shuffle(places: &mut [Place], random: &mut Random) {
+    for last in (1..places.len()).rev() {
+        places.swap(last, random.below(last as u64 + 1) as usize);
+    }
+}
+
+/// Sequences as one batch, with what waits of them in front of the block.
+pub(super) fn gather(here: &Here<'_>, places: &[Place]) -> Result<(Batch, Tensor)> {
+    let mut places = places.to_vec();
+    places.sort_unstable();
+    let (mut ids, mut rows): (Vec<Vec<u32>>, Vec<Tensor>) = (Vec::new(), Vec::new());
+    let mut open: Option<(usize, Tensor)> = None;
+    for (batch, start, length) in places {
+        let hidden = match open.take() {
+            Some((at, hidden)) if at == batch => hidden,
+            _ => here.state(batch)?.1.hidden,
+        };
+        ids.push(here.batch(batch).ids[start..start + length].to_vec());
+        rows.push(hidden.narrow(0, start, length)?);
+        open = Some((batch, hidden));
+    }
+    let slices: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+    Ok((Batch::new(&slices), Tensor::cat(&rows, 0)?.contiguous()?))
+}
