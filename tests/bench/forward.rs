@@ -29,7 +29,7 @@ fn setting(name: &str, default: usize) -> usize {
 }
 
 fn path(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_unset| panic!("set {name}"))
+    std::env::var(name).expect("MODEL and TEXT are set")
 }
 
 struct Plain<'a>(&'a Checkpoint);
