@@ -36,7 +36,7 @@ def stage(technique, **options):
 # label, stages, format, samples of 512 tokens (0: none), methods of peers.py
 ROWS = [
     ("GPTQ W4 g64, act order static", [stage("gptq", **G64)], CT, 128, ["gptq", "gptqmodel"]),
-    ("GPTQ W4 g64, act order group", [stage("gptq", act_order="group", **G64)], CT, 128, ["gptq-group"]),
+    ("GPTQ W4 g64, act order group", [stage("gptq", act_order="group", scale_dtype="F16", **G64)], "gptq", 128, []),
     ("GPTQ W4 g64, zero points", [stage("gptq", **{**G64, "symmetric": False})], CT, 128, ["gptq-asym"]),
     ("GPTQ W4 g64, GPTQ layout", [stage("gptq", scale_dtype="F16", **G64)], "gptq", 128, []),
     ("Learned rounding W4 g64", [stage("autoround", **G64)], CT, 128, ["autoround"]),
@@ -137,6 +137,8 @@ def run(a):
         for row in ROWS:
             if not re.search(a.only, row[0]):
                 continue
+            if a.samples and row[3]:
+                row = (*row[:3], a.samples, row[4])
             out = Path(scratch) / "out"
             record, why = ours(a, halves, row, out)
             tally.check(why, row[0])
@@ -194,6 +196,7 @@ def main():
     p.add_argument("--text", default=os.environ.get("TEXT"))
     p.add_argument("--only", default="")
     p.add_argument("--windows", type=int, default=40)
+    p.add_argument("--samples", type=int, help="instead of the row's, for a quick look")
     p.add_argument("--iters", default="200", help="of auto-round")
     p.add_argument("--results", default=str(CACHE / "compare.jsonl"))
     p.add_argument("--no-peers", dest="peers", action="store_false")

@@ -152,7 +152,6 @@ METHODS = {
     "none": ("transformers", lambda a: lambda: setattr(a, "out", a.model)),
     "gptq": ("llmcompressor", llmcompressor(gptq())),
     "gptq-in-order": ("llmcompressor", llmcompressor(gptq(actorder=None))),
-    "gptq-group": ("llmcompressor", llmcompressor(gptq(actorder="group"))),
     "gptq-asym": ("llmcompressor", llmcompressor(gptq(symmetric=False))),
     "awq": ("llmcompressor", llmcompressor(awq)),
     "smoothquant": ("llmcompressor", llmcompressor(smoothquant)),

@@ -120,9 +120,6 @@ fn packed(w: &Affine) -> Result<Vec<Vec<u8>>> {
         let groups = w.granularity.groups(w.cols).0;
         parts.push(pack::columns(&w.zeros, groups, w.n_bits));
     }
-    if !w.g_idx.is_empty() {
-        parts.push(w.g_idx.iter().flat_map(|g| g.to_le_bytes()).collect());
-    }
     Ok(parts)
 }
 
@@ -198,7 +195,7 @@ fn of_weight(tensor: &TensorPlan) -> Vec<Part> {
             granularity,
             scale_dtype,
             activations: Activations::None,
-            act_order,
+            act_order: _,
         } => {
             let mut parts = vec![
                 part("weight_packed", "I32", vec![rows, pack::words(cols, n_bits)], 4),
@@ -209,7 +206,6 @@ fn of_weight(tensor: &TensorPlan) -> Vec<Part> {
                 let shape = vec![pack::words(rows, n_bits), granularity.groups(cols).0];
                 parts.push(part("weight_zero_point", "I32", shape, 4));
             }
-            parts.extend(act_order.then(|| part("weight_g_idx", "I32", vec![cols], 4)));
             parts
         }
         Kind::Float8 {
@@ -314,6 +310,10 @@ fn holds(tensor: &TensorPlan) -> std::result::Result<(), String> {
         } if n_bits != 8 => Err(format!(
             "{name}: int-quantized (quantized activations) needs n_bits 8, not {n_bits}"
         )),
+        // The library that reads this format gave up actorder "group" in 0.19.
+        Kind::Affine { act_order: true, .. } => Err(format!(
+            "{name}: compressed-tensors has no group index any more; set act_order to \"static\", or write the format gptq"
+        )),
         Kind::Affine { .. } if !name.ends_with(".weight") => Err(format!("{name} is not a module's weight")),
         Kind::Affine {
             activations: Activations::DynamicToken | Activations::StaticTensor,
@@ -355,13 +355,10 @@ fn scheme(kind: &Kind, targets: &Value) -> (&'static str, Value) {
             granularity,
             activations,
             scale_dtype: _,
-            act_order,
+            act_order: _,
         } => {
             let (name, group) = strategy(granularity);
-            let mut weights = arguments(n_bits, "int", symmetric, name, &group, false);
-            if act_order {
-                weights["actorder"] = json!("group");
-            }
+            let weights = arguments(n_bits, "int", symmetric, name, &group, false);
             let format = if activations == Activations::None {
                 "pack-quantized"
             } else {
