@@ -31,7 +31,7 @@ impl Technique for StaticActivations {
 
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
-            "observer": {"type": "string", "enum": ["minmax", "percentile", "mse", "entropy"], "default": "minmax", "examples": ["minmax"],
+            "observer": {"type": "string", "enum": ["minmax", "percentile", "mse", "entropy"], "default": "mse", "examples": ["mse"],
                 "description": "How the range is found: the largest magnitude; a percentile of all magnitudes; least squared error; or least KL divergence (int8 only)."},
             "percentile": {"type": "number", "minimum": 50.0, "maximum": 100.0, "default": 99.99, "examples": [99.99],
                 "description": "Percent of all magnitudes that are not clipped (observer percentile)."}}})
