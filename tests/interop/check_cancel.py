@@ -50,16 +50,16 @@ def main():
             time.sleep(wait)
             before = service.call("GET", f"/v1/jobs/{job}")
             if before["status"] != "running":
-                tally.check(None if before["status"] == "succeeded" else f"the job ended as {before['state']}", "last")
+                tally.check(None if before["status"] == "succeeded" else f"the job ended as {before['status']}", "last")
                 break
             began = time.time()
             service.call("POST", f"/v1/jobs/{job}/cancel")
             while (after := service.call("GET", f"/v1/jobs/{job}"))["status"] not in ("cancelled", "succeeded", "failed"):
                 time.sleep(0.02)
             took = time.time() - began
-            stage = (before.get("progress") or {}).get("stage", "?")
+            stage = (before.get("stage") or {}).get("name", "?")
             slowest[stage] = max(slowest.get(stage, 0.0), took)
-            print(f"{wait:6.1f} s: {stage}: {after['state']} after {took:.2f} s", flush=True)
+            print(f"{wait:6.1f} s: {stage}: {after['status']} after {took:.2f} s", flush=True)
             tally.check(None if took <= a.limit else f"{took:.2f} s", stage)
             wait += a.step
     print("slowest: " + ", ".join(f"{s} {t:.2f} s" for s, t in slowest.items()))

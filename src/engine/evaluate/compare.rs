@@ -80,7 +80,8 @@ pub fn compare(what: &Comparison<'_>, stop: &dyn Fn(f64) -> bool) -> Result<Qual
     let needed = what.metrics.iter().any(|metric| *metric != Metric::LayerError);
     let batches = if needed { what.batches } else { &[] };
     for (index, batch) in batches.iter().enumerate() {
-        if stop(index as f64 / batches.len() as f64) {
+        let ask = |within: f64| stop((index as f64 + within) / batches.len() as f64);
+        if ask(0.0) {
             return Err(Error::cancelled());
         }
         let [before, after] = &what.ends;
@@ -90,7 +91,7 @@ pub fn compare(what: &Comparison<'_>, stop: &dyn Fn(f64) -> bool) -> Result<Qual
             hidden: &hidden[k],
             weights: what.ends[k].weights,
         };
-        seen.add(batch, [side(0), side(1)])?;
+        seen.add(batch, [side(0), side(1)], &ask)?;
     }
     let listed = what
         .metrics
@@ -109,9 +110,9 @@ pub fn compare(what: &Comparison<'_>, stop: &dyn Fn(f64) -> bool) -> Result<Qual
 }
 
 impl Seen {
-    fn add(&mut self, batch: &Batch, sides: [Side<'_>; 2]) -> Result<()> {
+    fn add(&mut self, batch: &Batch, sides: [Side<'_>; 2], stop: &dyn Fn(f64) -> bool) -> Result<()> {
         if let Self::Tokens(sums) = self {
-            sums.extend(tokens::batch(batch, sides)?);
+            sums.extend(tokens::batch(batch, sides, stop)?);
             return Ok(());
         }
         let of = |side: Side<'_>| logits(batch, side, side.hidden);

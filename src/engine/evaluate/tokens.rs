@@ -6,7 +6,7 @@
 use super::compare::{Side, logits};
 use super::distributions::{Pair, pair};
 use super::{LOGIT_ROWS, Measure, Resampled};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::Batch;
 use crate::recipe::Metric;
 use candle_core::Tensor;
@@ -45,8 +45,8 @@ fn add(a: Sums, b: Sums) -> Sums {
     }
 }
 
-/// Every sequence of a batch, a few tokens at a time.
-pub(super) fn batch(batch: &Batch, sides: [Side<'_>; 2]) -> Result<Vec<Sums>> {
+/// Every sequence of a batch, a few tokens at a time; `stop` is told before each few which part of the batch is done.
+pub(super) fn batch(batch: &Batch, sides: [Side<'_>; 2], stop: &dyn Fn(f64) -> bool) -> Result<Vec<Sums>> {
     let (mut sums, mut start) = (Vec::new(), 0);
     for length in batch.lengths.iter().copied() {
         let ids = &batch.ids[start..start + length];
@@ -55,6 +55,9 @@ pub(super) fn batch(batch: &Batch, sides: [Side<'_>; 2]) -> Result<Vec<Sums>> {
         let mut total = Sums::default();
         let predicted = length.saturating_sub(1);
         for first in (0..predicted).step_by(LOGIT_ROWS) {
+            if stop((start + first) as f64 / batch.ids.len() as f64) {
+                return Err(Error::cancelled());
+            }
             let rows = LOGIT_ROWS.min(predicted - first);
             let of = |side: usize| -> Result<Vec<f32>> {
                 let hidden = hidden[side].narrow(0, first, rows)?.contiguous()?;
