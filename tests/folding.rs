@@ -7,59 +7,22 @@
 
 #[path = "support/cases.rs"]
 mod cases;
+#[path = "support/walk.rs"]
+mod walk;
 
 use std::fs;
 use std::path::Path;
 
 use cases::{data, model, opened, sequences};
-use modelpress_engine::calibrate::{Here, Pace, Source, Stash, Visitor, Walk};
+use modelpress_engine::calibrate::{Source, Stash, Walk};
 use modelpress_engine::models::network_of;
-use modelpress_engine::network::{Cut, Ops, Run, State, Weights};
+use modelpress_engine::network::{Ops, Run, Weights};
 use modelpress_engine::observe::Silent;
 use modelpress_engine::recipe::Refusal;
-use modelpress_engine::{Checkpoint, Error, Folders, Outcome, Recipe, execute, plan};
+use modelpress_engine::{Checkpoint, Folders, Outcome, Recipe, execute, plan};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-/// Weights as they are in a checkpoint.
-struct Plain<'a>(&'a Checkpoint);
-
-impl Source for Plain<'_> {
-    fn load(&self, name: &str, transposed: bool, weights: &mut Weights) -> Result<(), Error> {
-        let info = self.0.tensors.iter().find(|t| t.name == name).expect("is there");
-        let rows = self.0.rows(info)?;
-        if transposed {
-            weights.load_transposed(name, &rows, None)
-        } else {
-            weights.load(name, &rows, &info.shape, None)
-        }
-    }
-}
-
-/// Looks at nothing, waits for nobody.
-struct Through;
-
-impl Visitor for Through {
-    fn replaces(&self) -> bool {
-        false
-    }
-
-    fn see(&mut self, _at: usize, _cut: &Cut, _state: &State) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn settle(&mut self, _here: &mut Here<'_>) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
-impl Pace for Through {
-    fn at(&self, _part: f64) {}
-
-    fn should_stop(&self) -> bool {
-        false
-    }
-}
+use walk::{Plain, Through};
 
 /// Logits of all sequences.
 fn logits(model: &Checkpoint) -> Vec<f32> {

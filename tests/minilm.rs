@@ -7,53 +7,17 @@
     reason = "a test stops at the first surprise, in helpers too"
 )]
 
+#[path = "support/walk.rs"]
+mod walk;
+
 use std::path::{Path, PathBuf};
 
-use modelpress_engine::calibrate::{Here, Pace, Source, Stash, Tokens, Visitor, Walk};
+use modelpress_engine::calibrate::{Source, Stash, Tokens, Walk};
 use modelpress_engine::models::network_of;
-use modelpress_engine::network::{Cut, HeadKind, Ops, Run, State, Weights};
-use modelpress_engine::{Checkpoint, Error, SourceFile, inspect};
+use modelpress_engine::network::{HeadKind, Ops, Run, Weights};
+use modelpress_engine::{Checkpoint, SourceFile, inspect};
 use serde_json::Value;
-
-/// Weights as they are in the checkpoint.
-struct Plain<'a>(&'a Checkpoint);
-
-impl Source for Plain<'_> {
-    fn load(&self, name: &str, transposed: bool, weights: &mut Weights) -> Result<(), Error> {
-        let info = self.0.tensors.iter().find(|t| t.name == name).expect("is there");
-        let rows = self.0.rows(info)?;
-        if transposed {
-            weights.load_transposed(name, &rows, None)
-        } else {
-            weights.load(name, &rows, &info.shape, None)
-        }
-    }
-}
-
-/// Looks at nothing, waits for nobody.
-struct Through;
-
-impl Visitor for Through {
-    fn replaces(&self) -> bool {
-        false
-    }
-
-    fn see(&mut self, _at: usize, _cut: &Cut, _state: &State) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn settle(&mut self, _here: &mut Here<'_>) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
-impl Pace for Through {
-    fn at(&self, _part: f64) {}
-
-    fn should_stop(&self) -> bool {
-        false
-    }
-}
+use walk::{Plain, Through};
 
 /// The folder with its pooling, as an upload brings it.
 fn opened(folder: &Path) -> Checkpoint {

@@ -11,14 +11,18 @@
     reason = "a bench reports to people and stops at the first surprise"
 )]
 
+#[path = "../support/walk.rs"]
+mod walk;
+
 use std::path::Path;
 use std::time::Instant;
 
-use modelpress_engine::calibrate::{Choice, Here, Pace, Source, Stash, Visitor, Walk, sequences};
+use modelpress_engine::calibrate::{Choice, Source, Stash, Walk, sequences};
 use modelpress_engine::dataset::Dataset;
 use modelpress_engine::models::network_of;
-use modelpress_engine::network::{Cut, Network, Ops, Run, State, Weights};
-use modelpress_engine::{Checkpoint, Error, SourceFile, inspect};
+use modelpress_engine::network::{Network, Ops, Run, Weights};
+use modelpress_engine::{SourceFile, inspect};
+use walk::{Plain, Through};
 
 /// Tokens whose logits are in memory together.
 const ROWS: usize = 256;
@@ -30,42 +34,6 @@ fn setting(name: &str, default: usize) -> usize {
 
 fn path(name: &str) -> String {
     std::env::var(name).expect("MODEL and TEXT are set")
-}
-
-struct Plain<'a>(&'a Checkpoint);
-
-impl Source for Plain<'_> {
-    fn load(&self, name: &str, transposed: bool, weights: &mut Weights) -> Result<(), Error> {
-        let info = self.0.tensors.iter().find(|t| t.name == name).expect("a tensor");
-        let rows = self.0.rows(info)?;
-        if transposed {
-            weights.load_transposed(name, &rows, None)
-        } else {
-            weights.load(name, &rows, &info.shape, None)
-        }
-    }
-}
-
-/// Only passes through.
-struct Through;
-
-impl Visitor for Through {
-    fn replaces(&self) -> bool {
-        false
-    }
-    fn see(&mut self, _at: usize, _cut: &Cut, _state: &State) -> Result<(), Error> {
-        Ok(())
-    }
-    fn settle(&mut self, _here: &mut Here<'_>) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
-impl Pace for Through {
-    fn at(&self, _part: f64) {}
-    fn should_stop(&self) -> bool {
-        false
-    }
 }
 
 /// Logits of every token; the summed loss of the first sequence.
