@@ -8,7 +8,7 @@
 use super::{check_finite, check_scales, stored_step, sum_over, wide};
 use crate::error::Result;
 use crate::tensor::{DType, Rows, chunk_rows, round_to, try_fold_chunks};
-use crate::weight::{Affine, Granularity};
+use crate::weight::{Activations, Affine, Granularity, Kind};
 use rayon::prelude::*;
 
 /// How the clipping range is found.
@@ -38,6 +38,32 @@ pub struct Spec {
     /// A search may give symmetric scales either sign: the grid has one code more on its negative side, and the
     /// larger extreme of a group lies on either.
     pub signed_scales: bool,
+}
+
+impl Spec {
+    /// How a weight of this kind is made; nothing for kinds that are not affine. Scales are `signed` where the layer's
+    /// inputs are left alone: integer kernels that quantize these too expect positive ones.
+    pub fn of(kind: Kind, range: Range, signed: bool) -> Option<Self> {
+        let Kind::Affine {
+            n_bits,
+            symmetric,
+            granularity,
+            scale_dtype,
+            activations,
+            act_order: _,
+        } = kind
+        else {
+            return None;
+        };
+        Some(Self {
+            n_bits,
+            symmetric,
+            granularity,
+            scale_dtype,
+            range,
+            signed_scales: signed && activations == Activations::None,
+        })
+    }
 }
 
 /// Scale and zero of one group.

@@ -13,7 +13,7 @@ use crate::kernels::linalg::Gram;
 use crate::network::{Cut, Sizes, State, read_all, with_values};
 use crate::observe::Level;
 use crate::plan::{Context, TensorPlan};
-use crate::weight::{Activations, Kind, Weight};
+use crate::weight::{Kind, Weight};
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -126,25 +126,8 @@ struct Solver<'a> {
 
 impl Solver<'_> {
     fn spec(&self, kind: Kind) -> Result<Spec> {
-        let Kind::Affine {
-            n_bits,
-            symmetric,
-            granularity,
-            scale_dtype,
-            activations,
-            act_order: _,
-        } = kind
-        else {
-            return Err(Error::internal(format!("gptq was planned as {}", kind.label())));
-        };
-        Ok(Spec {
-            n_bits,
-            symmetric,
-            granularity,
-            scale_dtype,
-            range: self.range,
-            signed_scales: self.range != Range::MinMax && activations == Activations::None,
-        })
+        Spec::of(kind, self.range, self.range != Range::MinMax)
+            .ok_or_else(|| Error::internal(format!("gptq was planned as {}", kind.label())))
     }
 
     /// Quantizes every layer that reads one input.

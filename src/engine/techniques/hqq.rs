@@ -74,28 +74,8 @@ impl Technique for Hqq {
 impl Each for Hqq {
     fn run(&self, task: &Task<'_>, input: &dyn Rows) -> Result<Weight> {
         let options = Options::of(&task.stage.options, self.schema());
-        let Kind::Affine {
-            n_bits,
-            symmetric,
-            granularity,
-            scale_dtype,
-            activations: _,
-            act_order: _,
-        } = task.kind
-        else {
-            return Err(Error::internal(format!(
-                "hqq was planned as {}",
-                task.kind.label()
-            )));
-        };
-        let spec = Spec {
-            n_bits,
-            symmetric,
-            granularity,
-            scale_dtype,
-            range: Range::MinMax,
-            signed_scales: false,
-        };
+        let spec = Spec::of(task.kind, Range::MinMax, false)
+            .ok_or_else(|| Error::internal(format!("hqq was planned as {}", task.kind.label())))?;
         let solver = Solver {
             norm: options.real("lp_norm") as f32,
             beta: options.real("beta") as f32,

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::kernels::affine::{self, Range};
 use crate::plan::Context;
 use crate::tensor::Rows;
-use crate::weight::{Activations, Kind, Weight};
+use crate::weight::Weight;
 use serde_json::{Value, json};
 
 /// The technique.
@@ -62,34 +62,13 @@ impl Technique for Rtn {
 impl Each for Rtn {
     fn run(&self, task: &Task<'_>, input: &dyn Rows) -> Result<Weight> {
         let options = Options::of(&task.stage.options, self.schema());
-        let Kind::Affine {
-            n_bits,
-            symmetric,
-            granularity,
-            scale_dtype,
-            activations,
-            act_order: _,
-        } = task.kind
-        else {
-            return Err(Error::internal(format!(
-                "rtn was planned as {}",
-                task.kind.label()
-            )));
-        };
         let range = match options.text("range") {
             "minmax" => Range::MinMax,
             "mse" => Range::Mse,
             _ => Range::WeightedMse,
         };
-        let spec = affine::Spec {
-            n_bits,
-            symmetric,
-            granularity,
-            scale_dtype,
-            range,
-            // Integer kernels that quantize activations too expect positive scales.
-            signed_scales: range == Range::WeightedMse && activations == Activations::None,
-        };
+        let spec = affine::Spec::of(task.kind, range, range == Range::WeightedMse)
+            .ok_or_else(|| Error::internal(format!("rtn was planned as {}", task.kind.label())))?;
         affine::quantize(input, &spec).map(Weight::Affine)
     }
 }

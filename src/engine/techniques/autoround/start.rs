@@ -12,7 +12,6 @@ use crate::kernels::signround::SignRound;
 use crate::network::{Reader, State, with_values};
 use crate::techniques::BlockStage;
 use crate::tensor::MemoryRows;
-use crate::weight::{Activations, Kind};
 use std::collections::BTreeMap;
 
 /// Part of the Hessian's mean diagonal that is added to it.
@@ -45,7 +44,9 @@ fn targets(stage: &BlockStage<'_>, here: &Here<'_>) -> BTreeMap<Place, Vec<Targe
             let Some((index, kind)) = stage.step(&tensor) else {
                 continue;
             };
-            let Some(spec) = spec(kind) else { continue };
+            let Some(spec) = Spec::of(kind, Range::Mse, true) else {
+                continue;
+            };
             found.entry((at, input)).or_default().push(Target {
                 name: tensor,
                 index,
@@ -54,27 +55,6 @@ fn targets(stage: &BlockStage<'_>, here: &Here<'_>) -> BTreeMap<Place, Vec<Targe
         }
     }
     found
-}
-
-fn spec(kind: Kind) -> Option<Spec> {
-    match kind {
-        Kind::Affine {
-            n_bits,
-            symmetric,
-            granularity,
-            scale_dtype,
-            activations,
-            act_order: _,
-        } => Some(Spec {
-            n_bits,
-            symmetric,
-            granularity,
-            scale_dtype,
-            range: Range::Mse,
-            signed_scales: activations == Activations::None,
-        }),
-        _ => None,
-    }
 }
 
 /// Every layer of the block that the stage quantizes, at GPTQ's solution or at nearest.

@@ -57,24 +57,7 @@ impl<'a> Searcher<'a> {
 
     /// How a tensor is rounded in this stage, if it is.
     fn spec(&self, name: &str, range: Range) -> Option<Spec> {
-        match self.stage.step(name)?.1 {
-            Kind::Affine {
-                n_bits,
-                symmetric,
-                granularity,
-                scale_dtype,
-                activations: _,
-                act_order: _,
-            } => Some(Spec {
-                n_bits,
-                symmetric,
-                granularity,
-                scale_dtype,
-                range,
-                signed_scales: range != Range::MinMax,
-            }),
-            _ => None,
-        }
+        Spec::of(self.stage.step(name)?.1, range, range != Range::MinMax)
     }
 
     fn range(&self) -> Range {
