@@ -155,27 +155,35 @@ fn the_number_of_threads_and_the_memory_change_no_byte() {
 #[test]
 fn a_stage_goes_on_behind_its_last_finished_block_to_the_same_bytes() {
     let house = house();
-    let plan = house.plan(&json!({}));
-    let whole = digests(&house.run(&plan, "whole", &Silent).expect("runs"));
-    let mut resumed = 0;
-    for after in (0..).step_by(7) {
-        let name = format!("stopped-{after}");
-        let stopping = Stopping {
-            stage: "gptq",
-            after,
-            ..Stopping::default()
-        };
-        match house.run(&plan, &name, &stopping) {
-            Ok(_) => break,
-            Err(error) => assert_eq!(error.class, Class::Cancelled),
+    let learned = json!({"group_size": 32, "n_bits": 3, "iters": 4, "batch_size": 4});
+    for (technique, options, step) in [("gptq", json!({"group_size": 32}), 7), ("autoround", learned, 23)] {
+        let stages = json!([{"technique": technique, "options": options}]);
+        let plan = house.plan(&json!({"stages": stages}));
+        let whole = house.run(&plan, &format!("{technique}-whole"), &Silent);
+        let whole = digests(&whole.expect("runs"));
+        let mut resumed = 0;
+        for after in (0..).step_by(step) {
+            let name = format!("{technique}-stopped-{after}");
+            let stopping = Stopping {
+                stage: technique,
+                after,
+                ..Stopping::default()
+            };
+            match house.run(&plan, &name, &stopping) {
+                Ok(_) => break,
+                Err(error) => assert_eq!(error.class, Class::Cancelled),
+            }
+            let going_on = Stopping::default();
+            let outcome = house.run(&plan, &name, &going_on).expect("runs");
+            assert_eq!(digests(&outcome), whole, "{technique} stopped after {after}");
+            let told = going_on.told.into_inner().expect("no panic");
+            resumed += usize::from(told.iter().any(|t| t.contains("an earlier attempt ended")));
         }
-        let going_on = Stopping::default();
-        let outcome = house.run(&plan, &name, &going_on).expect("runs");
-        assert_eq!(digests(&outcome), whole, "stopped after {after}");
-        let told = going_on.told.into_inner().expect("no panic");
-        resumed += usize::from(told.iter().any(|t| t.contains("an earlier attempt ended")));
+        assert!(
+            resumed >= 3,
+            "{resumed} runs of {technique} went on in the middle"
+        );
     }
-    assert!(resumed >= 3, "{resumed} runs went on in the middle");
 }
 
 #[test]

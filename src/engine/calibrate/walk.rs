@@ -8,6 +8,7 @@ use super::Stash;
 use crate::error::{Error, Result};
 use crate::network::{Batch, Cut, Network, Ops, Route, Run, State, Weights};
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 /// Elements of the widest layer's output that a batch makes at a time.
 const BATCH_ELEMENTS: usize = 4 << 20;
@@ -22,6 +23,11 @@ pub trait Source {
 pub trait Visitor {
     /// True where it may replace weights at a cut: then every sequence waits there until it has.
     fn replaces(&self) -> bool;
+    /// True where it asks for [`Here::answered`]: then the walk carries a second state of every sequence, which only
+    /// weights before their replacement have made.
+    fn compares(&self) -> bool {
+        false
+    }
     /// The inputs of a batch at a cut.
     fn see(&mut self, at: usize, cut: &Cut, state: &State) -> Result<()>;
     /// All batches were seen at this cut.
@@ -70,6 +76,12 @@ impl Here<'_> {
     pub fn state(&self, batch: usize) -> Result<(&Batch, State)> {
         Ok((&self.line.batches[batch], self.line.look(batch)?))
     }
+
+    /// What this block makes of a batch when neither its weights nor those before it are replaced; only where the
+    /// visitor compares.
+    pub fn answered(&self, batch: usize) -> Result<Tensor> {
+        self.line.untouched(batch)
+    }
 }
 
 /// The sequences with their states.
@@ -77,6 +89,8 @@ struct Line {
     batches: Vec<Batch>,
     stash: Stash,
     waiting: Vec<Waiting>,
+    /// Slots of the states that no replaced weight has touched; none unless a visitor compares.
+    untouched: Vec<usize>,
 }
 
 /// Slots of one batch's state.
@@ -126,6 +140,21 @@ impl Line {
             routes: waiting.routes.clone(),
         })
     }
+
+    fn untouched(&self, batch: usize) -> Result<Tensor> {
+        let slot = self.untouched.get(batch).copied();
+        self.stash
+            .read(slot.ok_or_else(|| Error::internal("no untouched states are kept"))?)
+    }
+
+    fn put_untouched(&mut self, batch: usize, hidden: &Tensor) -> Result<()> {
+        if batch == self.untouched.len() {
+            self.untouched.push(self.stash.add());
+        } else {
+            self.stash.take(self.untouched[batch])?;
+        }
+        self.stash.put(self.untouched[batch], hidden)
+    }
 }
 
 /// What a walk tells while it goes on, and whether it shall stop.
@@ -142,6 +171,7 @@ pub struct Walk<'a> {
     source: &'a dyn Source,
     pace: &'a dyn Pace,
     all_experts: bool,
+    together: usize,
     line: Line,
 }
 
@@ -154,7 +184,9 @@ impl<'a> Walk<'a> {
         sequences: &[Vec<u32>],
         stash: Stash,
     ) -> Result<Self> {
+        let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
         let mut walk = Self {
+            together: together(network.sizes().widest, longest),
             network,
             source,
             pace,
@@ -163,6 +195,7 @@ impl<'a> Walk<'a> {
                 batches: batches(sequences, network.sizes().widest),
                 stash,
                 waiting: Vec::new(),
+                untouched: Vec::new(),
             },
         };
         let weights = walk.load(&network.embed_tensors())?;
@@ -205,20 +238,23 @@ impl<'a> Walk<'a> {
             (block as f64 + within) / self.network.sizes().blocks.max(1) as f64
         };
         let count = self.line.batches.len();
+        if visitor.compares() {
+            self.answer(block, cuts.len(), &weights)?;
+        }
         if !visitor.replaces() {
-            for index in 0..count {
+            for first in (0..count).step_by(self.together) {
                 self.check()?;
-                self.pace.at(part(0, index * (cuts.len() + 1), count));
-                let mut state = self.line.take(index)?;
+                self.pace.at(part(0, first * (cuts.len() + 1), count));
+                let mut states = self.take(first)?;
                 for at in 0..=cuts.len() {
-                    state = self
-                        .network
-                        .advance(block, at, state, &self.run(index, &weights))?;
+                    states = self.advance(block, at, states, &weights)?;
                     if let Some(cut) = cuts.get(at) {
-                        visitor.see(at, cut, &state)?;
+                        for (_, state) in &states {
+                            visitor.see(at, cut, state)?;
+                        }
                     }
                 }
-                self.line.put(index, state)?;
+                self.put(states)?;
             }
             for (at, cut) in cuts.iter().enumerate() {
                 visitor.settle(&mut self.here(block, at, cut, &mut weights))?;
@@ -226,21 +262,83 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         for at in 0..=cuts.len() {
-            for index in 0..count {
+            for first in (0..count).step_by(self.together) {
                 self.check()?;
-                self.pace.at(part(at, index, count));
-                let state = self.line.take(index)?;
-                let state = self
-                    .network
-                    .advance(block, at, state, &self.run(index, &weights))?;
+                self.pace.at(part(at, first, count));
+                let states = self.take(first)?;
+                let states = self.advance(block, at, states, &weights)?;
                 if let Some(cut) = cuts.get(at) {
-                    visitor.see(at, cut, &state)?;
+                    for (_, state) in &states {
+                        visitor.see(at, cut, state)?;
+                    }
                 }
-                self.line.put(index, state)?;
+                self.put(states)?;
             }
             if let Some(cut) = cuts.get(at) {
                 self.check()?;
                 visitor.settle(&mut self.here(block, at, cut, &mut weights))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The states of the batches that go together, from this one on.
+    fn take(&mut self, first: usize) -> Result<Vec<(usize, State)>> {
+        let last = (first + self.together).min(self.line.batches.len());
+        (first..last)
+            .map(|index| Ok((index, self.line.take(index)?)))
+            .collect()
+    }
+
+    /// Puts them back.
+    fn put(&mut self, states: Vec<(usize, State)>) -> Result<()> {
+        for (index, state) in states {
+            self.line.put(index, state)?;
+        }
+        Ok(())
+    }
+
+    /// Takes some batches on to a cut.
+    fn advance(
+        &self,
+        block: usize,
+        at: usize,
+        states: Vec<(usize, State)>,
+        weights: &Weights,
+    ) -> Result<Vec<(usize, State)>> {
+        let (network, batches, all_experts) = (self.network, &self.line.batches, self.all_experts);
+        let one = |(index, state): (usize, State)| {
+            let run = Run {
+                batch: &batches[index],
+                weights,
+                ops: Ops::Fused,
+                all_experts,
+            };
+            Ok((index, network.advance(block, at, state, &run)?))
+        };
+        states.into_par_iter().map(one).collect()
+    }
+
+    /// Takes the untouched states through a block whose weights are not replaced yet.
+    fn answer(&mut self, block: usize, cuts: usize, weights: &Weights) -> Result<()> {
+        let count = self.line.batches.len();
+        for first in (0..count).step_by(self.together) {
+            self.check()?;
+            let mut states = Vec::new();
+            for index in first..(first + self.together).min(count) {
+                // In front of the first block both are the same.
+                let hidden = if self.line.untouched.len() <= index {
+                    self.hidden(index)?.1
+                } else {
+                    self.line.untouched(index)?
+                };
+                states.push((index, State::between(hidden)));
+            }
+            for at in 0..=cuts {
+                states = self.advance(block, at, states, weights)?;
+            }
+            for (index, state) in states {
+                self.line.put_untouched(index, &state.hidden)?;
             }
         }
         Ok(())
@@ -266,6 +364,17 @@ impl<'a> Walk<'a> {
     pub fn restore(&mut self, batch: usize, hidden: Tensor) -> Result<()> {
         self.line.take(batch)?;
         self.line.put(batch, State::between(hidden))
+    }
+
+    /// A batch's states between two blocks that no replaced weight has touched, where they are kept.
+    pub fn untouched(&self, batch: usize) -> Result<Option<Tensor>> {
+        let kept = self.line.untouched.len() > batch;
+        kept.then(|| self.line.untouched(batch)).transpose()
+    }
+
+    /// Puts states back that [`Walk::untouched`] gave, in the order of the batches.
+    pub fn restore_untouched(&mut self, batch: usize, hidden: &Tensor) -> Result<()> {
+        self.line.put_untouched(batch, hidden)
     }
 
     fn here<'b>(&'b self, block: usize, at: usize, cut: &'b Cut, weights: &'b mut Weights) -> Here<'b> {
@@ -310,6 +419,12 @@ impl<'a> Walk<'a> {
 /// Tokens of a batch at most, where the longest sequence has `longest`.
 pub fn batch_tokens(widest: usize, longest: usize) -> usize {
     (BATCH_ELEMENTS / widest.max(1)).max(longest).max(1)
+}
+
+/// Batches that go through a block side by side, so that threads have work where one batch has none for all; only one
+/// where a sequence fills a batch.
+pub fn together(widest: usize, longest: usize) -> usize {
+    if batch_tokens(widest, 1) > longest { 2 } else { 1 }
 }
 
 /// Sequences in order, as many together as the widest layer allows.

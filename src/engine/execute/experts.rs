@@ -36,6 +36,10 @@ impl Visitor for Counting<'_> {
         self.visitor.replaces()
     }
 
+    fn compares(&self) -> bool {
+        self.visitor.compares()
+    }
+
     fn see(&mut self, at: usize, cut: &Cut, state: &State) -> Result<()> {
         if !state.routes.is_empty() && *self.at.get_or_insert(at) == at {
             self.routed.resize(state.routes.len(), 0);

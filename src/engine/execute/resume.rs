@@ -21,6 +21,8 @@ struct Mark {
     stage: usize,
     /// Blocks that are finished; none are counted once the stage has ended.
     blocks: usize,
+    /// States that no replaced weight has touched lie behind the others.
+    untouched: bool,
     ended: bool,
 }
 
@@ -57,17 +59,20 @@ impl Resume {
         };
         let io = |e: std::io::Error| Error::io("hidden states of an earlier attempt", &e);
         let mut file = BufReader::new(File::open(self.states(mark.blocks)).map_err(io)?);
-        for batch in 0..walk.batches() {
+        let mut next = |walk: &Walk<'_>, batch: usize| -> Result<Tensor> {
             let shape = walk.hidden(batch)?.1.dims().to_vec();
             let mut bytes = vec![0; 4 * shape.iter().product::<usize>()];
             file.read_exact(&mut bytes).map_err(io)?;
-            let values = bytes
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b))
-                .collect();
-            walk.restore(batch, Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+            let values = bytes.as_chunks::<4>().0.iter();
+            let values = values.map(|b| f32::from_le_bytes(*b)).collect();
+            Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        };
+        for batch in 0..walk.batches() {
+            let hidden = next(walk, batch)?;
+            walk.restore(batch, hidden)?;
+        }
+        for batch in (0..walk.batches()).filter(|_| mark.untouched) {
+            walk.restore_untouched(batch, &next(walk, batch)?)?;
         }
         Ok(mark.blocks)
     }
@@ -78,16 +83,31 @@ impl Resume {
         let blocks = block + 1;
         let mut file = File::create(self.states(blocks)).map_err(io)?;
         let mut bytes = Vec::new();
-        for batch in 0..walk.batches() {
-            let (_, hidden) = walk.hidden(batch)?;
+        let mut put = |hidden: &Tensor| -> Result<()> {
             bytes.clear();
-            with_values(&hidden, |values| {
+            with_values(hidden, |values| {
                 bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
             })?;
-            file.write_all(&bytes).map_err(io)?;
+            file.write_all(&bytes).map_err(io)
+        };
+        for batch in 0..walk.batches() {
+            put(&walk.hidden(batch)?.1)?;
+        }
+        let mut untouched = false;
+        for batch in 0..walk.batches() {
+            if let Some(hidden) = walk.untouched(batch)? {
+                put(&hidden)?;
+                untouched = true;
+            }
         }
         drop(file);
-        self.write(stage, blocks, false)?;
+        self.write(Mark {
+            fingerprint: self.fingerprint.clone(),
+            stage,
+            blocks,
+            untouched,
+            ended: false,
+        })?;
         match std::fs::remove_file(self.states(blocks - 1)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(e)),
             _ => Ok(()),
@@ -97,7 +117,13 @@ impl Resume {
     /// Notes that a stage has ended.
     pub(super) fn end(&mut self, stage: usize) -> Result<()> {
         let blocks = self.mark.as_ref().map_or(0, |m| m.blocks);
-        self.write(stage, 0, true)?;
+        self.write(Mark {
+            fingerprint: self.fingerprint.clone(),
+            stage,
+            blocks: 0,
+            untouched: false,
+            ended: true,
+        })?;
         // Gone already where the stage had no block.
         let _gone = std::fs::remove_file(self.states(blocks));
         Ok(())
@@ -107,13 +133,7 @@ impl Resume {
         self.folder.join(format!("hidden-{blocks}"))
     }
 
-    fn write(&mut self, stage: usize, blocks: usize, ended: bool) -> Result<()> {
-        let mark = Mark {
-            fingerprint: self.fingerprint.clone(),
-            stage,
-            blocks,
-            ended,
-        };
+    fn write(&mut self, mark: Mark) -> Result<()> {
         let io = |e: std::io::Error| Error::io("writing the mark of a stage", &e);
         let bytes = serde_json::to_vec(&mark).map_err(|e| Error::internal(e.to_string()))?;
         let part = self.folder.join("mark.part");

@@ -6,15 +6,15 @@
 use super::affine::{Grid, Spec};
 use super::cholesky::inverse_factor;
 use super::linalg::{Into, View, product};
-use super::{check_finite, check_scales};
+use super::{check_finite, check_scales, wide};
 use crate::error::{Error, Result};
 use crate::weight::{Affine, Granularity};
 use rayon::prelude::*;
 
 /// Most columns whose errors are carried on together.
 const BLOCK: usize = 128;
-/// Rows that one task solves.
-const ROWS: usize = 32;
+/// Rows that one task solves: every task packs the factor for itself.
+const ROWS: usize = 96;
 /// How often damping is raised before giving up.
 const ATTEMPTS: usize = 6;
 
@@ -108,16 +108,18 @@ impl Curvature {
     fn damped(&self, gram: &[f32], mean: f64, h: &mut [f64]) {
         let n = self.n;
         let add = self.damp_percent * mean;
-        for (i, a) in self.order.iter().enumerate() {
-            for (j, b) in self.order.iter().enumerate() {
-                h[i * n + j] = f64::from(gram[*a as usize * n + *b as usize]);
+        let rows = h.par_chunks_mut(n.max(1)).zip(&self.order).enumerate();
+        rows.for_each(|(i, (row, a))| {
+            let from = &gram[*a as usize * n..][..n];
+            for (value, b) in row.iter_mut().zip(&self.order) {
+                *value = f64::from(from[*b as usize]);
             }
             // An input that never was anything else than 0 says nothing: its weight is rounded by itself.
-            if h[i * n + i] == 0.0 {
-                h[i * n + i] = if mean > 0.0 { mean } else { 1.0 };
+            if row[i] == 0.0 {
+                row[i] = if mean > 0.0 { mean } else { 1.0 };
             }
-            h[i * n + i] += add;
-        }
+            row[i] += add;
+        });
     }
 }
 
@@ -262,7 +264,6 @@ impl Task<'_> {
     fn compensate(&mut self, factor: &[f32], early: bool) -> f64 {
         let n = self.curvature.n;
         let rows = self.w.len() / n;
-        let (groups, size) = self.spec.granularity.groups(n);
         let order = &self.curvature.order;
         let mut w: Vec<f32> = Vec::with_capacity(self.w.len());
         for row in self.w.chunks(n) {
@@ -272,40 +273,15 @@ impl Task<'_> {
             .iter()
             .map(|c| self.curvature.importance[*c as usize])
             .collect();
-        let group_of = |j: usize| match self.act_order {
-            ActOrder::Static => order[j] as usize / size,
-            ActOrder::None | ActOrder::Group => j / size,
-        };
-        let block = block_of(size);
+        let grids = if early { None } else { Some(importance.as_slice()) };
+        let block = block_of(self.spec.granularity.groups(n).1);
         let mut errors = vec![0f32; rows * block];
         let mut loss = 0f64;
         for start in (0..n).step_by(block) {
             let end = (start + block).min(n);
-            for r in 0..rows {
-                let row = &mut w[r * n..(r + 1) * n];
-                let errors = &mut errors[r * block..][..end - start];
-                for j in start..end {
-                    let column = order[j] as usize;
-                    let at = r * groups + group_of(j);
-                    if !early && j % size == 0 {
-                        let until = (j + size).min(n);
-                        self.grids[at] = self.spec.fit_weighted(&row[j..until], &importance[j..until]);
-                    }
-                    let grid = self.grids[at];
-                    let code = self.spec.code(row[j], grid);
-                    self.codes[r * n + column] = code as u8;
-                    let value = self.spec.value(code, grid);
-                    let u = &factor[j * n..(j + 1) * n];
-                    let error = (row[j] - value) / u[j];
-                    loss += f64::from(error) * f64::from(error) / 2.0;
-                    errors[j - start] = error;
-                    for (w, u) in row[j + 1..end].iter_mut().zip(&u[j + 1..end]) {
-                        *w -= error * u;
-                    }
-                }
-            }
+            round_block(self, &mut w, factor, grids, (start, end), &mut errors, &mut loss);
             if end < n {
-                let errors = View::rows(&errors, rows, end - start, block);
+                let errors = View::rows(&errors, rows, end - start, end - start);
                 let u = View::rows(&factor[start * n + end..], end - start, n - end, n);
                 product(&mut w[end..], n, Into::Add, errors, u, -1.0);
             }
@@ -314,6 +290,55 @@ impl Task<'_> {
             order.iter().zip(from).for_each(|(c, v)| to[*c as usize] = *v);
         }
         loss
+    }
+
+    /// Group of the column at a position of the order.
+    #[inline(always)]
+    fn group_of(&self, at: usize, size: usize) -> usize {
+        match self.act_order {
+            ActOrder::Static => self.curvature.order[at] as usize / size,
+            ActOrder::None | ActOrder::Group => at / size,
+        }
+    }
+}
+
+wide! {
+    /// Columns from one position of the order to another: rounds each and carries its error on to those behind it in the
+    /// block. Where no grids are chosen yet, each group's is found with this importance when it is reached.
+    fn round_block(
+        task: &mut Task<'_>,
+        w: &mut [f32],
+        factor: &[f32],
+        grids: Option<&[f32]>,
+        span: (usize, usize),
+        errors: &mut [f32],
+        loss: &mut f64,
+    ) {
+        let n = task.curvature.n;
+        let (groups, size) = task.spec.granularity.groups(n);
+        let (start, end) = span;
+        let rows = w.chunks_exact_mut(n).zip(errors.chunks_exact_mut(end - start));
+        for (r, (row, errors)) in rows.enumerate() {
+            for j in start..end {
+                let column = task.curvature.order[j] as usize;
+                let at = r * groups + task.group_of(j, size);
+                if let Some(importance) = grids && j % size == 0 {
+                    let until = (j + size).min(n);
+                    task.grids[at] = task.spec.fit_weighted(&row[j..until], &importance[j..until]);
+                }
+                let grid = task.grids[at];
+                let code = task.spec.code(row[j], grid);
+                task.codes[r * n + column] = code as u8;
+                let value = task.spec.value(code, grid);
+                let u = &factor[j * n..(j + 1) * n];
+                let error = (row[j] - value) / u[j];
+                *loss += f64::from(error) * f64::from(error) / 2.0;
+                errors[j - start] = error;
+                for (w, u) in row[j + 1..end].iter_mut().zip(&u[j + 1..end]) {
+                    *w -= error * u;
+                }
+            }
+        }
     }
 }
 

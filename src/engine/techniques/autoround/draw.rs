@@ -77,20 +77,24 @@ fn shuffle(places: &mut [Place], random: &mut Random) {
     }
 }
 
-/// Sequences as one batch, with what waits of them in front of the block.
-pub(super) fn gather(here: &Here<'_>, places: &[Place]) -> Result<(Batch, Tensor)> {
+/// Sequences of several batches as one, with the rows that `states` has of each.
+pub(super) fn gather(
+    here: &Here<'_>,
+    places: &[Place],
+    states: impl Fn(usize) -> Result<Tensor>,
+) -> Result<(Batch, Tensor)> {
     let mut places = places.to_vec();
     places.sort_unstable();
     let (mut ids, mut rows): (Vec<Vec<u32>>, Vec<Tensor>) = (Vec::new(), Vec::new());
     let mut open: Option<(usize, Tensor)> = None;
     for (batch, start, length) in places {
-        let hidden = match open.take() {
-            Some((at, hidden)) if at == batch => hidden,
-            _ => here.state(batch)?.1.hidden,
+        let state = match open.take() {
+            Some((at, state)) if at == batch => state,
+            _ => states(batch)?,
         };
         ids.push(here.batch(batch).ids[start..start + length].to_vec());
-        rows.push(hidden.narrow(0, start, length)?);
-        open = Some((batch, hidden));
+        rows.push(state.narrow(0, start, length)?);
+        open = Some((batch, state));
     }
     let slices: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
     Ok((Batch::new(&slices), Tensor::cat(&rows, 0)?.contiguous()?))

@@ -64,7 +64,8 @@ impl Block<'_> {
     }
 }
 
-/// Some sequences and what the block made of them before it was quantized.
+/// Some sequences as the quantized blocks before left them, and what the block would make of them if nothing were
+/// quantized: so a block also learns to make up for the error of those before it.
 struct Lesson {
     batch: Batch,
     hidden: Tensor,
@@ -122,8 +123,8 @@ impl<'a> Learner<'a> {
         let seed = self.stage.seed.wrapping_add(here.block as u64);
         let mut draws = Draws::new(here, self.settings.batch, seed);
         let lesson = |places: &[_]| -> Result<Lesson> {
-            let (batch, hidden) = gather(here, places)?;
-            let wanted = block.answer(&batch, &hidden, here.weights)?;
+            let (batch, hidden) = gather(here, places, |b| Ok(here.state(b)?.1.hidden))?;
+            let (_, wanted) = gather(here, places, |b| here.answered(b))?;
             Ok(Lesson {
                 batch,
                 hidden,
@@ -209,6 +210,10 @@ fn quantized(layers: &[Layer]) -> Result<Vec<Affine>> {
 
 impl Visitor for Learner<'_> {
     fn replaces(&self) -> bool {
+        true
+    }
+
+    fn compares(&self) -> bool {
         true
     }
 

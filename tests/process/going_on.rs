@@ -1,0 +1,106 @@
+//! kill -9 between the blocks of a calibrated job; another process on the same folder goes on behind the last one.
+
+use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::crash::{files, get, over, value};
+use crate::llama;
+use crate::server::Server;
+
+const KILLED: i32 = 9;
+const BLOCKS: u64 = 4;
+
+/// Uploads the model and the data and asks for the job.
+fn begin(server: &Server, folder: &Path) -> String {
+    llama::write(folder);
+    let model = server.id_of("/v1/models", "{}");
+    for name in ["config.json", "model.safetensors"] {
+        let bytes = std::fs::read(folder.join(name)).expect("written");
+        let (head, body) = server.ask(&format!("PUT /v1/models/{model}/files/{name}"), &bytes);
+        assert!(head.starts_with("HTTP/1.1 201"), "{head}\n{body}");
+    }
+    let (head, body) = server.ask(&format!("POST /v1/models/{model}/commit"), b"");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}\n{body}");
+    let row = |r: usize| {
+        let ids: Vec<usize> = (0..256)
+            .map(|i| (r * 31 + i * i * 7 + i * r) % llama::VOCAB)
+            .collect();
+        json!({"input_ids": ids}).to_string()
+    };
+    let rows = (0..64).map(row).collect::<Vec<_>>().join("\n");
+    let headers = "Content-Type: application/jsonl";
+    let (head, body) = server
+        .try_ask("POST /v1/datasets", headers, rows.as_bytes())
+        .expect("answers");
+    assert!(head.starts_with("HTTP/1.1 201"), "{head}\n{body}");
+    let job = json!({"model": model, "recipe": {
+        "stages": [{"technique": "gptq", "options": {"group_size": 32}}],
+        "formats": ["compressed-tensors"],
+        "calibration": {"dataset": value(&body)["id"], "num_samples": 64, "max_seq_length": 256}}});
+    let (head, body) = server.ask("POST /v1/jobs", job.to_string().as_bytes());
+    assert!(head.starts_with("HTTP/1.1 202"), "{head}\n{body}");
+    value(&body)["id"].as_str().expect("an id").to_owned()
+}
+
+/// The mark that the job left of its finished blocks, once it is there.
+fn mark(data: &Path) -> Option<(PathBuf, Value)> {
+    let kept = std::fs::read_dir(data.join("scratch/kept")).ok()?;
+    let path = kept.flatten().next()?.path().join("mark.json");
+    let bytes = std::fs::read(&path).ok()?;
+    Some((
+        path,
+        serde_json::from_slice(&bytes).expect("renamed when it is whole"),
+    ))
+}
+
+fn undisturbed() -> BTreeSet<String> {
+    let (data, model) = (
+        tempfile::tempdir().expect("temp dir"),
+        tempfile::tempdir().expect("temp dir"),
+    );
+    let server = Server::start(data.path());
+    let job = begin(&server, model.path());
+    files(&server, &over(&server, &job))
+}
+
+#[test]
+fn a_calibrated_job_killed_between_blocks_goes_on_behind_them_to_the_same_bytes() {
+    let expected = undisturbed();
+    let (data, model) = (
+        tempfile::tempdir().expect("temp dir"),
+        tempfile::tempdir().expect("temp dir"),
+    );
+    let mut server = Server::start(data.path());
+    let job = begin(&server, model.path());
+    let patience = Instant::now() + Duration::from_mins(1);
+    while mark(data.path()).is_none() {
+        assert!(Instant::now() < patience, "no block ends");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    server.signal("-KILL");
+    assert_eq!(server.wait().signal(), Some(KILLED));
+    let (path, left) = mark(data.path()).expect("it was there");
+    let blocks = left["blocks"].as_u64().expect("a number");
+    assert!((1..BLOCKS).contains(&blocks) && left["ended"] == false, "{left}");
+    assert!(
+        path.to_string_lossy().contains(job.trim_start_matches("job_")),
+        "{path:?}"
+    );
+
+    let server = Server::start(data.path());
+    let ended = over(&server, &job);
+    assert_eq!(ended["status"], "succeeded", "{ended}");
+    let events = get(&server, &format!("/v1/jobs/{job}/events?limit=100"));
+    let said = format!("goes on behind block {blocks}, where an earlier attempt ended");
+    let messages = events["data"].as_array().expect("events").iter();
+    assert!(
+        messages.clone().any(|e| e["message"] == said.as_str()),
+        "{events}"
+    );
+    assert_eq!(files(&server, &ended), expected, "the same bytes");
+    assert!(!path.exists(), "a job that is over keeps nothing");
+}

@@ -1,0 +1,142 @@
+//! Real models: what they make of texts, against what transformers makes of the same folder.
+//!
+//! Runs where `MODELPRESS_TEST_MINILM` and `MODELPRESS_TEST_LOGITS` name folders that `tests/interop/check_embedding.py`
+//! and `tests/interop/check_logits.py` have filled.
+
+#![expect(
+    clippy::expect_used,
+    reason = "a test stops at the first surprise, in helpers too"
+)]
+
+#[path = "support/walk.rs"]
+mod walk;
+
+use std::path::{Path, PathBuf};
+
+use modelpress_engine::calibrate::{Source, Stash, Tokens, Walk};
+use modelpress_engine::models::network_of;
+use modelpress_engine::network::{HeadKind, Network, Ops, Run, Weights};
+use modelpress_engine::{Checkpoint, SourceFile, inspect};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use walk::{Plain, Through};
+
+#[derive(Deserialize)]
+struct Embedded {
+    text: String,
+    input_ids: Vec<u32>,
+    embedding: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+struct Predicted {
+    input_ids: Vec<u32>,
+    positions: Vec<usize>,
+    logits: Vec<Vec<f32>>,
+}
+
+fn folder(variable: &str) -> Option<PathBuf> {
+    let found = std::env::var_os(variable).map(PathBuf::from);
+    if found.is_none() {
+        println!("skipped: {variable} is not set");
+    }
+    found
+}
+
+fn expected<T: DeserializeOwned>(path: &Path) -> Vec<T> {
+    let text = std::fs::read_to_string(path).expect("the script wrote it");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The folder with its pooling, as an upload brings it.
+fn opened(folder: &Path) -> Checkpoint {
+    let mut files = SourceFile::from_path(folder).expect("a folder");
+    let pooling = folder.join("1_Pooling/config.json");
+    if pooling.exists() {
+        files.push(SourceFile {
+            name: "1_Pooling/config.json".to_owned(),
+            path: pooling,
+        });
+    }
+    inspect(&files).expect("opens")
+}
+
+/// What the head makes of each sequence: one row a sequence, or one a token.
+fn answers(model: &Checkpoint, network: &dyn Network, sequences: &[Vec<u32>]) -> Vec<Vec<f32>> {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let (source, stash) = (Plain(model), Stash::new(scratch.path(), 1 << 30));
+    let mut walk = Walk::start(network, &source, &Through, sequences, stash).expect("embeds");
+    for block in 0..network.sizes().blocks {
+        walk.block(block, &mut Through).expect("a block");
+    }
+    let (batches, hidden) = walk.into_hidden().expect("hidden states");
+    let mut weights = Weights::default();
+    for name in network.head_tensors() {
+        let transposed = network.stored_transposed(&name);
+        source.load(&name, transposed, &mut weights).expect("the head");
+    }
+    let mut rows: Vec<Vec<f32>> = Vec::new();
+    for (index, batch) in batches.iter().enumerate() {
+        let run = Run {
+            batch,
+            weights: &weights,
+            ops: Ops::Fused,
+            all_experts: false,
+        };
+        let hidden = hidden.read(index).expect("hidden states");
+        let answer = network.head(&hidden, &run).expect("the head").to_vec2::<f32>();
+        rows.extend(answer.expect("rows"));
+    }
+    rows
+}
+
+fn apart(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, f32::max)
+}
+
+#[test]
+fn minilm_embeds_texts_as_transformers_does() {
+    let Some(folder) = folder("MODELPRESS_TEST_MINILM") else {
+        return;
+    };
+    let expected: Vec<Embedded> = expected(&folder.join("expected.json"));
+    let model = opened(&folder);
+    let network = network_of(&model).expect("runs");
+    assert_eq!(network.head_kind(), HeadKind::Embedding);
+    let tokens = Tokens::of(&model, network.sizes().vocab).expect("a tokenizer");
+    let mut sequences = Vec::new();
+    for entry in &expected {
+        let ids = tokens.encode(&entry.text, true).expect("ids");
+        assert_eq!(ids, entry.input_ids, "{}", entry.text);
+        sequences.push(ids);
+    }
+    let ours = answers(&model, network.as_ref(), &sequences);
+    assert_eq!(ours.len(), expected.len());
+    for (entry, ours) in expected.iter().zip(&ours) {
+        let most = apart(&entry.embedding, ours);
+        println!("{} tokens: largest difference {most:.2e}", entry.input_ids.len());
+        assert!(most < 1e-3, "{}: {most}", entry.text);
+    }
+}
+
+#[test]
+fn a_decoder_predicts_as_transformers_does() {
+    let Some(folder) = folder("MODELPRESS_TEST_LOGITS") else {
+        return;
+    };
+    let model = opened(&folder);
+    let network = network_of(&model).expect("runs");
+    assert_eq!(network.head_kind(), HeadKind::NextToken);
+    for entry in expected::<Predicted>(&folder.join("expected-logits.json")) {
+        let ours = answers(&model, network.as_ref(), std::slice::from_ref(&entry.input_ids));
+        let rows = entry.positions.iter().zip(&entry.logits);
+        let most = rows.map(|(at, row)| apart(row, &ours[*at])).fold(0.0, f32::max);
+        println!(
+            "{} tokens: largest difference of a logit {most:.2e}",
+            entry.input_ids.len()
+        );
+        assert!(most < 1e-3, "{most}");
+    }
+}
