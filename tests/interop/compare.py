@@ -41,6 +41,7 @@ ROWS = [
     ("GPTQ W4 g64, GPTQ layout", [stage("gptq", scale_dtype="F16", **G64)], "gptq", 128, []),
     ("Learned rounding W4 g64", [stage("autoround", **G64)], CT, 128, ["autoround"]),
     ("Rotation, GPTQ W4 g64", [stage("hadamard"), stage("gptq", **G64)], CT, 128, []),
+    ("Rotation, Q8_0", [stage("hadamard"), {**stage("ggml", type="Q8_0"), "targets": ["re:.*"], "ignore": []}], "gguf", 0, []),
     ("AWQ W4 g64, zero points", [stage("awq", n_bits=4, symmetric=False, group_size=64)], CT, 64, ["awq"]),
     ("AWQ W4 g64, AWQ layout", [stage("awq", n_bits=4, symmetric=False, group_size=64, scale_dtype="F16")], "awq", 64, []),
     ("SmoothQuant 0.8, W8A8", [stage("smoothquant", smoothing_strength=0.8), stage("rtn", **W8A8)], CT, 64, ["smoothquant"]),
@@ -155,6 +156,9 @@ def run(a):
             subprocess.run(["rm", "-rf", str(out)], check=True)
             for peer in row[4] if a.peers else []:
                 python = a.gptqmodel if peer == "gptqmodel" else a.full
+                if not Path(python).exists():
+                    tally.check(f"there is no {python}: tests/interop/README.md says what goes there", f"{row[0]}: {peer}")
+                    continue
                 command = [python, str(HERE / "peers.py"), peer, "--samples", str(row[3] or 1), "--windows", str(a.windows),
                            "--model", a.model, "--text", a.text, "--results", os.devnull, *(["--iters", a.iters] if peer == "autoround" else [])]
                 done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "GPTQMODEL_CPU_WORKERS": "2"})

@@ -1,6 +1,6 @@
 //! The process dies at each point of an attempt, as hard as kill -9; another one on the same folder ends the job.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -53,8 +53,12 @@ pub(crate) fn over(server: &Server, job: &str) -> Value {
     }
 }
 
-/// Digests of the files of the job's only artifact.
-pub(crate) fn files(server: &Server, job: &Value) -> BTreeSet<String> {
+fn text(value: &Value) -> String {
+    value.as_str().expect("a text").to_owned()
+}
+
+/// Names and digests of the files of the job's only artifact.
+pub(crate) fn files(server: &Server, job: &Value) -> BTreeMap<String, String> {
     let artifacts = job["artifacts"].as_array().expect("artifacts");
     assert_eq!(artifacts.len(), 1, "{job}");
     let artifact = get(
@@ -63,7 +67,7 @@ pub(crate) fn files(server: &Server, job: &Value) -> BTreeSet<String> {
     );
     let files = artifact["files"].as_array().expect("files").iter();
     files
-        .map(|file| file["digest"].as_str().expect("a digest").to_owned())
+        .map(|file| (text(&file["name"]), text(&file["digest"])))
         .collect()
 }
 
@@ -78,14 +82,14 @@ fn count(folder: &Path) -> usize {
 }
 
 /// What the job makes when nothing goes wrong.
-fn undisturbed() -> BTreeSet<String> {
+fn undisturbed() -> BTreeMap<String, String> {
     let dir = tempfile::tempdir().expect("temp dir");
     let server = Server::start(dir.path());
     let job = job(&server, &model(&server)).expect("answers");
     files(&server, &over(&server, &job))
 }
 
-fn survives(point: Point, expected: &BTreeSet<String>) {
+fn survives(point: Point, expected: &BTreeMap<String, String>) {
     let dir = tempfile::tempdir().expect("temp dir");
     let probe = format!("{}:abort", point.as_str());
     let mut server = Server::start_with(dir.path(), &[("MODELPRESS_PROBE", &probe)]);
