@@ -26,8 +26,8 @@ impl Technique for AutoRound {
 
     fn summary(&self) -> &'static str {
         "Integer weights whose scales and rounding are learned block by block, by steps against the sign of the \
-         gradient, so that the block answers calibration data as before. From where GPTQ ends, the scales; from \
-         nearest, the rounding too. Cheng et al. 2023."
+         gradient, so that the block answers calibration data as the original model does. From where GPTQ ends, or \
+         from rounding to nearest. Cheng et al. 2023."
     }
 
     fn schema(&self) -> Value {
@@ -45,7 +45,7 @@ impl Technique for AutoRound {
             "batch_size": {"type": "integer", "minimum": 1, "maximum": 512, "default": 8, "examples": [4],
                 "description": "Sequences that each step looks at."},
             "lr": {"type": "number", "minimum": 0.0, "maximum": 1.0, "default": 0.0, "examples": [0.005],
-                "description": "How far the first step moves a weight towards its neighbour on the grid, in parts of the way; it falls linearly to 0. 0 is 1 / iters from nearest, and leaves GPTQ's rounding as it is."},
+                "description": "How far the first step moves a weight towards its neighbour on the grid, in parts of the way; it falls linearly to 0. 0 is 1 / iters from nearest, and 0.3 / iters from GPTQ's solution."},
             "minmax_lr": {"type": "number", "minimum": 0.0, "maximum": 1.0, "default": 0.003, "examples": [0.003],
                 "description": "How much the first step changes a scale, as a part of it; it falls linearly to 0."},
             "enable_minmax_tuning": {"type": "boolean", "default": true, "examples": [true],
@@ -78,12 +78,12 @@ fn settings(options: &Options<'_>) -> Settings {
     let iters = options.number("iters");
     let compensated = options.text("start") == "gptq";
     let given = options.real("lr");
-    // At GPTQ's solution each weight makes up for others: moving single ones there, on what few tokens say, costs more
-    // than it gains.
-    let lr = if given > 0.0 || compensated {
+    // At GPTQ's solution each weight makes up for others: far steps from there cost more than they gain.
+    let way = if compensated { 0.3 } else { 1.0 };
+    let lr = if given > 0.0 {
         given
     } else {
-        1.0 / iters.max(1) as f64
+        way / iters.max(1) as f64
     };
     let minmax_lr = if options.flag("enable_minmax_tuning") {
         options.real("minmax_lr")
