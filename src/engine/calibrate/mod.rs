@@ -15,4 +15,4 @@ pub use sequences::{Choice, Sequences, sequences};
 pub use squares::{BYTES_A_COLUMN, SquareSums};
 pub use stash::Stash;
 pub use tokens::Tokens;
-pub use walk::{Here, Pace, Source, Visitor, Walk, batch_tokens, together};
+pub use walk::{Here, Pace, Source, Visitor, Walk, batch_tokens};

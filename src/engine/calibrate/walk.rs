@@ -8,7 +8,6 @@ use super::Stash;
 use crate::error::{Error, Result};
 use crate::network::{Batch, Cut, Network, Ops, Route, Run, State, Weights};
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 /// Elements of the widest layer's output that a batch makes at a time.
 const BATCH_ELEMENTS: usize = 4 << 20;
@@ -171,7 +170,6 @@ pub struct Walk<'a> {
     source: &'a dyn Source,
     pace: &'a dyn Pace,
     all_experts: bool,
-    together: usize,
     line: Line,
 }
 
@@ -184,9 +182,7 @@ impl<'a> Walk<'a> {
         sequences: &[Vec<u32>],
         stash: Stash,
     ) -> Result<Self> {
-        let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
         let mut walk = Self {
-            together: together(network.sizes().widest, longest),
             network,
             source,
             pace,
@@ -242,19 +238,19 @@ impl<'a> Walk<'a> {
             self.answer(block, cuts.len(), &weights)?;
         }
         if !visitor.replaces() {
-            for first in (0..count).step_by(self.together) {
+            for index in 0..count {
                 self.check()?;
-                self.pace.at(part(0, first * (cuts.len() + 1), count));
-                let mut states = self.take(first)?;
+                self.pace.at(part(0, index * (cuts.len() + 1), count));
+                let mut state = self.line.take(index)?;
                 for at in 0..=cuts.len() {
-                    states = self.advance(block, at, states, &weights)?;
+                    state = self
+                        .network
+                        .advance(block, at, state, &self.run(index, &weights))?;
                     if let Some(cut) = cuts.get(at) {
-                        for (_, state) in &states {
-                            visitor.see(at, cut, state)?;
-                        }
+                        visitor.see(at, cut, &state)?;
                     }
                 }
-                self.put(states)?;
+                self.line.put(index, state)?;
             }
             for (at, cut) in cuts.iter().enumerate() {
                 visitor.settle(&mut self.here(block, at, cut, &mut weights))?;
@@ -262,17 +258,17 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         for at in 0..=cuts.len() {
-            for first in (0..count).step_by(self.together) {
+            for index in 0..count {
                 self.check()?;
-                self.pace.at(part(at, first, count));
-                let states = self.take(first)?;
-                let states = self.advance(block, at, states, &weights)?;
+                self.pace.at(part(at, index, count));
+                let state = self.line.take(index)?;
+                let state = self
+                    .network
+                    .advance(block, at, state, &self.run(index, &weights))?;
                 if let Some(cut) = cuts.get(at) {
-                    for (_, state) in &states {
-                        visitor.see(at, cut, state)?;
-                    }
+                    visitor.see(at, cut, &state)?;
                 }
-                self.put(states)?;
+                self.line.put(index, state)?;
             }
             if let Some(cut) = cuts.get(at) {
                 self.check()?;
@@ -282,64 +278,23 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The states of the batches that go together, from this one on.
-    fn take(&mut self, first: usize) -> Result<Vec<(usize, State)>> {
-        let last = (first + self.together).min(self.line.batches.len());
-        (first..last)
-            .map(|index| Ok((index, self.line.take(index)?)))
-            .collect()
-    }
-
-    /// Puts them back.
-    fn put(&mut self, states: Vec<(usize, State)>) -> Result<()> {
-        for (index, state) in states {
-            self.line.put(index, state)?;
-        }
-        Ok(())
-    }
-
-    /// Takes some batches on to a cut.
-    fn advance(
-        &self,
-        block: usize,
-        at: usize,
-        states: Vec<(usize, State)>,
-        weights: &Weights,
-    ) -> Result<Vec<(usize, State)>> {
-        let (network, batches, all_experts) = (self.network, &self.line.batches, self.all_experts);
-        let one = |(index, state): (usize, State)| {
-            let run = Run {
-                batch: &batches[index],
-                weights,
-                ops: Ops::Fused,
-                all_experts,
-            };
-            Ok((index, network.advance(block, at, state, &run)?))
-        };
-        states.into_par_iter().map(one).collect()
-    }
-
     /// Takes the untouched states through a block whose weights are not replaced yet.
     fn answer(&mut self, block: usize, cuts: usize, weights: &Weights) -> Result<()> {
-        let count = self.line.batches.len();
-        for first in (0..count).step_by(self.together) {
+        for index in 0..self.line.batches.len() {
             self.check()?;
-            let mut states = Vec::new();
-            for index in first..(first + self.together).min(count) {
-                // In front of the first block both are the same.
-                let hidden = if self.line.untouched.len() <= index {
-                    self.hidden(index)?.1
-                } else {
-                    self.line.untouched(index)?
-                };
-                states.push((index, State::between(hidden)));
-            }
+            // In front of the first block both are the same.
+            let hidden = if self.line.untouched.len() <= index {
+                self.hidden(index)?.1
+            } else {
+                self.line.untouched(index)?
+            };
+            let mut state = State::between(hidden);
             for at in 0..=cuts {
-                states = self.advance(block, at, states, weights)?;
+                state = self
+                    .network
+                    .advance(block, at, state, &self.run(index, weights))?;
             }
-            for (index, state) in states {
-                self.line.put_untouched(index, &state.hidden)?;
-            }
+            self.line.put_untouched(index, &state.hidden)?;
         }
         Ok(())
     }
@@ -419,12 +374,6 @@ impl<'a> Walk<'a> {
 /// Tokens of a batch at most, where the longest sequence has `longest`.
 pub fn batch_tokens(widest: usize, longest: usize) -> usize {
     (BATCH_ELEMENTS / widest.max(1)).max(longest).max(1)
-}
-
-/// Batches that go through a block side by side, so that threads have work where one batch has none for all; only one
-/// where a sequence fills a batch.
-pub fn together(widest: usize, longest: usize) -> usize {
-    if batch_tokens(widest, 1) > longest { 2 } else { 1 }
 }
 
 /// Sequences in order, as many together as the widest layer allows.

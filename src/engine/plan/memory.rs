@@ -5,7 +5,7 @@
 
 use super::data::DataPlan;
 use super::{Rotation, StagePlan, Step, TensorPlan};
-use crate::calibrate::{BYTES_A_COLUMN, batch_tokens, together};
+use crate::calibrate::{BYTES_A_COLUMN, batch_tokens};
 use crate::evaluate::LOGIT_ROWS;
 use crate::network::{Cut, HeadKind, Network};
 use crate::tensor::CHUNK_ELEMENTS;
@@ -92,7 +92,7 @@ pub(super) fn sums(stages: &[StagePlan], tensors: &[TensorPlan]) -> u64 {
     collecting.map(of).max().unwrap_or(0)
 }
 
-/// What the batches that go side by side make on their way through a cut: each a handful of tensors of the widest layer.
+/// What one batch makes on its way through a cut: a handful of tensors of the widest layer.
 fn batch_bytes(network: &dyn Network, data: &DataPlan) -> u64 {
     const ALIVE: u64 = 6;
     let widest = network.sizes().widest.max(network.sizes().hidden) as u64;
@@ -101,7 +101,7 @@ fn batch_bytes(network: &dyn Network, data: &DataPlan) -> u64 {
     let cuts = (0..network.sizes().blocks).flat_map(|block| network.cuts(block));
     let inputs = cuts.map(|cut| inputs(&cut)).max().unwrap_or(1) as u64;
     let tensor = 4 * batch_tokens(network.sizes().widest, data.longest) as u64 * widest;
-    together(network.sizes().widest, data.longest) as u64 * (ALIVE + 2 * (inputs - 1)) * tensor
+    ALIVE * tensor + 2 * (inputs - 1) * tensor
 }
 
 /// What comparing two models holds on top: the other one's head and hidden states, logits of a few tokens, and the
