@@ -5,9 +5,9 @@
 
 mod curvature;
 
-use super::affine::{Grid, Spec};
+use super::affine::{Grid, Spec, assemble};
 use super::linalg::{Into, View, product};
-use super::{check_finite, check_scales, wide};
+use super::{check_finite, wide};
 use crate::error::{Error, Result};
 use crate::weight::{Affine, Granularity};
 use rayon::prelude::*;
@@ -78,20 +78,8 @@ pub fn solve(
             Ok(task.run())
         })
         .collect::<Result<_>>()?;
-    let scales: Vec<f32> = grids.iter().map(|g| g.scale).collect();
-    check_scales(&scales, spec.scale_dtype)?;
-    let weight = Affine {
-        rows,
-        cols: n,
-        n_bits: spec.n_bits,
-        symmetric: spec.symmetric,
-        granularity: spec.granularity,
-        scale_dtype: spec.scale_dtype,
-        codes,
-        scales,
-        zeros: grids.iter().map(|g| g.zero).collect(),
-        g_idx: groups_of(curvature, act_order, spec.granularity),
-    };
+    let mut weight = assemble(spec, codes, n, &grids)?;
+    weight.g_idx = groups_of(curvature, act_order, spec.granularity);
     Ok(Solved {
         weight,
         compensated: w,
