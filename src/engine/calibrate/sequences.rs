@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::kernels::random::Random;
 
 /// Characters of running text that are tokenized at a time; cut only where no tokenizer joins across.
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 1 << 18;
 
 /// Which sequences are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -145,11 +145,13 @@ impl Stash {
 }
 
 fn write(file: &File, at: u64, values: &[f32]) -> Result<()> {
-    let mut bytes = Vec::with_capacity(4 * CHUNK.min(values.len()));
+    let mut bytes = vec![0; 4 * CHUNK.min(values.len())];
     for (i, chunk) in values.chunks(CHUNK).enumerate() {
-        bytes.clear();
-        bytes.extend(chunk.iter().flat_map(|v| v.to_le_bytes()));
-        file.write_all_at(&bytes, at + (4 * CHUNK * i) as u64)
+        let bytes = &mut bytes[..4 * chunk.len()];
+        for (bytes, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(chunk) {
+            *bytes = value.to_le_bytes();
+        }
+        file.write_all_at(bytes, at + (4 * CHUNK * i) as u64)
             .map_err(|e| Error::io("writing activations to scratch", &e))?;
     }
     Ok(())

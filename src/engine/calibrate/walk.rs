@@ -47,6 +47,8 @@ pub struct Here<'a> {
     pub network: &'a dyn Network,
     /// Whether every token visits every expert.
     pub all_experts: bool,
+    /// How operations are carried out.
+    pub ops: Ops,
     line: &'a Line,
 }
 
@@ -56,7 +58,7 @@ impl Here<'_> {
         Run {
             batch,
             weights: self.weights,
-            ops: Ops::Fused,
+            ops: self.ops,
             all_experts: self.all_experts,
         }
     }
@@ -170,6 +172,7 @@ pub struct Walk<'a> {
     source: &'a dyn Source,
     pace: &'a dyn Pace,
     all_experts: bool,
+    ops: Ops,
     line: Line,
 }
 
@@ -187,6 +190,7 @@ impl<'a> Walk<'a> {
             source,
             pace,
             all_experts: false,
+            ops: Ops::Fused,
             line: Line {
                 batches: batches(sequences, network.sizes().widest),
                 stash,
@@ -212,6 +216,13 @@ impl<'a> Walk<'a> {
     #[must_use]
     pub fn with_all_experts(mut self, all: bool) -> Self {
         self.all_experts = all;
+        self
+    }
+
+    /// Carries operations out in another way than [`Ops::Fused`].
+    #[must_use]
+    pub fn with_ops(mut self, ops: Ops) -> Self {
+        self.ops = ops;
         self
     }
 
@@ -340,6 +351,7 @@ impl<'a> Walk<'a> {
             weights,
             network: self.network,
             all_experts: self.all_experts,
+            ops: self.ops,
             line: &self.line,
         }
     }
@@ -348,7 +360,7 @@ impl<'a> Walk<'a> {
         Run {
             batch: &self.line.batches[batch],
             weights,
-            ops: Ops::Fused,
+            ops: self.ops,
             all_experts: self.all_experts,
         }
     }

@@ -13,7 +13,7 @@ use crate::calibrate::{SquareSums, Stash, Walk};
 use crate::dataset::Datasets;
 use crate::error::{Error, Result};
 use crate::models::network_of;
-use crate::network::Network;
+use crate::network::{Network, Ops};
 use crate::observe::Level;
 use crate::plan::{DataPlan, ImportancePlan, ImportanceSource, Use, imported, planned_sequences};
 use crate::techniques::{self, BlockStage, Blocks};
@@ -109,7 +109,8 @@ fn start<'a>(
     scratch: &Path,
 ) -> Result<Walk<'a>> {
     let stash = Stash::new(scratch, data.plan.activation_bytes);
-    Walk::start(data.network.as_ref(), source, course, &data.sequences, stash)
+    let walk = Walk::start(data.network.as_ref(), source, course, &data.sequences, stash)?;
+    Ok(walk.with_ops(Ops::Split))
 }
 
 fn run(

@@ -8,11 +8,15 @@ use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::network::with_values;
 use crate::plan::Plan;
+use crate::tensor::{DType, decode, encode_dense};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+
+/// Values that are written at a time.
+const PIECE: usize = 1 << 16;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Mark {
@@ -63,8 +67,8 @@ impl Resume {
             let shape = walk.hidden(batch)?.1.dims().to_vec();
             let mut bytes = vec![0; 4 * shape.iter().product::<usize>()];
             file.read_exact(&mut bytes).map_err(io)?;
-            let values = bytes.as_chunks::<4>().0.iter();
-            let values = values.map(|b| f32::from_le_bytes(*b)).collect();
+            let mut values = vec![0.0; bytes.len() / 4];
+            decode(DType::F32, &bytes, &mut values);
             Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
         };
         for batch in 0..walk.batches() {
@@ -84,11 +88,14 @@ impl Resume {
         let mut file = File::create(self.states(blocks)).map_err(io)?;
         let mut bytes = Vec::new();
         let mut put = |hidden: &Tensor| -> Result<()> {
-            bytes.clear();
             with_values(hidden, |values| {
-                bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-            })?;
-            file.write_all(&bytes).map_err(io)
+                values.chunks(PIECE).try_for_each(|values| {
+                    bytes.clear();
+                    let _dense = encode_dense(DType::F32, values, &mut bytes);
+                    file.write_all(&bytes)
+                })
+            })?
+            .map_err(io)
         };
         for batch in 0..walk.batches() {
             put(&walk.hidden(batch)?.1)?;

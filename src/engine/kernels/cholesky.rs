@@ -12,24 +12,19 @@ use rayon::prelude::*;
 /// Side of a block.
 const BLOCK: usize = 64;
 
-/// U with `UᵀU` = H⁻¹ for H of `[n, n]`, row-major; `None` where H is not positive definite. `stop` is asked between
-/// blocks; `None` too once it says so.
-pub(super) fn inverse_factor(h: &[f64], n: usize, stop: &(dyn Fn() -> bool + Sync)) -> Option<Vec<f64>> {
-    let mut lower = vec![0.0; n * n];
-    for i in 0..n {
-        for j in 0..=i {
-            lower[i * n + j] = h[(n - 1 - i) * n + (n - 1 - j)];
-        }
-    }
-    factor(&mut lower, n, stop)?;
-    invert(&mut lower, n, stop)?;
-    let mut upper = vec![0.0; n * n];
-    for i in 0..n {
-        for j in i..n {
-            upper[i * n + j] = lower[(n - 1 - i) * n + (n - 1 - j)];
-        }
-    }
-    Some(upper)
+/// U with `UᵀU` = H⁻¹, `[n, n]`, row-major; `None` where H is not positive definite. `reversed` holds the lower triangle
+/// of H with rows and columns in reverse order, and zeros above it. `stop` is asked between blocks; `None` too once it
+/// says so.
+pub(super) fn inverse_factor(
+    mut reversed: Vec<f64>,
+    n: usize,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Option<Vec<f64>> {
+    factor(&mut reversed, n, stop)?;
+    invert(&mut reversed, n, stop)?;
+    // The inverse has zeros above its diagonal; turned around they are below it.
+    reversed.reverse();
+    Some(reversed)
 }
 
 /// Lower Cholesky factor in place of the lower triangle.
@@ -55,15 +50,31 @@ fn factor(a: &mut [f64], n: usize, stop: &(dyn Fn() -> bool + Sync)) -> Option<(
                 }
             }
         }
-        below.par_chunks_mut(n).for_each(|row| {
-            for j in k..end {
-                let dot: f64 = (k..j).map(|t| row[t] * top[j * n + t]).sum();
-                row[j] = (row[j] - dot) / top[j * n + j];
+        // The panel below is L₂₁ = A₂₁ · L₁₁⁻ᵀ: a product, where solving column by column would be a chain of sums.
+        let width = end - k;
+        let negated: Vec<f64> = small_inverse(top, n, k, end).iter().map(|v| -v).collect();
+        let mut panel = vec![0.0; below.len() / n * width];
+        let rows = below
+            .par_chunks_mut(BLOCK * n)
+            .zip(panel.par_chunks_mut(BLOCK * width));
+        rows.for_each(|(below, panel)| {
+            let count = below.len() / n;
+            subtract(
+                panel,
+                width,
+                count,
+                width,
+                &below[k..],
+                (n, 1),
+                &negated,
+                (1, width),
+                width,
+            );
+            for (to, from) in below.chunks_mut(n).zip(panel.chunks(width)) {
+                to[k..end].copy_from_slice(from);
             }
         });
         // What is below and to the right loses the product of the panel with itself.
-        let panel: Vec<f64> = below.chunks(n).flat_map(|row| row[k..end].to_vec()).collect();
-        let width = end - k;
         below.par_chunks_mut(BLOCK * n).enumerate().for_each(|(b, rows)| {
             let (first, count) = (b * BLOCK, rows.len() / n);
             let cols = (first + count).min(n - end);
@@ -96,12 +107,24 @@ fn invert(l: &mut [f64], n: usize, stop: &(dyn Fn() -> bool + Sync)) -> Option<(
         let small = small_inverse(l, n, k, end);
         // Below the block: X = −M · L₂₁ · L₁₁⁻¹, M the inverse found already.
         let rest = n - end;
+        let negated: Vec<f64> = small.iter().map(|v| -v).collect();
         let mut scaled = vec![0.0; rest * width];
-        scaled.par_chunks_mut(width).enumerate().for_each(|(i, out)| {
-            let row = &l[(end + i) * n + k..(end + i) * n + end];
-            for (j, o) in out.iter_mut().enumerate() {
-                *o = (j..width).map(|t| row[t] * small[t * width + j]).sum();
-            }
+        let rows = scaled
+            .par_chunks_mut(BLOCK * width)
+            .zip(l[end * n..].par_chunks(BLOCK * n));
+        rows.for_each(|(out, rows)| {
+            let count = rows.len() / n;
+            subtract(
+                out,
+                width,
+                count,
+                width,
+                &rows[k..],
+                (n, 1),
+                &negated,
+                (width, 1),
+                width,
+            );
         });
         let below = &l[end * n..];
         let mut product = vec![0.0; rest * width];
@@ -223,11 +246,23 @@ mod tests {
         h
     }
 
+    /// What the factor is asked of: the lower triangle, last row and column first.
+    fn reversed(h: &[f64], n: usize) -> Vec<f64> {
+        let cell = |i: usize, j: usize| {
+            if j <= i {
+                h[(n - 1 - i) * n + n - 1 - j]
+            } else {
+                0.0
+            }
+        };
+        (0..n * n).map(|at| cell(at / n, at % n)).collect()
+    }
+
     #[test]
     fn the_factor_inverts_the_matrix() {
         for n in [1, 5, 64, 65, 150] {
             let h = positive(n);
-            let u = inverse_factor(&h, n, &never).unwrap();
+            let u = inverse_factor(reversed(&h, n), n, &never).unwrap();
             for i in 0..n {
                 assert!(u[i * n..i * n + i].iter().all(|v| *v == 0.0));
                 for j in 0..n {
@@ -246,9 +281,9 @@ mod tests {
 
     #[test]
     fn what_is_not_positive_definite_has_none() {
-        assert!(inverse_factor(&[1.0, 2.0, 2.0, 1.0], 2, &never).is_none());
-        assert!(inverse_factor(&[f64::NAN], 1, &never).is_none());
-        assert!(inverse_factor(&positive(100), 100, &|| true).is_none());
+        assert!(inverse_factor(vec![1.0, 0.0, 2.0, 1.0], 2, &never).is_none());
+        assert!(inverse_factor(vec![f64::NAN], 1, &never).is_none());
+        assert!(inverse_factor(reversed(&positive(100), 100), 100, &|| true).is_none());
     }
 
     #[test]
@@ -259,7 +294,8 @@ mod tests {
                 .num_threads(threads)
                 .build()
                 .unwrap();
-            pool.install(|| inverse_factor(&h, 200, &never)).unwrap()
+            pool.install(|| inverse_factor(reversed(&h, 200), 200, &never))
+                .unwrap()
         };
         assert_eq!(run(1), run(3));
     }

@@ -4,6 +4,8 @@
 //! Invariant: the same bits on every CPU and for any number of threads.
 
 pub mod affine;
+#[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), path = "amx/none.rs")]
+mod amx;
 mod cholesky;
 pub mod clip;
 pub mod float8;

@@ -7,7 +7,7 @@
 use super::rotary::Turns;
 use super::weights::InputRounding;
 use crate::error::Error;
-use crate::kernels::linalg;
+use crate::kernels::linalg::{self, Precision};
 use crate::kernels::nn::attention::{Heads, attention};
 use crate::kernels::nn::attention_back::{Passed, attention_back};
 use crate::kernels::nn::elementwise::{Activation, gated_back};
@@ -46,8 +46,8 @@ fn like(values: Vec<f32>, tensor: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(values, tensor.dims(), &Device::Cpu)
 }
 
-/// `x · wᵀ`.
-pub(super) struct Product;
+/// `x · wᵀ`; its gradients are as exact as itself.
+pub(super) struct Product(pub Precision);
 
 impl CustomOp2 for Product {
     fn name(&self) -> &'static str {
@@ -58,7 +58,7 @@ impl CustomOp2 for Product {
         let (x, w) = (values(x, xl)?, values(w, wl)?);
         let (out, k) = wl.shape().dims2()?;
         let shape = Shape::from((x.len() / k.max(1), out));
-        Ok((CpuStorage::F32(linalg::product_nt(x, w, k)), shape))
+        Ok((CpuStorage::F32(linalg::product_nt(x, w, k, self.0)), shape))
     }
 
     fn bwd(
@@ -72,14 +72,14 @@ impl CustomOp2 for Product {
         let (rows, out) = dy.dims2()?;
         let by_x = if x.track_op() {
             let mut dx = vec![0.0; x.elem_count()];
-            with_two(&dy, w, |dy, w| linalg::matmul_nn(dy, w, out, &mut dx))?;
+            with_two(&dy, w, |dy, w| linalg::matmul_nn(dy, w, out, &mut dx, self.0))?;
             Some(like(dx, x)?)
         } else {
             None
         };
         let by_w = if w.track_op() {
             let mut dw = vec![0.0; w.elem_count()];
-            with_two(&dy, x, |dy, x| linalg::matmul_tn(dy, x, rows, &mut dw))?;
+            with_two(&dy, x, |dy, x| linalg::matmul_tn(dy, x, rows, &mut dw, self.0))?;
             Some(like(dw, w)?)
         } else {
             None

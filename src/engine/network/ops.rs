@@ -7,6 +7,7 @@
 use super::differentiable::{Attention, Gate, LayerNorm, Pointwise, Product, RmsNorm, Rotation};
 use super::{Batch, Turns};
 use crate::error::{Error, Result};
+use crate::kernels::linalg::Precision;
 use crate::kernels::nn::attention::Heads;
 use crate::kernels::nn::elementwise::Activation;
 use crate::kernels::nn::{elementwise, rope};
@@ -17,6 +18,9 @@ use candle_core::{CpuStorage, D, Device, InplaceOp1, InplaceOp2, Layout, Storage
 pub enum Ops {
     /// By our kernels: the CPU only; gradients do not depend on the number of threads either.
     Fused,
+    /// The same, with the products of linear layers in [`Precision::Split`]: for what calibration sees and learns, never
+    /// for what is measured.
+    Split,
     /// By candle's operations.
     Composed,
 }
@@ -44,6 +48,13 @@ fn sides(x: &Tensor) -> Result<(usize, usize)> {
 }
 
 impl Ops {
+    fn precision(self) -> Precision {
+        match self {
+            Self::Split => Precision::Split,
+            Self::Fused | Self::Composed => Precision::Full,
+        }
+    }
+
     /// `x · wᵀ + bias`; x `[rows, in]`, w `[out, in]`.
     pub fn linear(self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         if self == Self::Composed {
@@ -53,7 +64,7 @@ impl Ops {
                 None => product,
             });
         }
-        let product = x.apply_op2(w, Product)?;
+        let product = x.apply_op2(w, Product(self.precision()))?;
         match bias {
             Some(bias) if product.track_op() => Ok(product.broadcast_add(bias)?),
             Some(bias) => {
@@ -68,7 +79,7 @@ impl Ops {
     /// `x + y`; `x` is used up: nobody else holds it.
     pub fn add(self, x: Tensor, y: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Fused if !is_tracked(&x, y) => in_place(x, y, "add", elementwise::add),
+            Self::Fused | Self::Split if !is_tracked(&x, y) => in_place(x, y, "add", elementwise::add),
             _ => Ok((x + y)?),
         }
     }
@@ -80,7 +91,7 @@ impl Ops {
                 let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
                 Ok(x.broadcast_mul(&scale)?.broadcast_mul(weight)?)
             }
-            Self::Fused => {
+            Self::Fused | Self::Split => {
                 let (weight, eps) = (weight.clone(), eps as f32);
                 Ok(x.apply_op1(RmsNorm { weight, eps })?)
             }
@@ -96,7 +107,7 @@ impl Ops {
                 let scaled = centred.broadcast_mul(&scale)?;
                 Ok(scaled.broadcast_mul(weight)?.broadcast_add(bias)?)
             }
-            Self::Fused => {
+            Self::Fused | Self::Split => {
                 let (weight, bias, eps) = (weight.clone(), bias.clone(), eps as f32);
                 Ok(x.apply_op1(LayerNorm { weight, bias, eps })?)
             }
@@ -108,7 +119,7 @@ impl Ops {
         let (tokens, cols) = sides(&x)?;
         let heads = cols / head_dim;
         let table = &turns.table;
-        if self == Self::Fused {
+        if self != Self::Composed {
             if x.track_op() {
                 let turns = turns.clone();
                 return Ok(x.apply_op1(Rotation {
@@ -143,7 +154,7 @@ impl Ops {
 
     /// Attention within each sequence.
     pub fn attention(self, q: &Tensor, k: &Tensor, v: &Tensor, batch: &Batch, h: &Heads) -> Result<Tensor> {
-        if self == Self::Fused {
+        if self != Self::Composed {
             let lengths = batch.lengths.clone();
             return Ok(q.apply_op3(k, v, Attention { lengths, heads: *h })?);
         }
@@ -171,7 +182,7 @@ impl Ops {
 
     /// `f(x)`; `x` is used up: nobody else holds it.
     pub fn activate(self, x: Tensor, activation: Activation) -> Result<Tensor> {
-        if self == Self::Fused {
+        if self != Self::Composed {
             if x.track_op() {
                 return Ok(x.apply_op1(Pointwise(activation))?);
             }
@@ -190,8 +201,8 @@ impl Ops {
     pub fn gated(self, gate: Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
         match self {
             Self::Composed => Ok((self.activate(gate, activation)? * up)?),
-            Self::Fused if is_tracked(&gate, up) => Ok(gate.apply_op2(up, Gate(activation))?),
-            Self::Fused => in_place(gate, up, "gated", |gate, up| activation.gated(gate, up)),
+            Self::Fused | Self::Split if is_tracked(&gate, up) => Ok(gate.apply_op2(up, Gate(activation))?),
+            Self::Fused | Self::Split => in_place(gate, up, "gated", |gate, up| activation.gated(gate, up)),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::calibrate::{Here, Visitor};
 use crate::error::{Error, Result};
 use crate::kernels::affine::{Range, Spec};
 use crate::kernels::gptq::{ActOrder, Curvature, solve};
-use crate::kernels::linalg::Gram;
+use crate::kernels::linalg::{Gram, Precision};
 use crate::network::{Cut, Sizes, State, read_all, with_values};
 use crate::observe::Level;
 use crate::plan::{Context, TensorPlan};
@@ -92,7 +92,7 @@ impl Blocks for Gptq {
         })
     }
 
-    /// A Gram matrix in tiles for each input of a cut, one of them whole, and two of f64 while it is factorized.
+    /// A Gram matrix in strips for each input of a cut, one of them whole, and two of f64 while it is factorized.
     fn working_bytes(&self, _options: &Value, tensors: &[&TensorPlan], _: &Sizes, _: usize) -> u64 {
         let bytes = |t: &&TensorPlan| {
             let n = t.cols() as u64;
@@ -217,7 +217,7 @@ impl Visitor for Solver<'_> {
                 tokens: 0,
             });
             seen.tokens += x.dim(0)?;
-            with_values(x, |x| seen.gram.add(x))?;
+            with_values(x, |x| seen.gram.add(x, Precision::Split))?;
         }
         Ok(())
     }

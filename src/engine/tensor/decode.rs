@@ -79,8 +79,8 @@ pub fn round_to(dtype: DType, value: f32) -> f32 {
 #[must_use]
 pub fn encode_dense(dtype: DType, values: &[f32], out: &mut Vec<u8>) -> bool {
     match dtype {
-        DType::F32 => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
-        DType::BF16 => out.extend(values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes())),
+        DType::F32 => append(values, out, f32::to_le_bytes),
+        DType::BF16 => append(values, out, |v| bf16::from_f32(v).to_le_bytes()),
         DType::F16 => {
             let mut block = [f16::ZERO; 512];
             for chunk in values.chunks(512) {
@@ -91,6 +91,15 @@ pub fn encode_dense(dtype: DType, values: &[f32], out: &mut Vec<u8>) -> bool {
         _ => return false,
     }
     true
+}
+
+/// Array by array: a chain of iterators over bytes would not be vectorized.
+fn append<const N: usize>(values: &[f32], out: &mut Vec<u8>, f: impl Fn(f32) -> [u8; N]) {
+    let start = out.len();
+    out.resize(start + N * values.len(), 0);
+    for (bytes, value) in out[start..].as_chunks_mut::<N>().0.iter_mut().zip(values) {
+        *bytes = f(*value);
+    }
 }
 
 #[cfg(test)]

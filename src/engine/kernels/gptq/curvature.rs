@@ -64,17 +64,15 @@ impl Curvature {
             damp_percent: damp,
             dead,
         };
-        let mut h = vec![0.0f64; n * n];
         for attempt in 0..ATTEMPTS {
             curvature.damp_percent = damp * 10f64.powi(attempt as i32);
-            curvature.damped(gram, mean, &mut h);
-            let factor = inverse_factor(&h, n, stop);
+            let factor = inverse_factor(curvature.damped(gram, mean), n, stop);
             if stop() {
                 return Err(Error::cancelled());
             }
             if let Some(factor) = factor {
-                let factor: Vec<f32> = factor.into_iter().map(|v| v as f32).collect();
-                if factor.iter().all(|v| v.is_finite()) {
+                let factor: Vec<f32> = factor.into_par_iter().map(|v| v as f32).collect();
+                if check_finite(&factor, 0).is_ok() {
                     curvature.factor = Some(factor);
                     break;
                 }
@@ -88,13 +86,15 @@ impl Curvature {
         self.factor.is_some()
     }
 
-    fn damped(&self, gram: &[f32], mean: f64, h: &mut [f64]) {
+    /// The damped Hessian's lower triangle, last column of the order first.
+    fn damped(&self, gram: &[f32], mean: f64) -> Vec<f64> {
         let n = self.n;
         let add = self.damp_percent * mean;
-        let rows = h.par_chunks_mut(n.max(1)).zip(&self.order).enumerate();
-        rows.for_each(|(i, (row, a))| {
+        let mut reversed = vec![0.0; n * n];
+        let rows = reversed.par_chunks_mut(n.max(1)).zip(self.order.par_iter().rev());
+        rows.enumerate().for_each(|(i, (row, a))| {
             let from = &gram[*a as usize * n..][..n];
-            for (value, b) in row.iter_mut().zip(&self.order) {
+            for (value, b) in row[..=i].iter_mut().zip(self.order.iter().rev()) {
                 *value = f64::from(from[*b as usize]);
             }
             // An input that never was anything else than 0 says nothing: its weight is rounded by itself.
@@ -103,5 +103,6 @@ impl Curvature {
             }
             row[i] += add;
         });
+        reversed
     }
 }

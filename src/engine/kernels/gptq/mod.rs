@@ -272,7 +272,7 @@ mod tests {
 
     fn gram(x: &[f32]) -> Vec<f32> {
         let mut gram = crate::kernels::linalg::Gram::new(COLS);
-        gram.add(x);
+        gram.add(x, crate::kernels::linalg::Precision::Full);
         gram.into_full()
     }
 
@@ -293,7 +293,7 @@ mod tests {
         weight.read(0, &mut back).unwrap();
         let gap: Vec<f32> = w.iter().zip(&back).map(|(a, b)| a - b).collect();
         let mut out = vec![0.0; x.len() / COLS * ROWS];
-        crate::kernels::linalg::matmul_nt(x, &gap, COLS, &mut out);
+        crate::kernels::linalg::matmul_nt(x, &gap, COLS, &mut out, crate::kernels::linalg::Precision::Full);
         out.iter().map(|v| f64::from(*v).powi(2)).sum()
     }
 

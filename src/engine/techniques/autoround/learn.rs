@@ -53,7 +53,7 @@ impl Block<'_> {
         let run = Run {
             batch,
             weights,
-            ops: Ops::Fused,
+            ops: Ops::Split,
             all_experts: self.all_experts,
         };
         let mut state = State::between(hidden.clone());

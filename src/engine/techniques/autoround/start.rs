@@ -7,7 +7,7 @@ use crate::calibrate::Here;
 use crate::error::{Error, Result};
 use crate::kernels::affine::{self, Range, Spec};
 use crate::kernels::gptq::{ActOrder, Curvature, solve};
-use crate::kernels::linalg::Gram;
+use crate::kernels::linalg::{Gram, Precision};
 use crate::kernels::signround::SignRound;
 use crate::network::{Reader, State, with_values};
 use crate::techniques::BlockStage;
@@ -128,7 +128,7 @@ fn grams(
                 let x = &state.inputs[place.1];
                 if x.dim(0)? > 0 {
                     let gram = grams.entry(*place).or_insert(Gram::new(x.dim(1)?));
-                    with_values(x, |x| gram.add(x))?;
+                    with_values(x, |x| gram.add(x, Precision::Split))?;
                 }
             }
         }

@@ -159,7 +159,7 @@ impl Trial<'_> {
             };
             let weight = self.weights.get(&reader.tensor)?;
             let error = (rounded(weight, scales, spec)? - weight)?;
-            let change = Ops::Fused.linear(&self.state.inputs[reader.input], &error, None)?;
+            let change = Ops::Split.linear(&self.state.inputs[reader.input], &error, None)?;
             total += with_values(&change, |y| y.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>())?;
         }
         Ok(total)
@@ -170,7 +170,7 @@ impl Trial<'_> {
         let run = Run {
             batch: self.batch,
             weights,
-            ops: Ops::Fused,
+            ops: Ops::Split,
             all_experts: self.all_experts,
         };
         let mut state = self.state.clone();
