@@ -12,6 +12,7 @@ use super::resume::Resume;
 use crate::calibrate::{SquareSums, Stash, Walk};
 use crate::dataset::Datasets;
 use crate::error::{Error, Result};
+use crate::kernels::linalg::splits;
 use crate::models::network_of;
 use crate::network::{Network, Ops};
 use crate::observe::Level;
@@ -59,6 +60,9 @@ pub(super) fn run_all(
         data.as_ref()
             .ok_or_else(|| Error::internal("a walk without data"))
     };
+    if planned.is_some() {
+        tell_products(course);
+    }
     let mut resume = Resume::open(made.plan, scratch)?;
     for (index, stage) in made.plan.stages.iter().enumerate() {
         let work = techniques::find(&stage.technique).and_then(|t| t.work().by_blocks());
@@ -89,6 +93,21 @@ pub(super) fn run_all(
         }
     }
     Ok(warnings)
+}
+
+/// Which products calibration is made of: the one thing about the machine that bytes depend on.
+fn tell_products(course: &Course<'_>) {
+    let (products, message) = if splits() {
+        (
+            "bf16x3",
+            "calibration multiplies floats split into bf16 parts, on the CPU's tile units",
+        )
+    } else {
+        ("f32", "calibration multiplies in f32")
+    };
+    course
+        .observer
+        .event(Level::Info, message, json!({"products": products}));
 }
 
 fn routed(made: &Made<'_>, index: usize, data: &Calibration<'_>) -> Result<Option<String>> {

@@ -1,7 +1,7 @@
 //! The inner loops: pure functions over slices.
 //!
 //! Owns: quantization arithmetic. Must not know: files, recipes.
-//! Invariant: the same bits on every CPU and for any number of threads.
+//! Invariant: the same bits for any number of threads and, matrix products (`linalg`) aside, on every CPU.
 
 pub mod affine;
 #[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), path = "amx/none.rs")]
