@@ -5,6 +5,8 @@
     reason = "a test stops at the first surprise, in helpers too"
 )]
 
+#[path = "support/answers.rs"]
+mod answers;
 #[path = "support/cases.rs"]
 mod cases;
 #[path = "support/walk.rs"]
@@ -13,50 +15,17 @@ mod walk;
 use std::fs;
 use std::path::Path;
 
+use answers::answers;
 use cases::{data, model, opened, sequences};
-use modelpress_engine::calibrate::{Source, Stash, Walk};
-use modelpress_engine::models::network_of;
-use modelpress_engine::network::{Ops, Run, Weights};
 use modelpress_engine::observe::Silent;
 use modelpress_engine::recipe::Refusal;
 use modelpress_engine::{Checkpoint, Folders, Outcome, Recipe, execute, plan};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use walk::{Plain, Through};
 
 /// Logits of all sequences.
 fn logits(model: &Checkpoint) -> Vec<f32> {
-    let network = network_of(model).expect("runs");
-    let network = network.as_ref();
-    let scratch = TempDir::new().expect("a folder");
-    let (source, stash) = (Plain(model), Stash::new(scratch.path(), 1 << 30));
-    let mut walk = Walk::start(network, &source, &Through, &sequences(), stash).expect("embeds");
-    for block in 0..walk.blocks() {
-        walk.block(block, &mut Through).expect("a block");
-    }
-    let mut weights = Weights::default();
-    for name in network.head_tensors() {
-        source
-            .load(&name, network.stored_transposed(&name), &mut weights)
-            .expect("loads");
-    }
-    let mut all = Vec::new();
-    for batch in 0..walk.batches() {
-        let (batch, hidden) = walk.hidden(batch).expect("states");
-        let run = Run {
-            batch,
-            weights: &weights,
-            ops: Ops::Fused,
-            all_experts: false,
-        };
-        let rows = network.head(&hidden, &run).expect("a head");
-        all.extend(
-            rows.flatten_all()
-                .and_then(|t| t.to_vec1::<f32>())
-                .expect("values"),
-        );
-    }
-    all
+    answers(model, &sequences()).concat()
 }
 
 /// Root of the mean squared difference, as a part of the first's own root mean square.

@@ -8,18 +8,20 @@
     reason = "a test stops at the first surprise, in helpers too"
 )]
 
+#[path = "support/answers.rs"]
+mod answers;
 #[path = "support/walk.rs"]
 mod walk;
 
 use std::path::{Path, PathBuf};
 
-use modelpress_engine::calibrate::{Source, Stash, Tokens, Walk};
+use answers::answers;
+use modelpress_engine::calibrate::Tokens;
 use modelpress_engine::models::network_of;
-use modelpress_engine::network::{HeadKind, Network, Ops, Run, Weights};
+use modelpress_engine::network::HeadKind;
 use modelpress_engine::{Checkpoint, SourceFile, inspect};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use walk::{Plain, Through};
 
 #[derive(Deserialize)]
 struct Embedded {
@@ -57,35 +59,6 @@ fn opened(folder: &Path) -> Checkpoint {
     inspect(&files).expect("opens")
 }
 
-/// What the head makes of each sequence: one row a sequence, or one a token.
-fn answers(model: &Checkpoint, network: &dyn Network, sequences: &[Vec<u32>]) -> Vec<Vec<f32>> {
-    let scratch = tempfile::tempdir().expect("a folder");
-    let (source, stash) = (Plain(model), Stash::new(scratch.path(), 1 << 30));
-    let mut walk = Walk::start(network, &source, &Through, sequences, stash).expect("embeds");
-    for block in 0..network.sizes().blocks {
-        walk.block(block, &mut Through).expect("a block");
-    }
-    let (batches, hidden) = walk.into_hidden().expect("hidden states");
-    let mut weights = Weights::default();
-    for name in network.head_tensors() {
-        let transposed = network.stored_transposed(&name);
-        source.load(&name, transposed, &mut weights).expect("the head");
-    }
-    let mut rows: Vec<Vec<f32>> = Vec::new();
-    for (index, batch) in batches.iter().enumerate() {
-        let run = Run {
-            batch,
-            weights: &weights,
-            ops: Ops::Fused,
-            all_experts: false,
-        };
-        let hidden = hidden.read(index).expect("hidden states");
-        let answer = network.head(&hidden, &run).expect("the head").to_vec2::<f32>();
-        rows.extend(answer.expect("rows"));
-    }
-    rows
-}
-
 fn apart(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
@@ -109,7 +82,7 @@ fn minilm_embeds_texts_as_transformers_does() {
         assert_eq!(ids, entry.input_ids, "{}", entry.text);
         sequences.push(ids);
     }
-    let ours = answers(&model, network.as_ref(), &sequences);
+    let ours = answers(&model, &sequences);
     assert_eq!(ours.len(), expected.len());
     for (entry, ours) in expected.iter().zip(&ours) {
         let most = apart(&entry.embedding, ours);
@@ -128,7 +101,7 @@ fn a_decoder_predicts_as_transformers_does() {
     let network = network_of(&model).expect("runs");
     assert_eq!(network.head_kind(), HeadKind::NextToken);
     for entry in expected::<Predicted>(&folder.join("expected-logits.json")) {
-        let ours = answers(&model, network.as_ref(), std::slice::from_ref(&entry.input_ids));
+        let ours = answers(&model, std::slice::from_ref(&entry.input_ids));
         let rows = entry.positions.iter().zip(&entry.logits);
         let most = rows.map(|(at, row)| apart(row, &ours[*at])).fold(0.0, f32::max);
         println!(

@@ -78,6 +78,11 @@ impl Here<'_> {
         Ok((&self.line.batches[batch], self.line.look(batch)?))
     }
 
+    /// A batch's hidden state at this cut; only where the visitor replaces weights.
+    pub fn hidden(&self, batch: usize) -> Result<Tensor> {
+        self.line.stash.read(self.line.waiting[batch].hidden)
+    }
+
     /// What this block makes of a batch when neither its weights nor those before it are replaced; only where the
     /// visitor compares.
     pub fn answered(&self, batch: usize) -> Result<Tensor> {

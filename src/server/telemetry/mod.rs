@@ -1,9 +1,10 @@
-//! What the process says about itself: log lines, metrics, resource usage.
+//! What the process says about itself and what it uses: log lines, metrics, resource usage, memory that is kept.
 //!
-//! Owns: the tracing set-up, every metric's name, reading /proc.
+//! Owns: the tracing set-up, every metric's name, reading /proc, the allocator's settings.
 //! Must not know: rooms that report through it.
 //! Invariant: labels are bounded sets, never ids; nothing here can fail a request.
 
+pub mod allocator;
 mod logs;
 pub mod metrics;
 pub mod usage;

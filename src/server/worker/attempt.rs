@@ -26,6 +26,7 @@ use crate::domain::{Failure, FileRef};
 use crate::queue::keep::{Kept as _, Stop, keep};
 use crate::queue::retry::{self, Hope};
 use crate::queue::supervise::text;
+use crate::telemetry::allocator;
 
 /// How often progress and lines reach the queue.
 const SHOW: Duration = Duration::from_millis(500);
@@ -115,6 +116,7 @@ impl Bench<'_> {
             let made = catch_unwind(AssertUnwindSafe(|| pool.install(|| engine.run(&work, &watch))));
             let _nobody_waits_any_more =
                 send.send(made.unwrap_or_else(|panic| Err(crashed(text(panic.as_ref())))));
+            allocator::give_back();
         };
         std::thread::Builder::new()
             .name("attempt".to_owned())

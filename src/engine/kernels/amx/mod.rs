@@ -57,8 +57,12 @@ pub(super) fn fill(a: View<'_>, b: View<'_>, out: &mut [MaybeUninit<f32>]) {
                 let rows = task * ROWS..task * ROWS + out.len() / n;
                 let left = Left::pack(&a, rows, &depth);
                 left.times(&packed, cols.len(), |i, j, block| {
-                    let out = &mut out[i * n + cols.start + j..];
-                    block.write(out, n, cols.len() - j, depth.start > 0);
+                    let (out, left) = (&mut out[i * n + cols.start + j..], cols.len() - j);
+                    if depth.start == 0 {
+                        block.write(out, n, left);
+                    } else {
+                        block.add_again(out, n, left);
+                    }
                 });
             });
         }

@@ -4,6 +4,7 @@
 //! Invariant: tile registers are used only between configuring and releasing them, within one call.
 
 use super::pack::Line;
+use crate::kernels::wide;
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::marker::PhantomData;
@@ -182,33 +183,48 @@ impl Default for Block {
 impl Block {
     /// Adds it to `out`, whose rows lie `stride` apart and of which `cols` columns are left.
     pub(super) fn add(&self, out: &mut [f32], stride: usize, cols: usize) {
-        let rows = out
-            .chunks_mut(stride)
-            .zip(self.values.chunks(SIDE))
-            .take(self.rows);
-        for (to, from) in rows {
-            let cols = cols.min(SIDE);
-            to[..cols].iter_mut().zip(from).for_each(|(to, from)| *to += from);
-        }
+        add_rows(&self.values, self.rows, out, stride, cols.min(SIDE));
     }
 
-    /// Writes it there, or adds it to what an earlier call has written.
-    pub(super) fn write(&self, out: &mut [MaybeUninit<f32>], stride: usize, cols: usize, again: bool) {
-        let rows = out
-            .chunks_mut(stride)
-            .zip(self.values.chunks(SIDE))
-            .take(self.rows);
-        for (to, from) in rows {
-            for (to, from) in to[..cols.min(SIDE)].iter_mut().zip(from) {
-                let before = if again {
-                    #[expect(unsafe_code, reason = "numbers that were written through the same slice")]
-                    // SAFETY: the caller wrote all of `out` before it says `again`.
-                    unsafe {
-                        to.assume_init()
-                    }
-                } else {
-                    0.0
-                };
+    /// Adds it to what [`Block::write`] has written there.
+    pub(super) fn add_again(&self, out: &mut [MaybeUninit<f32>], stride: usize, cols: usize) {
+        add_again(&self.values, self.rows, out, stride, cols.min(SIDE));
+    }
+
+    /// Writes it there.
+    pub(super) fn write(&self, out: &mut [MaybeUninit<f32>], stride: usize, cols: usize) {
+        write_rows(&self.values, self.rows, out, stride, cols.min(SIDE));
+    }
+}
+
+wide! {
+    fn write_rows(values: &[f32; SIDE * SIDE], rows: usize, out: &mut [MaybeUninit<f32>], stride: usize, cols: usize) {
+        for (to, from) in out.chunks_mut(stride).zip(values.chunks_exact(SIDE)).take(rows) {
+            for (to, from) in to[..cols].iter_mut().zip(from) {
+                to.write(*from);
+            }
+        }
+    }
+}
+
+wide! {
+    fn add_rows(values: &[f32; SIDE * SIDE], rows: usize, out: &mut [f32], stride: usize, cols: usize) {
+        for (to, from) in out.chunks_mut(stride).zip(values.chunks_exact(SIDE)).take(rows) {
+            for (to, from) in to[..cols].iter_mut().zip(from) {
+                *to += from;
+            }
+        }
+    }
+}
+
+wide! {
+    /// The same where numbers were written before, but not in all of `out`.
+    fn add_again(values: &[f32; SIDE * SIDE], rows: usize, out: &mut [MaybeUninit<f32>], stride: usize, cols: usize) {
+        for (to, from) in out.chunks_mut(stride).zip(values.chunks_exact(SIDE)).take(rows) {
+            for (to, from) in to[..cols].iter_mut().zip(from) {
+                #[expect(unsafe_code, reason = "numbers that were written through the same slice")]
+                // SAFETY: who calls has written this rectangle.
+                let before = unsafe { to.assume_init() };
                 to.write(before + from);
             }
         }

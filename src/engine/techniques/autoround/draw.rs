@@ -77,25 +77,25 @@ fn shuffle(places: &mut [Place], random: &mut Random) {
     }
 }
 
-/// Sequences of several batches as one, with the rows that `states` has of each.
-pub(super) fn gather(
-    here: &Here<'_>,
-    places: &[Place],
-    states: impl Fn(usize) -> Result<Tensor>,
-) -> Result<(Batch, Tensor)> {
-    let mut places = places.to_vec();
-    places.sort_unstable();
-    let (mut ids, mut rows): (Vec<Vec<u32>>, Vec<Tensor>) = (Vec::new(), Vec::new());
+/// Sequences of several batches as one.
+pub(super) fn together(here: &Here<'_>, places: &[Place]) -> Batch {
+    let ids = places
+        .iter()
+        .map(|(batch, start, length)| &here.batch(*batch).ids[*start..start + length]);
+    Batch::new(&ids.collect::<Vec<_>>())
+}
+
+/// The rows of these sequences, of which `states` has a batch at a time.
+pub(super) fn rows_of(places: &[Place], states: impl Fn(usize) -> Result<Tensor>) -> Result<Tensor> {
+    let mut rows: Vec<Tensor> = Vec::new();
     let mut open: Option<(usize, Tensor)> = None;
-    for (batch, start, length) in places {
+    for (batch, start, length) in places.iter().copied() {
         let state = match open.take() {
             Some((at, state)) if at == batch => state,
             _ => states(batch)?,
         };
-        ids.push(here.batch(batch).ids[start..start + length].to_vec());
         rows.push(state.narrow(0, start, length)?);
         open = Some((batch, state));
     }
-    let slices: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-    Ok((Batch::new(&slices), Tensor::cat(&rows, 0)?.contiguous()?))
+    Ok(Tensor::cat(&rows, 0)?.contiguous()?)
 }

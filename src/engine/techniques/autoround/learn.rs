@@ -3,7 +3,7 @@
 //! Owns: the steps, and which of what was learned is kept. Must not know: where learning begins.
 //! Invariant: what is kept answers the sequences that are held out no worse than what learning began with.
 
-use super::draw::{Draws, gather};
+use super::draw::{Draws, rows_of, together};
 use super::start::{Layer, layers};
 use crate::calibrate::{Here, Visitor};
 use crate::error::{Error, Result};
@@ -122,16 +122,16 @@ impl<'a> Learner<'a> {
     fn learn(&self, block: &Block<'_>, here: &Here<'_>, layers: &mut [Layer]) -> Result<Vec<Affine>> {
         let seed = self.stage.seed.wrapping_add(here.block as u64);
         let mut draws = Draws::new(here, self.settings.batch, seed);
-        let lesson = |places: &[_]| -> Result<Lesson> {
-            let (batch, hidden) = gather(here, places, |b| Ok(here.state(b)?.1.hidden))?;
-            let (_, wanted) = gather(here, places, |b| here.answered(b))?;
+        let lesson = |mut places: Vec<_>| -> Result<Lesson> {
+            // In order, so that each batch is read once.
+            places.sort_unstable();
             Ok(Lesson {
-                batch,
-                hidden,
-                wanted,
+                batch: together(here, &places),
+                hidden: rows_of(&places, |batch| here.hidden(batch))?,
+                wanted: rows_of(&places, |batch| here.answered(batch))?,
             })
         };
-        let held_out = lesson(&draws.held_out())?;
+        let held_out = lesson(draws.held_out())?;
         let first = self.loss(block, &held_out, here.weights, layers)?;
         let (mut least, mut best) = (first, quantized(layers)?);
         let iters = self.settings.iters;
@@ -142,7 +142,7 @@ impl<'a> Learner<'a> {
                 round: self.settings.lr * part,
                 scale: self.settings.minmax_lr * part,
             };
-            self.step(block, &lesson(&draws.draw())?, here.weights, layers, rate)?;
+            self.step(block, &lesson(draws.draw())?, here.weights, layers, rate)?;
             if (step + 1) % iters.div_ceil(CHECKS) == 0 || step + 1 == iters {
                 let loss = self.loss(block, &held_out, here.weights, layers)?;
                 if loss < least {
