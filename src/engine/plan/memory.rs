@@ -33,39 +33,33 @@ pub(super) fn peak(tensors: &[TensorPlan], encoded: &[Vec<u64>]) -> u64 {
     base(tensors) + tensors.iter().enumerate().map(of).max().unwrap_or(0)
 }
 
-/// Most that a walk over data holds: a block's weights as f32, and twice the largest tensor while it is read or was just
-/// replaced; what waits between steps; what one batch makes on its way.
-pub(super) fn walk(tensors: &[TensorPlan], network: &dyn Network, data: &DataPlan) -> u64 {
-    let bytes = |names: &[String]| -> u64 {
-        let of = |name: &String| {
-            tensors
-                .iter()
-                .find(|t| &t.name == name)
-                .map_or(0, |t| 4 * t.elements() as u64)
-        };
-        names.iter().map(of).sum()
+/// Most that a walk over data holds: what waits between steps, what one batch makes on its way, and weights as f32: those
+/// of the embedding or the head and then, where a technique works, those of one block, with twice the largest of them
+/// while it is read or was just replaced, and what the technique takes (`working`).
+pub(super) fn walk(tensors: &[TensorPlan], network: &dyn Network, data: &DataPlan, working: u64) -> u64 {
+    let planned: HashMap<&str, &TensorPlan> = tensors.iter().map(|t| (t.name.as_str(), t)).collect();
+    let part = |names: &[String]| -> (u64, u64, u64) {
+        let tensors = names.iter().filter_map(|name| planned.get(name.as_str()));
+        tensors.fold((0, 0, 0), |(all, largest, turned), t| {
+            let bytes = 4 * t.elements() as u64;
+            let turning = t.steps.iter().map(|step| turning(t, step)).max().unwrap_or(0);
+            (all + bytes, bytes.max(largest), turning.max(turned))
+        })
     };
     let block = |block: usize| {
-        let cuts = network.cuts(block);
-        let readers: Vec<String> = cuts
-            .into_iter()
-            .flat_map(|c| c.readers)
-            .map(|r| r.tensor)
-            .collect();
-        bytes(&readers) + bytes(&network.block_tensors(block))
+        let readers = network.cuts(block).into_iter().flat_map(|cut| cut.readers);
+        let mut names: Vec<String> = readers.map(|reader| reader.tensor).collect();
+        names.extend(network.block_tensors(block));
+        let (all, largest, turned) = part(&names);
+        all + 2 * largest + turned
     };
     let blocks = (0..network.sizes().blocks).map(block).max().unwrap_or(0);
-    let ends = bytes(&network.embed_tensors()).max(bytes(&network.head_tensors()));
-    let largest = tensors.iter().map(|t| 4 * t.elements() as u64).max().unwrap_or(0);
-    let turning = tensors
-        .iter()
-        .flat_map(|t| t.steps.iter().map(|step| turning(t, step)));
-    base(tensors)
-        + blocks.max(ends)
-        + 2 * largest
-        + turning.max().unwrap_or(0)
-        + data.activation_bytes
-        + batch_bytes(network, data)
+    let end = |names: Vec<String>| {
+        let (all, largest, turned) = part(&names);
+        all + largest + turned
+    };
+    let ends = end(network.embed_tensors()).max(end(network.head_tensors()));
+    base(tensors) + (blocks + working).max(ends) + data.activation_bytes + batch_bytes(network, data)
 }
 
 /// The importance of one tensor's columns: as it lies on disk, as sums, as means, and as it is encoded.

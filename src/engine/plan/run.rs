@@ -72,13 +72,13 @@ pub(super) fn plan(
             let working = work.working_bytes(options, &touched, &network.sizes(), data.longest);
             statistics = statistics.max(working);
         }
-        let peak = memory::walk(tensors, network, &data) + statistics;
+        let peak = memory::walk(tensors, network, &data, statistics);
         run.peak_bytes = run.peak_bytes.max(peak);
         run.calibration = Some(data);
     }
     if recipe.evaluation.is_some() {
         let data = data::evaluation(recipe, model, datasets, network)?;
-        let peak = memory::walk(tensors, network, &data) + memory::comparison(tensors, network, &data);
+        let peak = memory::walk(tensors, network, &data, 0) + memory::comparison(tensors, network, &data);
         run.peak_bytes = run.peak_bytes.max(peak);
         run.evaluation = Some(data);
     }

@@ -8,7 +8,7 @@ use super::{BlockStage, Blocks, Decision, Maker, Technique, Work};
 use crate::calibrate::{Here, Visitor};
 use crate::error::{Error, Result};
 use crate::kernels::affine::{Range, Spec};
-use crate::kernels::gptq::{ActOrder, Curvature, solve};
+use crate::kernels::gptq::{ActOrder, Curvature, solve, working_bytes};
 use crate::kernels::linalg::{Gram, Precision};
 use crate::network::{Cut, Sizes, State, read_all, with_values};
 use crate::observe::Level;
@@ -92,12 +92,9 @@ impl Blocks for Gptq {
         })
     }
 
-    /// A Gram matrix in strips for each input of a cut, one of them whole, and two of f64 while it is factorized.
+    /// A Gram matrix in strips for each input of a cut, and the largest solve.
     fn working_bytes(&self, _options: &Value, tensors: &[&TensorPlan], _: &Sizes, _: usize) -> u64 {
-        let bytes = |t: &&TensorPlan| {
-            let n = t.cols() as u64;
-            n * n * (4 + 8 + 8 + 8) + t.elements() as u64 * 10
-        };
+        let bytes = |t: &&TensorPlan| working_bytes(t.cols(), t.elements());
         // Layers of one role in one block are the experts of a mixture: each has inputs of its own.
         let mut grams: HashMap<_, u64> = HashMap::new();
         for tensor in tensors {

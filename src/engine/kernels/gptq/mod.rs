@@ -30,6 +30,12 @@ pub enum ActOrder {
     Group,
 }
 
+/// Bytes that solving for a matrix of `elements` with `n` inputs takes at most: its Hessian whole, the f64 matrix that
+/// becomes the factor, and the factor; then the weights, what they are compensated to, and their codes.
+pub fn working_bytes(n: usize, elements: usize) -> u64 {
+    (n * n * (4 + 8 + 4) + 10 * elements) as u64
+}
+
 /// The quantized matrix and what it costs.
 #[derive(Clone, Debug)]
 pub struct Solved {

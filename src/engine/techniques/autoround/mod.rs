@@ -9,6 +9,7 @@ mod start;
 
 use super::options::{self, Options, Planned};
 use super::{BlockStage, Blocks, Decision, Maker, Technique, Work};
+use crate::kernels::gptq::working_bytes;
 use crate::kernels::linalg::Gram;
 use crate::network::Sizes;
 use crate::plan::{Context, TensorPlan};
@@ -119,11 +120,8 @@ impl Blocks for AutoRound {
             let sides: u64 = block.iter().map(|t| (t.rows() + t.cols()) as u64).sum();
             let passed = (batch * longest) as u64 * 4 * (3 * sides + 16 * sizes.hidden as u64);
             let grams: u64 = block.iter().map(|t| Gram::bytes(t.cols())).sum();
-            let solving = |t: &&TensorPlan| {
-                let n = t.cols() as u64;
-                n * n * (4 + 8 + 8 + 8) + 10 * t.elements() as u64
-            };
-            let solving = block.iter().map(solving).max().unwrap_or(0);
+            let solving = block.iter().map(|t| working_bytes(t.cols(), t.elements()));
+            let solving = solving.max().unwrap_or(0);
             elements * 22 + passed.max(grams + solving)
         };
         blocks.values().map(of).max().unwrap_or(0)
