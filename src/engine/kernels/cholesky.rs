@@ -52,28 +52,10 @@ fn factor(a: &mut [f64], n: usize, stop: &(dyn Fn() -> bool + Sync)) -> Option<(
         }
         // The panel below is L₂₁ = A₂₁ · L₁₁⁻ᵀ: a product, where solving column by column would be a chain of sums.
         let width = end - k;
-        let negated: Vec<f64> = small_inverse(top, n, k, end).iter().map(|v| -v).collect();
-        let mut panel = vec![0.0; below.len() / n * width];
-        let rows = below
-            .par_chunks_mut(BLOCK * n)
-            .zip(panel.par_chunks_mut(BLOCK * width));
-        rows.for_each(|(below, panel)| {
-            let count = below.len() / n;
-            subtract(
-                panel,
-                width,
-                count,
-                width,
-                &below[k..],
-                (n, 1),
-                &negated,
-                (1, width),
-                width,
-            );
-            for (to, from) in below.chunks_mut(n).zip(panel.chunks(width)) {
-                to[k..end].copy_from_slice(from);
-            }
-        });
+        let panel = times_small(below, (n, k), &small_inverse(top, n, k, end), (1, width));
+        for (to, from) in below.chunks_mut(n).zip(panel.chunks(width)) {
+            to[k..end].copy_from_slice(from);
+        }
         // What is below and to the right loses the product of the panel with itself.
         below.par_chunks_mut(BLOCK * n).enumerate().for_each(|(b, rows)| {
             let (first, count) = (b * BLOCK, rows.len() / n);
@@ -107,26 +89,8 @@ fn invert(l: &mut [f64], n: usize, stop: &(dyn Fn() -> bool + Sync)) -> Option<(
         let small = small_inverse(l, n, k, end);
         // Below the block: X = −M · L₂₁ · L₁₁⁻¹, M the inverse found already.
         let rest = n - end;
-        let negated: Vec<f64> = small.iter().map(|v| -v).collect();
-        let mut scaled = vec![0.0; rest * width];
-        let rows = scaled
-            .par_chunks_mut(BLOCK * width)
-            .zip(l[end * n..].par_chunks(BLOCK * n));
-        rows.for_each(|(out, rows)| {
-            let count = rows.len() / n;
-            subtract(
-                out,
-                width,
-                count,
-                width,
-                &rows[k..],
-                (n, 1),
-                &negated,
-                (width, 1),
-                width,
-            );
-        });
         let below = &l[end * n..];
+        let scaled = times_small(below, (n, k), &small, (width, 1));
         let mut product = vec![0.0; rest * width];
         product
             .par_chunks_mut(BLOCK * width)
@@ -154,6 +118,29 @@ fn invert(l: &mut [f64], n: usize, stop: &(dyn Fn() -> bool + Sync)) -> Option<(
         }
     }
     Some(())
+}
+
+/// Columns from `k` on of rows of `n` values, times a small square matrix: as it lies with distances (width, 1) of its rows
+/// and columns, transposed with (1, width).
+fn times_small(rows: &[f64], (n, k): (usize, usize), small: &[f64], distances: (usize, usize)) -> Vec<f64> {
+    let width = distances.0.max(distances.1);
+    let negated: Vec<f64> = small.iter().map(|v| -v).collect();
+    let mut out = vec![0.0; rows.len() / n * width];
+    let tasks = out.par_chunks_mut(BLOCK * width).zip(rows.par_chunks(BLOCK * n));
+    tasks.for_each(|(out, rows)| {
+        subtract(
+            out,
+            width,
+            rows.len() / n,
+            width,
+            &rows[k..],
+            (n, 1),
+            &negated,
+            distances,
+            width,
+        );
+    });
+    out
 }
 
 /// Inverse of the triangular block on the diagonal; zeros above its diagonal.
