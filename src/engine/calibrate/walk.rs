@@ -80,7 +80,7 @@ impl Here<'_> {
 
     /// A batch's hidden state at this cut; only where the visitor replaces weights.
     pub fn hidden(&self, batch: usize) -> Result<Tensor> {
-        self.line.stash.read(self.line.waiting[batch].hidden)
+        self.line.hidden(batch)
     }
 
     /// What this block makes of a batch when neither its weights nor those before it are replaced; only where the
@@ -136,12 +136,16 @@ impl Line {
         })
     }
 
+    fn hidden(&self, batch: usize) -> Result<Tensor> {
+        self.stash.read(self.waiting[batch].hidden)
+    }
+
     fn look(&self, batch: usize) -> Result<State> {
         let waiting = &self.waiting[batch];
         let slots = &waiting.inputs[..waiting.used];
         let inputs: Result<Vec<Tensor>> = slots.iter().map(|s| self.stash.read(*s)).collect();
         Ok(State {
-            hidden: self.stash.read(waiting.hidden)?,
+            hidden: self.hidden(batch)?,
             inputs: inputs?,
             routes: waiting.routes.clone(),
         })
@@ -327,8 +331,7 @@ impl<'a> Walk<'a> {
 
     /// A batch's hidden states between two blocks.
     pub fn hidden(&self, batch: usize) -> Result<(&Batch, Tensor)> {
-        let waiting = &self.line.waiting[batch];
-        Ok((&self.line.batches[batch], self.line.stash.read(waiting.hidden)?))
+        Ok((&self.line.batches[batch], self.line.hidden(batch)?))
     }
 
     /// Puts hidden states back that [`Walk::hidden`] gave, in this or an earlier run.
