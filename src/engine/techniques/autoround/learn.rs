@@ -46,6 +46,7 @@ struct Block<'a> {
     index: usize,
     cuts: usize,
     all_experts: bool,
+    ops: Ops,
 }
 
 impl Block<'_> {
@@ -53,7 +54,7 @@ impl Block<'_> {
         let run = Run {
             batch,
             weights,
-            ops: Ops::Split,
+            ops: self.ops,
             all_experts: self.all_experts,
         };
         let mut state = State::between(hidden.clone());
@@ -107,6 +108,7 @@ impl<'a> Learner<'a> {
             index: here.block,
             cuts: here.network.cuts(here.block).len(),
             all_experts: here.all_experts,
+            ops: here.ops,
         };
         let best = self.learn(&block, here, &mut layers)?;
         for (layer, weight) in layers.iter().zip(best) {

@@ -93,6 +93,7 @@ impl<'a> Searcher<'a> {
                     state: &state,
                     weights: here.weights,
                     all_experts: here.all_experts,
+                    ops: here.ops,
                     specs: specs.collect(),
                     observer: self.stage.observer,
                 };

@@ -31,6 +31,8 @@ pub(super) struct Trial<'a> {
     pub weights: &'a Weights,
     /// Whether every token visits every expert.
     pub all_experts: bool,
+    /// How operations are carried out.
+    pub ops: Ops,
     /// The readers that are quantized, and how.
     pub specs: BTreeMap<&'a str, Spec>,
     pub observer: &'a dyn Observer,
@@ -159,7 +161,7 @@ impl Trial<'_> {
             };
             let weight = self.weights.get(&reader.tensor)?;
             let error = (rounded(weight, scales, spec)? - weight)?;
-            let change = Ops::Split.linear(&self.state.inputs[reader.input], &error, None)?;
+            let change = self.ops.linear(&self.state.inputs[reader.input], &error, None)?;
             total += with_values(&change, |y| y.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>())?;
         }
         Ok(total)
@@ -170,7 +172,7 @@ impl Trial<'_> {
         let run = Run {
             batch: self.batch,
             weights,
-            ops: Ops::Split,
+            ops: self.ops,
             all_experts: self.all_experts,
         };
         let mut state = self.state.clone();
