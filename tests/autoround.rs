@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use modelpress_engine::observe::{Level, Silent};
 use modelpress_engine::{
-    Checkpoint, Class, Dataset, Datasets, Error, Folders, Observer, Outcome, Recipe, SourceFile, Usage,
-    execute, inspect, plan,
+    Checkpoint, Class, Dataset, Datasets, Error, Observer, Outcome, Recipe, Site, SourceFile, Usage, execute,
+    inspect, plan,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -78,11 +78,8 @@ impl House {
         let plan = plan(recipe, &self.model, &self.datasets).expect("plans");
         let out = tempfile::tempdir_in(self.folder.path()).expect("a folder");
         let scratch = out.path().join("scratch");
-        let folders = Folders {
-            out: out.path(),
-            scratch: &scratch,
-        };
-        execute(&plan, &self.model, &self.datasets, &folders, observer)
+        let site = Site::on_cpu(out.path(), &scratch);
+        execute(&plan, &self.model, &self.datasets, &site, observer)
     }
 
     /// Error of the hidden states behind the first block, and the divergence at the end.

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use modelpress_engine::observe::{Level, Silent};
 use modelpress_engine::{
-    Checkpoint, Class, Dataset, Datasets, Error, Folders, Observer, Outcome, Plan, Recipe, Refusal,
+    Checkpoint, Class, Compute, Dataset, Datasets, Error, Observer, Outcome, Plan, Recipe, Refusal, Site,
     SourceFile, Usage, execute, inspect, plan,
 };
 use serde_json::{Value, json};
@@ -82,15 +82,26 @@ impl House {
 
     /// Runs in a folder of this name; what an earlier run of that name left in scratch is there.
     fn run(&self, plan: &Plan, name: &str, observer: &dyn Observer) -> Result<Outcome, Error> {
+        self.run_on(Compute::cpu(), plan, name, observer)
+    }
+
+    fn run_on(
+        &self,
+        compute: Compute,
+        plan: &Plan,
+        name: &str,
+        observer: &dyn Observer,
+    ) -> Result<Outcome, Error> {
         let (out, scratch) = (
             self.folder.path().join(name),
             self.folder.path().join(format!("{name}-scratch")),
         );
-        let folders = Folders {
+        let site = Site {
             out: &out,
             scratch: &scratch,
+            compute,
         };
-        execute(plan, &self.model, &self.datasets, &folders, observer)
+        execute(plan, &self.model, &self.datasets, &site, observer)
     }
 }
 
@@ -103,7 +114,7 @@ fn digests(outcome: &Outcome) -> BTreeMap<String, String> {
 /// Stops once it was asked so many times in a stage, and remembers what it was told.
 #[derive(Default)]
 struct Stopping {
-    stage: &'static str,
+    stage: String,
     after: usize,
     now: Mutex<String>,
     asked: AtomicUsize,
@@ -165,7 +176,7 @@ fn a_stage_goes_on_behind_its_last_finished_block_to_the_same_bytes() {
         for after in (0..).step_by(step) {
             let name = format!("{technique}-stopped-{after}");
             let stopping = Stopping {
-                stage: technique,
+                stage: technique.to_owned(),
                 after,
                 ..Stopping::default()
             };
@@ -207,19 +218,76 @@ fn what_another_plan_left_in_scratch_is_not_used() {
     );
 }
 
+/// Stages of every calibrated technique, in the orders that make sense.
+fn calibrated_stages() -> Vec<Value> {
+    let w8a8 = json!({"n_bits": 8, "granularity": "channel", "activations": "dynamic_token"});
+    let learned = json!({"group_size": 32, "n_bits": 3, "iters": 6, "batch_size": 4});
+    vec![
+        json!([{"technique": "hadamard"}, {"technique": "gptq", "options": {"group_size": 32}}, {"technique": "kv_cache"}]),
+        json!([{"technique": "smoothquant"}, {"technique": "rtn", "options": w8a8}, {"technique": "static_activations"}]),
+        json!([{"technique": "awq", "options": {"group_size": 32}}]),
+        json!([{"technique": "autoround", "options": learned}]),
+    ]
+}
+
 #[test]
 fn every_stage_can_be_stopped() {
     let house = house();
-    let plan = house.plan(&json!({"evaluation": {"dataset": "ids", "num_samples": 4}}));
-    for stage in ["gptq", "compress", "verify", "evaluate", "compare"] {
-        let stopping = Stopping {
-            stage,
-            ..Stopping::default()
+    let mut stopped = 0;
+    for stages in calibrated_stages() {
+        let plan = house.plan(&json!({"stages": stages, "evaluation": {"dataset": "ids", "num_samples": 4}}));
+        let outcome = house
+            .run(&plan, &format!("whole-{stopped}"), &Silent)
+            .expect("runs");
+        for stage in &outcome.report.stages {
+            let stopping = Stopping {
+                stage: stage.name.clone(),
+                ..Stopping::default()
+            };
+            let error = house
+                .run(&plan, &format!("stop-{stopped}"), &stopping)
+                .expect_err("stops");
+            assert_eq!(error.class, Class::Cancelled, "{}: {error}", stage.name);
+            stopped += 1;
+        }
+    }
+    assert!(stopped > 16, "{stopped}");
+}
+
+/// What a GPU would be asked to do, in the CPU's memory.
+#[test]
+fn candles_operations_calibrate_and_measure_as_our_kernels_do() {
+    let house = house();
+    for (at, stages) in calibrated_stages().into_iter().enumerate() {
+        let plan =
+            house.plan(&json!({"stages": stages, "evaluation": {"dataset": "ids", "num_samples": 12}}));
+        let quality = |compute: Compute, name: &str| {
+            let outcome = house.run_on(compute, &plan, &format!("{name}-{at}"), &Silent);
+            outcome.expect("runs").report.quality.expect("evaluated")
         };
-        let error = house
-            .run(&plan, &format!("stop-{stage}"), &stopping)
-            .expect_err("stops");
-        assert_eq!(error.class, Class::Cancelled, "{stage}: {error}");
+        let (ours, candles) = (
+            quality(Compute::cpu(), "cpu"),
+            quality(Compute::composed(), "composed"),
+        );
+        let measure = |quality: &modelpress_engine::evaluate::Quality, metric| {
+            let measure = quality.measure(metric).expect("measured").clone();
+            (measure.before.unwrap_or_default(), measure.after)
+        };
+        let ((before, after), (candles_before, candles_after)) =
+            (measure(&ours, "perplexity"), measure(&candles, "perplexity"));
+        assert!(
+            (before / candles_before - 1.0).abs() < 1e-5,
+            "{before} {candles_before}"
+        );
+        assert!(
+            (after / candles_after - 1.0).abs() < 0.01,
+            "{stages}: {after} {candles_after}"
+        );
+        let (kl, candles_kl) = (measure(&ours, "kl").1, measure(&candles, "kl").1);
+        assert!(
+            kl > 0.0 && (kl / candles_kl - 1.0).abs() < 0.2,
+            "{stages}: {kl} {candles_kl}"
+        );
     }
 }
 
@@ -348,11 +416,8 @@ fn activations_that_are_no_numbers_are_named() {
     let datasets = ids(folder.path());
     let plan = plan(&recipe(&json!({})), &model, &datasets).expect("plans");
     let (out, scratch) = (folder.path().join("out"), folder.path().join("scratch"));
-    let folders = Folders {
-        out: &out,
-        scratch: &scratch,
-    };
-    let error = execute(&plan, &model, &datasets, &folders, &Silent).expect_err("refuses");
+    let site = Site::on_cpu(&out, &scratch);
+    let error = execute(&plan, &model, &datasets, &site, &Silent).expect_err("refuses");
     assert_eq!(
         (error.class, error.code),
         (Class::Numeric, "non_finite_activations")

@@ -12,7 +12,7 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use modelpress_engine::observe::Silent;
-use modelpress_engine::{Datasets, Folders, Recipe, SourceFile, execute, inspect, plan};
+use modelpress_engine::{Datasets, Recipe, Site, SourceFile, execute, inspect, plan};
 use serde_json::json;
 
 const ROWS: usize = 16;
@@ -73,14 +73,7 @@ fn by_us(source: &Path, out: &Path, mix: &str) -> (PathBuf, PathBuf) {
     .expect("recipe");
     let model = inspect(&SourceFile::from_path(source).expect("files")).expect("model");
     let plan = plan(&recipe, &model, &Datasets::new()).expect("plan");
-    let outcome = execute(
-        &plan,
-        &model,
-        &Datasets::new(),
-        &Folders { out, scratch: out },
-        &Silent,
-    )
-    .expect("runs");
+    let outcome = execute(&plan, &model, &Datasets::new(), &Site::on_cpu(out, out), &Silent).expect("runs");
     let file = |format: &str, end: &str| {
         let artifact = outcome
             .artifacts
@@ -140,11 +133,8 @@ fn we_read_the_numbers_that_candle_wrote() {
         let model = inspect(&SourceFile::from_path(&source).expect("files")).expect("model");
         let plan = plan(&recipe, &model, &Datasets::new()).expect("plan");
         let out = folder.path().join("out");
-        let folders = Folders {
-            out: &out,
-            scratch: folder.path(),
-        };
-        let outcome = execute(&plan, &model, &Datasets::new(), &folders, &Silent).expect("runs");
+        let site = Site::on_cpu(&out, folder.path());
+        let outcome = execute(&plan, &model, &Datasets::new(), &site, &Silent).expect("runs");
         let files = &outcome.artifacts[0].files;
         let path = &files
             .iter()

@@ -19,7 +19,7 @@ use answers::answers;
 use cases::{data, model, opened, sequences};
 use modelpress_engine::observe::Silent;
 use modelpress_engine::recipe::Refusal;
-use modelpress_engine::{Checkpoint, Folders, Outcome, Recipe, execute, plan};
+use modelpress_engine::{Checkpoint, Outcome, Recipe, Site, execute, plan};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -65,11 +65,8 @@ fn run(stages: &Value, model: &Checkpoint, folder: &Path) -> Outcome {
     let sets = data(folder);
     let plan = plan(&recipe(stages), model, &sets).expect("a plan");
     let (out, scratch) = (folder.join("out"), folder.join("scratch"));
-    let folders = Folders {
-        out: &out,
-        scratch: &scratch,
-    };
-    execute(&plan, model, &sets, &folders, &Silent).expect("runs")
+    let site = Site::on_cpu(&out, &scratch);
+    execute(&plan, model, &sets, &site, &Silent).expect("runs")
 }
 
 /// By how much the logits change.

@@ -19,7 +19,7 @@ use modelpress_engine::formats::{Request, WRITERS, container::Layout, writer};
 use modelpress_engine::observe::{Level, Silent};
 use modelpress_engine::tensor::GgmlType;
 use modelpress_engine::{
-    Artifact, Checkpoint, Dataset, Datasets, Folders, Observer, Plan, Recipe, SourceFile, Usage, execute,
+    Artifact, Checkpoint, Dataset, Datasets, Observer, Plan, Recipe, Site, SourceFile, Usage, execute,
     inspect, plan,
 };
 use serde_json::{Value, json};
@@ -153,8 +153,38 @@ fn replace_first(path: &Path, from: &str, to: &str) {
 }
 
 /// Nothing here needs scratch space of its own.
-fn folders(out: &Path) -> Folders<'_> {
-    Folders { out, scratch: out }
+fn site(out: &Path) -> Site<'_> {
+    Site::on_cpu(out, out)
+}
+
+/// What says how a sentence encoder pools, and in which order its modules come.
+#[test]
+fn the_modules_of_a_sentence_encoder_go_along() {
+    let folder = TempDir::new().expect("a folder");
+    let (source, out) = (folder.path().join("model"), folder.path().join("out"));
+    fs::create_dir_all(source.join("1_Pooling")).expect("makes");
+    fs::create_dir_all(source.join("onnx")).expect("makes");
+    let files = [
+        (
+            "modules.json",
+            r#"[{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]"#,
+        ),
+        ("1_Pooling/config.json", r#"{"pooling_mode_cls_token": true}"#),
+        ("config_sentence_transformers.json", "{}"),
+        ("onnx/config.json", "{}"),
+    ];
+    for (name, text) in files {
+        fs::write(source.join(name), text).expect("writes");
+    }
+    let model = hugging_face(&source);
+    let recipe = Recipe::from_value(&json!("W8A16")).expect("a recipe");
+    let plan = plan(&recipe, &model, &Datasets::new()).expect("plans");
+    execute(&plan, &model, &Datasets::new(), &site(&out), &Silent).expect("runs");
+    let folder = out.join("compressed-tensors");
+    for (name, text) in &files[..3] {
+        assert_eq!(fs::read_to_string(folder.join(name)).expect(name), *text);
+    }
+    assert!(!folder.join("onnx").exists());
 }
 
 #[test]
@@ -168,7 +198,7 @@ fn every_writer_reads_back_what_it_laid_out_and_notices_what_it_did_not() {
         let recipe = Recipe::from_value(&recipe).expect("a recipe");
         let datasets = importance(source.path());
         let plan = plan(&recipe, &model, &datasets).expect("plans");
-        let outcome = execute(&plan, &model, &datasets, &folders(out.path()), &Silent).expect("executes");
+        let outcome = execute(&plan, &model, &datasets, &site(out.path()), &Silent).expect("executes");
         let (layout, artifact) = (layout(&plan, &model), &outcome.artifacts[0]);
         assert_eq!(artifact.format, format.name());
         let entries: Vec<String> = layout.entries().map(|entry| entry.name.clone()).collect();
@@ -269,7 +299,7 @@ fn a_job_that_fails_says_why() {
     let recipe = Recipe::from_value(&recipe).expect("a recipe");
     let plan = plan(&recipe, &model, &Datasets::new()).expect("plans");
     let code = |model: &Checkpoint, observer: &dyn Observer| {
-        execute(&plan, model, &Datasets::new(), &folders(out.path()), observer)
+        execute(&plan, model, &Datasets::new(), &site(out.path()), observer)
             .expect_err("fails")
             .code
     };

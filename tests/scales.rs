@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use cases::{data, model};
 use modelpress_engine::observe::Silent;
-use modelpress_engine::{Folders, Outcome, Recipe, Refusal, execute, plan};
+use modelpress_engine::{Outcome, Recipe, Refusal, Site, execute, plan};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -57,12 +57,10 @@ impl House {
         let plan = self.plan(stages, more).expect("plans");
         let source = self.folder.path().join("model");
         let out = TempDir::new_in(self.folder.path()).expect("a folder").keep();
-        let folders = Folders {
-            out: &out,
-            scratch: &out.join("scratch"),
-        };
+        let scratch = out.join("scratch");
+        let site = Site::on_cpu(&out, &scratch);
         let datasets = data(self.folder.path());
-        let outcome = execute(&plan, &model(self.name, &source), &datasets, &folders, &Silent).expect("runs");
+        let outcome = execute(&plan, &model(self.name, &source), &datasets, &site, &Silent).expect("runs");
         (outcome, out)
     }
 }

@@ -46,17 +46,8 @@ fn expected<T: DeserializeOwned>(path: &Path) -> Vec<T> {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// The folder with its pooling, as an upload brings it.
 fn opened(folder: &Path) -> Checkpoint {
-    let mut files = SourceFile::from_path(folder).expect("a folder");
-    let pooling = folder.join("1_Pooling/config.json");
-    if pooling.exists() {
-        files.push(SourceFile {
-            name: "1_Pooling/config.json".to_owned(),
-            path: pooling,
-        });
-    }
-    inspect(&files).expect("opens")
+    inspect(&SourceFile::from_path(folder).expect("a folder")).expect("opens")
 }
 
 fn apart(a: &[f32], b: &[f32]) -> f32 {

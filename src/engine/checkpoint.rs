@@ -26,7 +26,8 @@ pub struct SourceFile {
 }
 
 impl SourceFile {
-    /// The files of a folder (one level), or the one file `path` names. Hidden files are left out.
+    /// The files of a folder, or the one file `path` names. Hidden files are left out, and what lies in folders, but for
+    /// the configurations of sentence-transformers' modules.
     pub fn from_path(path: &Path) -> Result<Vec<Self>> {
         let io = |e: std::io::Error| Error::io(path.display(), &e);
         if path.is_file() {
@@ -44,7 +45,13 @@ impl SourceFile {
         for entry in std::fs::read_dir(path).map_err(io)? {
             let entry = entry.map_err(io)?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if !name.starts_with('.') && entry.path().is_file() {
+            let (module, inside) = (format!("{name}/config.json"), entry.path().join("config.json"));
+            if is_module_config(&module) && inside.is_file() {
+                files.push(Self {
+                    name: module,
+                    path: inside,
+                });
+            } else if !name.starts_with('.') && entry.path().is_file() {
                 files.push(Self {
                     name,
                     path: entry.path(),
@@ -54,6 +61,15 @@ impl SourceFile {
         files.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(files)
     }
+}
+
+/// True of the configuration of a sentence-transformers module, `1_Pooling/config.json`.
+pub(crate) fn is_module_config(name: &str) -> bool {
+    let Some((folder, "config.json")) = name.split_once('/') else {
+        return false;
+    };
+    let number = folder.split_once('_').map_or("", |(number, _)| number);
+    !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Where the weights came from.

@@ -43,6 +43,9 @@ pub enum AppError {
     /// The workers cannot work.
     #[error("workers: {0}")]
     Workers(#[from] PoolError),
+    /// What models shall run on cannot be used.
+    #[error("worker_device: {0}")]
+    Device(String),
     /// Two metrics have one name.
     #[error("metrics: {0}")]
     Metrics(#[from] crate::telemetry::metrics::MetricsError),
@@ -168,13 +171,20 @@ pub async fn run_workers_until_signal(config: Config) -> Result<(), AppError> {
 }
 
 /// Starts the workers that the configuration asks for, and the loops that look after the queue.
-fn hire(state: &AppState, config: &Config, queue: Arc<dyn Queue>) -> Result<Pool, PoolError> {
-    Pool::start(Kit {
+fn hire(state: &AppState, config: &Config, queue: Arc<dyn Queue>) -> Result<Pool, AppError> {
+    // Without workers nothing is computed here, and what they compute on may be elsewhere.
+    let device = if config.workers.count == 0 {
+        "cpu"
+    } else {
+        &config.workers.device
+    };
+    let engine = worker::engine::Real::on(device).map_err(AppError::Device)?;
+    Ok(Pool::start(Kit {
         queue,
         blobs: state.blobs.clone(),
         clock: state.clock.clone(),
         metrics: state.metrics.clone(),
-        engine: Arc::new(worker::engine::Real),
+        engine: Arc::new(engine),
         wake: state.wake.clone(),
         probe: worker::probe::from_env(),
         chance: rand::random,
@@ -190,7 +200,7 @@ fn hire(state: &AppState, config: &Config, queue: Arc<dyn Queue>) -> Result<Pool
             },
             retention: config.retention,
         },
-    })
+    })?)
 }
 
 /// Opens the database and brings its schema up to date.

@@ -20,7 +20,7 @@ use std::time::Instant;
 use modelpress_engine::calibrate::{Choice, Source, Stash, Walk, sequences};
 use modelpress_engine::dataset::Dataset;
 use modelpress_engine::models::network_of;
-use modelpress_engine::network::{Network, Ops, Run, Weights};
+use modelpress_engine::network::{Compute, Network};
 use modelpress_engine::{SourceFile, inspect};
 use walk::{Plain, Through};
 
@@ -38,7 +38,8 @@ fn path(name: &str) -> String {
 
 /// Logits of every token; the summed loss of the first sequence.
 fn head(network: &dyn Network, walk: &Walk<'_>, source: &Plain<'_>, first: &[u32]) -> f64 {
-    let mut weights = Weights::default();
+    let compute = Compute::cpu();
+    let mut weights = compute.weights();
     for name in network.head_tensors() {
         let transposed = network.stored_transposed(&name);
         source.load(&name, transposed, &mut weights).expect("loads");
@@ -46,12 +47,7 @@ fn head(network: &dyn Network, walk: &Walk<'_>, source: &Plain<'_>, first: &[u32
     let mut loss = 0.0;
     for index in 0..walk.batches() {
         let (batch, hidden) = walk.hidden(index).expect("states");
-        let run = Run {
-            batch,
-            weights: &weights,
-            ops: Ops::Fused,
-            all_experts: false,
-        };
+        let run = compute.run(batch, &weights);
         for from in (0..batch.tokens()).step_by(ROWS) {
             let rows = ROWS.min(batch.tokens() - from);
             let hidden = hidden
@@ -94,7 +90,7 @@ fn main() {
     let source = Plain(&model);
     let begun = Instant::now();
     let stash = Stash::new(scratch.path(), 1 << 31);
-    let mut walk = Walk::start(network, &source, &Through, &ids, stash).expect("embeds");
+    let mut walk = Walk::start(network, &source, &Through, &ids, Compute::cpu(), stash).expect("embeds");
     for block in 0..walk.blocks() {
         walk.block(block, &mut Through).expect("a block");
     }

@@ -1,7 +1,8 @@
 //! What waits between two steps of a walk: tensors in memory, and beyond the budget in a scratch file.
 //!
 //! Owns: the budget and the file. Must not know: what the tensors are.
-//! Invariant: what is taken out is what was put in, to the bit.
+//! Invariant: what is taken out is what was put in, to the bit, and on the stash's device; what waits does so in the
+//! host's memory.
 
 use crate::error::{Error, Result};
 use crate::network::with_values;
@@ -32,6 +33,7 @@ struct Slot {
 #[derive(Debug)]
 pub struct Stash {
     folder: PathBuf,
+    device: Device,
     file: Option<File>,
     end: u64,
     budget: u64,
@@ -44,12 +46,20 @@ impl Stash {
     pub fn new(folder: &Path, budget: u64) -> Self {
         Self {
             folder: folder.to_owned(),
+            device: Device::Cpu,
             file: None,
             end: 0,
             budget,
             held: 0,
             slots: Vec::new(),
         }
+    }
+
+    /// Gives tensors back on another device than the CPU.
+    #[must_use]
+    pub fn giving_to(mut self, device: Device) -> Self {
+        self.device = device;
+        self
     }
 
     /// Makes room for one more tensor.
@@ -66,7 +76,7 @@ impl Stash {
         let bytes = 4 * tensor.elem_count() as u64;
         if self.held + bytes <= self.budget {
             self.held += bytes;
-            self.slots[slot].place = Place::Memory(tensor.clone());
+            self.slots[slot].place = Place::Memory(tensor.to_device(&Device::Cpu)?);
             return Ok(());
         }
         let at = self.region(slot, bytes);
@@ -83,7 +93,7 @@ impl Stash {
             Place::Empty => Err(empty()),
             Place::Memory(tensor) => {
                 self.held -= 4 * tensor.elem_count() as u64;
-                Ok(tensor)
+                Ok(tensor.to_device(&self.device)?)
             }
             Place::File(shape) => self.load(slot, &shape),
         }
@@ -93,7 +103,7 @@ impl Stash {
     pub fn read(&self, slot: usize) -> Result<Tensor> {
         match &self.slots[slot].place {
             Place::Empty => Err(Error::internal("nothing waits in this slot")),
-            Place::Memory(tensor) => Ok(tensor.clone()),
+            Place::Memory(tensor) => Ok(tensor.to_device(&self.device)?),
             Place::File(shape) => self.load(slot, shape),
         }
     }
@@ -109,7 +119,7 @@ impl Stash {
         };
         let mut values = vec![0f32; shape.iter().product()];
         read(file, at, &mut values)?;
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        Ok(Tensor::from_vec(values, shape, &self.device)?)
     }
 
     fn region(&mut self, slot: usize, bytes: u64) -> u64 {

@@ -6,7 +6,7 @@
 
 use super::Stash;
 use crate::error::{Error, Result};
-use crate::network::{Batch, Cut, Network, Ops, Route, Run, State, Weights};
+use crate::network::{Batch, Compute, Cut, Network, Ops, Route, Run, State, Weights};
 use candle_core::Tensor;
 
 /// Elements of the widest layer's output that a batch makes at a time.
@@ -181,7 +181,7 @@ pub struct Walk<'a> {
     source: &'a dyn Source,
     pace: &'a dyn Pace,
     all_experts: bool,
-    ops: Ops,
+    compute: Compute,
     line: Line,
 }
 
@@ -192,6 +192,7 @@ impl<'a> Walk<'a> {
         source: &'a dyn Source,
         pace: &'a dyn Pace,
         sequences: &[Vec<u32>],
+        compute: Compute,
         stash: Stash,
     ) -> Result<Self> {
         let mut walk = Self {
@@ -199,13 +200,13 @@ impl<'a> Walk<'a> {
             source,
             pace,
             all_experts: false,
-            ops: Ops::Fused,
             line: Line {
                 batches: batches(sequences, network.sizes().widest),
-                stash,
+                stash: stash.giving_to(compute.device().clone()),
                 waiting: Vec::new(),
                 untouched: Vec::new(),
             },
+            compute,
         };
         let weights = walk.load(&network.embed_tensors())?;
         for index in 0..walk.line.batches.len() {
@@ -225,13 +226,6 @@ impl<'a> Walk<'a> {
     #[must_use]
     pub fn with_all_experts(mut self, all: bool) -> Self {
         self.all_experts = all;
-        self
-    }
-
-    /// Carries operations out in another way than [`Ops::Fused`].
-    #[must_use]
-    pub fn with_ops(mut self, ops: Ops) -> Self {
-        self.ops = ops;
         self
     }
 
@@ -359,7 +353,7 @@ impl<'a> Walk<'a> {
             weights,
             network: self.network,
             all_experts: self.all_experts,
-            ops: self.ops,
+            ops: self.compute.ops(),
             line: &self.line,
         }
     }
@@ -368,13 +362,13 @@ impl<'a> Walk<'a> {
         Run {
             batch: &self.line.batches[batch],
             weights,
-            ops: self.ops,
+            ops: self.compute.ops(),
             all_experts: self.all_experts,
         }
     }
 
     fn load(&self, names: &[String]) -> Result<Weights> {
-        let mut weights = Weights::default();
+        let mut weights = self.compute.weights();
         for name in names {
             self.check()?;
             let transposed = self.network.stored_transposed(name);

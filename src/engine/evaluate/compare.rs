@@ -6,7 +6,7 @@
 use super::vectors::Vectors;
 use super::{Layers, Quality, classes, tokens, vectors};
 use crate::error::{Error, Result};
-use crate::network::{Batch, HeadKind, Network, Ops, Run, Weights, with_values};
+use crate::network::{Batch, Compute, HeadKind, Network, Weights, with_values};
 use crate::recipe::Metric;
 use candle_core::Tensor;
 
@@ -22,6 +22,8 @@ pub struct Ends<'a> {
 pub struct Comparison<'a> {
     /// Both models are this network.
     pub network: &'a dyn Network,
+    /// Where it runs.
+    pub compute: &'a Compute,
     /// The sequences.
     pub batches: &'a [Batch],
     /// The original and the compressed model.
@@ -40,18 +42,14 @@ pub struct Comparison<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Side<'a> {
     pub network: &'a dyn Network,
+    pub compute: &'a Compute,
     pub hidden: &'a Tensor,
     pub weights: &'a Weights,
 }
 
 /// What the head makes of hidden states.
 pub(super) fn logits(batch: &Batch, side: Side<'_>, hidden: &Tensor) -> Result<Vec<f32>> {
-    let run = Run {
-        batch,
-        weights: side.weights,
-        ops: Ops::Fused,
-        all_experts: false,
-    };
+    let run = side.compute.run(batch, side.weights);
     let out = side.network.head(hidden, &run)?.contiguous()?;
     let values = with_values(&out, <[f32]>::to_vec)?;
     if values.iter().all(|v| v.is_finite()) {
@@ -88,6 +86,7 @@ pub fn compare(what: &Comparison<'_>, stop: &dyn Fn(f64) -> bool) -> Result<Qual
         let hidden = [(before.hidden)(index)?, (after.hidden)(index)?];
         let side = |k: usize| Side {
             network: what.network,
+            compute: what.compute,
             hidden: &hidden[k],
             weights: what.ends[k].weights,
         };

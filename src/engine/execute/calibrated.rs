@@ -5,6 +5,7 @@
 //! there are.
 //! Invariant: a resumed stage makes the same bytes as one that was never interrupted. One that only looks starts over.
 
+use super::Site;
 use super::course::{Course, IMPORTANCE};
 use super::experts::{Counting, underfed};
 use super::made::Made;
@@ -14,12 +15,11 @@ use crate::dataset::Datasets;
 use crate::error::{Error, Result};
 use crate::kernels::linalg::splits;
 use crate::models::network_of;
-use crate::network::{Network, Ops};
+use crate::network::{Compute, Network, Ops};
 use crate::observe::Level;
 use crate::plan::{DataPlan, ImportancePlan, ImportanceSource, Use, imported, planned_sequences};
 use crate::techniques::{self, BlockStage, Blocks};
 use serde_json::json;
-use std::path::Path;
 
 /// What walks go over.
 struct Calibration<'a> {
@@ -45,7 +45,7 @@ impl<'a> Calibration<'a> {
 pub(super) fn run_all(
     made: &Made<'_>,
     datasets: &Datasets,
-    scratch: &Path,
+    site: &Site<'_>,
     course: &mut Course<'_>,
 ) -> Result<Vec<String>> {
     let planned = made.plan.calibration.as_ref();
@@ -61,9 +61,9 @@ pub(super) fn run_all(
             .ok_or_else(|| Error::internal("a walk without data"))
     };
     if planned.is_some() {
-        tell_products(course);
+        tell_products(course, &site.compute);
     }
-    let mut resume = Resume::open(made.plan, scratch)?;
+    let mut resume = Resume::open(made.plan, site)?;
     for (index, stage) in made.plan.stages.iter().enumerate() {
         let work = techniques::find(&stage.technique).and_then(|t| t.work().by_blocks());
         match (work, stage.importance()) {
@@ -71,7 +71,7 @@ pub(super) fn run_all(
                 course.begin(&stage.technique);
                 if !resume.has_ended(index) {
                     let (data, source) = (data()?, made.before(index, course.observer));
-                    let walk = start(data, &source, course, scratch)?.with_all_experts(all_experts(made));
+                    let walk = start(data, &source, course, site)?.with_all_experts(all_experts(made));
                     run(made, index, work, walk, &mut resume, course)?;
                 }
                 warnings.extend(routed(made, index, data()?)?);
@@ -82,7 +82,7 @@ pub(super) fn run_all(
                     course.begin(IMPORTANCE);
                     if !resume.has_ended(index) {
                         let (data, source) = (data()?, made.before(index, course.observer));
-                        collect(made, index, importance, start(data, &source, course, scratch)?)?;
+                        collect(made, index, importance, start(data, &source, course, site)?)?;
                         resume.end(index)?;
                     }
                     course.end();
@@ -96,8 +96,11 @@ pub(super) fn run_all(
 }
 
 /// Which products calibration is made of: the one thing about the machine that bytes depend on.
-fn tell_products(course: &Course<'_>) {
-    let (products, message) = if splits() {
+fn tell_products(course: &Course<'_>, compute: &Compute) {
+    let device = compute.device_name();
+    let (products, message) = if compute.ops() == Ops::Composed {
+        ("f32", "calibration multiplies in f32, by candle's operations")
+    } else if splits() {
         (
             "bf16x3",
             "calibration multiplies floats split into bf16 parts, on the CPU's tile units",
@@ -105,9 +108,11 @@ fn tell_products(course: &Course<'_>) {
     } else {
         ("f32", "calibration multiplies in f32")
     };
-    course
-        .observer
-        .event(Level::Info, message, json!({"products": products}));
+    course.observer.event(
+        Level::Info,
+        message,
+        json!({"products": products, "device": device}),
+    );
 }
 
 fn routed(made: &Made<'_>, index: usize, data: &Calibration<'_>) -> Result<Option<String>> {
@@ -125,11 +130,11 @@ fn start<'a>(
     data: &'a Calibration<'_>,
     source: &'a dyn crate::calibrate::Source,
     course: &'a Course<'_>,
-    scratch: &Path,
+    site: &Site<'_>,
 ) -> Result<Walk<'a>> {
-    let stash = Stash::new(scratch, data.plan.activation_bytes);
-    let walk = Walk::start(data.network.as_ref(), source, course, &data.sequences, stash)?;
-    Ok(walk.with_ops(Ops::Split))
+    let stash = Stash::new(site.scratch, data.plan.activation_bytes);
+    let (network, compute) = (data.network.as_ref(), site.compute.calibrating());
+    Walk::start(network, source, course, &data.sequences, compute, stash)
 }
 
 fn run(

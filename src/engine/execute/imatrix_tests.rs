@@ -101,16 +101,13 @@ fn made(
     let folder = TempDir::new().unwrap();
     let plan = planned(recipe, model, datasets).unwrap();
     let (out, scratch) = (folder.path().join("out"), folder.path().join("scratch"));
-    let folders = Folders {
-        out: &out,
-        scratch: &scratch,
-    };
+    let site = Site::on_cpu(&out, &scratch);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()
         .unwrap();
     let outcome = pool
-        .install(|| execute(&plan, model, datasets, &folders, &Silent))
+        .install(|| execute(&plan, model, datasets, &site, &Silent))
         .unwrap();
     let files = outcome.artifacts.iter().flat_map(|artifact| &artifact.files);
     let weights = files.filter(|file| file.name != "modelpress.json");

@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::missed;
 use crate::formats::container::{Layout, Written, reread};
 use crate::formats::{Request, Scales, Squares, Writer, writer};
+use crate::network::Compute;
 use crate::observe::{Level, Observer};
 use crate::plan::{self, Plan, TensorPlan};
 use crate::report::{FormatReport, Report};
@@ -97,21 +98,34 @@ impl Target<'_> {
 }
 
 /// Where a plan is executed.
-#[derive(Clone, Copy, Debug)]
-pub struct Folders<'a> {
+#[derive(Clone, Debug)]
+pub struct Site<'a> {
     /// Artifacts go to `out/<format>/`.
     pub out: &'a Path,
     /// For what is needed in between. What an earlier attempt at the same plan left here is used again; it may be
     /// removed when the attempt succeeded.
     pub scratch: &'a Path,
+    /// What models run on; everything else is the CPU's.
+    pub compute: Compute,
 }
 
-/// Runs a plan; nothing outside the two folders is touched.
+impl<'a> Site<'a> {
+    /// Two folders and the CPU.
+    pub fn on_cpu(out: &'a Path, scratch: &'a Path) -> Self {
+        Self {
+            out,
+            scratch,
+            compute: Compute::cpu(),
+        }
+    }
+}
+
+/// Runs a plan; nothing outside the site's two folders is touched.
 pub fn execute(
     plan: &Plan,
     model: &Checkpoint,
     datasets: &Datasets,
-    folders: &Folders<'_>,
+    site: &Site<'_>,
     observer: &dyn Observer,
 ) -> Result<Outcome> {
     check_datasets(plan, datasets)?;
@@ -121,25 +135,19 @@ pub fn execute(
     let targets = layouts(plan, model)?;
     let imports = plan.stages.iter().any(|stage| stage.needs.is_some());
     if imports || plan.calibration.is_some() || plan.evaluation.is_some() {
-        std::fs::create_dir_all(folders.scratch).map_err(|e| Error::io("scratch space", &e))?;
+        std::fs::create_dir_all(site.scratch).map_err(|e| Error::io("scratch space", &e))?;
     }
-    let made = Made::new(plan, model, folders.scratch);
+    let made = Made::new(plan, model, site.scratch);
     let mut course = Course::of(plan, observer);
-    let warnings = calibrated::run_all(&made, datasets, folders.scratch, &mut course)?;
+    let warnings = calibrated::run_all(&made, datasets, site, &mut course)?;
     course.begin("compress");
-    let (tensors, written) = compress(&made, folders.out, &targets, &course)?;
+    let (tensors, written) = compress(&made, site.out, &targets, &course)?;
     course.end();
     course.begin("verify");
     verify(&targets, &written, &course)?;
     course.end();
     let quality = match &plan.evaluation {
-        Some(data) => Some(quality::measure(
-            &made,
-            data,
-            datasets,
-            folders.scratch,
-            &mut course,
-        )?),
+        Some(data) => Some(quality::measure(&made, data, datasets, site, &mut course)?),
         None => None,
     };
     let formats = targets.iter().map(|t| FormatReport::of(t.spec)).collect();
@@ -150,7 +158,7 @@ pub fn execute(
     }
     let mut artifacts = Vec::new();
     for (target, files) in targets.iter().zip(written) {
-        let dir = folders.out.join(&target.spec.format);
+        let dir = site.out.join(&target.spec.format);
         let mut files: Vec<ArtifactFile> = files.into_iter().map(artifact_file).collect();
         files.push(provenance(plan, &target.spec.format, &files, &dir)?);
         artifacts.push(Artifact {

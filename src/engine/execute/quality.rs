@@ -3,6 +3,7 @@
 //! Owns: the two walks, block by block beside each other. Must not know: metrics.
 //! Invariant: the compressed model's weights are those that were written; one block of one model is loaded at a time.
 
+use super::Site;
 use super::course::Course;
 use super::made::Made;
 use crate::calibrate::{Pace, Source, Stash, Visitor, Walk};
@@ -10,10 +11,9 @@ use crate::dataset::Datasets;
 use crate::error::Result;
 use crate::evaluate::{Comparison, Ends, Layers, Quality, check_hidden, class_numbers, compare};
 use crate::models::network_of;
-use crate::network::{Cut, Network, State, Weights};
+use crate::network::{Compute, Cut, Network, State, Weights};
 use crate::plan::{DataPlan, Use, planned_sequences};
 use crate::recipe::Metric;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Nobody looks at the inputs.
@@ -59,7 +59,7 @@ pub(super) fn measure(
     made: &Made<'_>,
     data: &DataPlan,
     datasets: &Datasets,
-    scratch: &Path,
+    site: &Site<'_>,
     course: &mut Course<'_>,
 ) -> Result<Quality> {
     let network = network_of(made.model)?;
@@ -74,7 +74,17 @@ pub(super) fn measure(
     let observer = course.observer;
     let models = [made.before(0, observer), made.before(usize::MAX, observer)];
     course.begin("evaluate");
-    let stash = || Stash::new(scratch, data.activation_bytes);
+    let start = |side: usize, pace| {
+        let stash = Stash::new(site.scratch, data.activation_bytes);
+        Walk::start(
+            network,
+            &models[side],
+            pace,
+            &taken.ids,
+            site.compute.clone(),
+            stash,
+        )
+    };
     let begun = AtomicUsize::new(0);
     let pace = |side| Turns {
         course,
@@ -83,22 +93,21 @@ pub(super) fn measure(
         side,
     };
     let paces = [pace(0), pace(1)];
-    let mut walks = [
-        Walk::start(network, &models[0], &paces[0], &taken.ids, stash())?,
-        Walk::start(network, &models[1], &paces[1], &taken.ids, stash())?,
-    ];
+    let mut walks = [start(0, &paces[0])?, start(1, &paces[1])?];
     let layers = both(&mut walks, &begun, data.metrics.contains(&Metric::LayerError))?;
     let [before, after] = walks.map(Walk::into_hidden);
     let (before, after) = (before?, after?);
     course.end();
     course.begin("compare");
-    let heads = [head(network, &models[0])?, head(network, &models[1])?];
+    let head = |side: usize| head(network, &models[side], &site.compute);
+    let heads = [head(0)?, head(1)?];
     let stop = |part: f64| {
         Pace::at(course, part);
         observer.should_stop()
     };
     let comparison = Comparison {
         network,
+        compute: &site.compute,
         batches: &before.0,
         ends: [
             Ends {
@@ -147,8 +156,8 @@ fn both(walks: &mut [Walk<'_>; 2], begun: &AtomicUsize, compared: bool) -> Resul
     Ok(layers)
 }
 
-fn head(network: &dyn Network, source: &dyn Source) -> Result<Weights> {
-    let mut weights = Weights::default();
+fn head(network: &dyn Network, source: &dyn Source, compute: &Compute) -> Result<Weights> {
+    let mut weights = compute.weights();
     for name in network.head_tensors() {
         source.load(&name, network.stored_transposed(&name), &mut weights)?;
     }

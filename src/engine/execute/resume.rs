@@ -3,6 +3,7 @@
 //! Owns: the mark and the hidden states beside it. Must not know: what stages do.
 //! Invariant: a mark names only what is completely written; one of another plan counts for nothing.
 
+use super::Site;
 use crate::calibrate::Walk;
 use crate::digest::sha256;
 use crate::error::{Error, Result};
@@ -13,14 +14,14 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Values that are written at a time.
 const PIECE: usize = 1 << 16;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Mark {
-    /// Of the plan: recipe, model, data and version are in it.
+    /// Of the plan, in which recipe, model, data and version are, and of the device.
     fingerprint: String,
     stage: usize,
     /// Blocks that are finished; none are counted once the stage has ended.
@@ -38,13 +39,14 @@ pub(super) struct Resume {
 }
 
 impl Resume {
-    pub(super) fn open(plan: &Plan, scratch: &Path) -> Result<Self> {
-        let plan = serde_json::to_vec(plan).map_err(|e| Error::internal(e.to_string()))?;
-        let fingerprint = sha256(&plan);
-        let read = std::fs::read(scratch.join("mark.json")).ok();
+    pub(super) fn open(plan: &Plan, site: &Site<'_>) -> Result<Self> {
+        let on = (plan, site.compute.device_name());
+        let bytes = serde_json::to_vec(&on).map_err(|e| Error::internal(e.to_string()))?;
+        let fingerprint = sha256(&bytes);
+        let read = std::fs::read(site.scratch.join("mark.json")).ok();
         let mark = read.and_then(|bytes| serde_json::from_slice::<Mark>(&bytes).ok());
         Ok(Self {
-            folder: scratch.to_owned(),
+            folder: site.scratch.to_owned(),
             mark: mark.filter(|m| m.fingerprint == fingerprint),
             fingerprint,
         })

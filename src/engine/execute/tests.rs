@@ -1,6 +1,6 @@
 //! Small models through plan and execution: what compression does to what they answer.
 
-use super::{Folders, Outcome, execute};
+use super::{Outcome, Site, execute};
 use crate::checkpoint::{Checkpoint, SourceFile, inspect};
 use crate::dataset::{Dataset, Datasets};
 use crate::error::Error;
@@ -73,11 +73,8 @@ impl Small {
         let plan = self.plan(recipe, datasets).unwrap();
         let out = tempfile::tempdir_in(self.folder.path()).unwrap();
         let scratch = out.path().join("scratch");
-        let folders = Folders {
-            out: out.path(),
-            scratch: &scratch,
-        };
-        execute(&plan, &self.model, datasets, &folders, &Silent)
+        let site = Site::on_cpu(out.path(), &scratch);
+        execute(&plan, &self.model, datasets, &site, &Silent)
     }
 
     /// The first refusal's place and code.

@@ -6,13 +6,13 @@
 use super::Request;
 use super::container::{Entry, Layout};
 use super::shards;
-use crate::checkpoint::{SourceFile, read_side_file};
+use crate::checkpoint::{SourceFile, is_module_config, read_side_file};
 use crate::error::Result;
 use crate::recipe::Refusal;
 use serde_json::Value;
 
 /// Side files that are carried over as they are.
-const SIDE_FILES: [&str; 13] = [
+const SIDE_FILES: [&str; 15] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer.model",
@@ -26,6 +26,8 @@ const SIDE_FILES: [&str; 13] = [
     "preprocessor_config.json",
     "LICENSE",
     "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "modules.json",
 ];
 
 /// One entry of a tensor, before it is placed.
@@ -41,12 +43,13 @@ pub(super) fn layout(
     if let Some(config) = config {
         layout.push_bytes("config.json", pretty(&config));
     }
-    for name in SIDE_FILES {
-        if let Some(file) = request.model.file(name) {
-            let bytes = read_side_file(file)
-                .map_err(|e| vec![Refusal::new(request.pointer, e.code, format!("{name}: {e}"))])?;
-            layout.push_bytes(name, bytes);
-        }
+    let named = SIDE_FILES.iter().filter_map(|name| request.model.file(name));
+    let modules = request.model.files.iter().filter(|f| is_module_config(&f.name));
+    for file in named.chain(modules) {
+        let name = &file.name;
+        let bytes = read_side_file(file)
+            .map_err(|e| vec![Refusal::new(request.pointer, e.code, format!("{name}: {e}"))])?;
+        layout.push_bytes(name, bytes);
     }
     shards::push(&mut layout, request.tensors.len(), parts);
     Ok(layout)

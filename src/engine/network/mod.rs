@@ -4,6 +4,7 @@
 //! Invariant: a block is a chain of pure functions between cuts, so that whoever stands at a cut sees every linear's
 //! input, may replace its weight, and goes on without computing anything twice.
 
+mod compute;
 mod differentiable;
 mod feed;
 mod ops;
@@ -11,6 +12,7 @@ mod residual;
 mod rotary;
 mod weights;
 
+pub use compute::{Compute, DeviceName};
 pub use feed::{Feed, Feeder, Repeat};
 pub use ops::Ops;
 pub(crate) use ops::with_values;

@@ -12,6 +12,10 @@ use crate::kernels::nn::attention::Heads;
 use crate::kernels::nn::elementwise::Activation;
 use crate::kernels::nn::{elementwise, rope};
 use candle_core::{CpuStorage, D, Device, InplaceOp1, InplaceOp2, Layout, Storage, Tensor};
+use std::ops::Range;
+
+/// Queries whose scores candle's operations hold at a time: memory grows with a sequence's length, not with its square.
+const QUERIES: usize = 128;
 
 /// How operations are carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +29,9 @@ pub enum Ops {
     Composed,
 }
 
-/// The values of a contiguous f32 tensor in the CPU's memory.
+/// The values of a contiguous f32 tensor; those of another device are copied to the CPU's memory.
 pub(crate) fn with_values<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    let x = x.to_device(&Device::Cpu)?;
     let (storage, layout) = x.storage_and_layout();
     let Storage::Cpu(CpuStorage::F32(values)) = &*storage else {
         return Err(Error::internal("a tensor is not f32 in the CPU's memory"));
@@ -166,15 +171,18 @@ impl Ops {
                 Ok(x.transpose(0, 1)?.contiguous()?)
             };
             let (q, k, v) = (cut(q, h.heads)?, cut(k, h.kv_heads)?, cut(v, h.kv_heads)?);
-            let (k, v) = (spread(&k, h)?, spread(&v, h)?);
-            let scores = (q.matmul(&k.transpose(1, 2)?.contiguous()?)? * f64::from(h.scale))?;
-            let scores = match mask(length, h, q.device())? {
-                Some(mask) => scores.broadcast_add(&mask)?,
-                None => scores,
-            };
-            let weights = softmax(&scores)?;
-            let out = weights.matmul(&v)?.transpose(0, 1)?;
-            parts.push(out.reshape((length, h.heads * h.head_dim))?);
+            let (k, v) = (spread(&k, h)?.transpose(1, 2)?.contiguous()?, spread(&v, h)?);
+            for from in (0..length).step_by(QUERIES) {
+                let queries = QUERIES.min(length - from);
+                let q = q.narrow(1, from, queries)?.contiguous()?;
+                let scores = (q.matmul(&k)? * f64::from(h.scale))?;
+                let scores = match mask(from..from + queries, length, h, q.device())? {
+                    Some(mask) => scores.broadcast_add(&mask)?,
+                    None => scores,
+                };
+                let out = softmax(&scores)?.matmul(&v)?.transpose(0, 1)?;
+                parts.push(out.reshape((queries, h.heads * h.head_dim))?);
+            }
             start += length;
         }
         Ok(Tensor::cat(&parts, 0)?)
@@ -276,20 +284,22 @@ fn spread(x: &Tensor, h: &Heads) -> Result<Tensor> {
     Ok(wide.reshape((h.heads, length, dim))?.contiguous()?)
 }
 
-fn mask(length: usize, h: &Heads, device: &Device) -> Result<Option<Tensor>> {
+/// What is added to the scores of those queries, so that they see no more than they may.
+fn mask(queries: Range<usize>, length: usize, h: &Heads, device: &Device) -> Result<Option<Tensor>> {
     if !h.causal {
         return Ok(None);
     }
+    let rows = queries.len();
     let hidden = |i: usize, j: usize| j > i || h.window.is_some_and(|w| j + w <= i);
     let cell = |at: usize| {
-        if hidden(at / length, at % length) {
+        if hidden(queries.start + at / length, at % length) {
             f32::NEG_INFINITY
         } else {
             0.0
         }
     };
-    let cells: Vec<f32> = (0..length * length).map(cell).collect();
-    Ok(Some(Tensor::from_vec(cells, (1, length, length), device)?))
+    let cells: Vec<f32> = (0..rows * length).map(cell).collect();
+    Ok(Some(Tensor::from_vec(cells, (1, rows, length), device)?))
 }
 
 /// Softmax over the last dimension.

@@ -1,6 +1,6 @@
 //! The weights that are in memory: those of one block, or of the embedding or the head.
 //!
-//! Owns: tensors by name, how a linear layer is applied. Must not know: where they come from.
+//! Owns: tensors by name, on one device; how a linear layer is applied. Must not know: where they come from.
 //! Invariant: a layer's inputs are quantized exactly as the engine that will serve it does.
 
 use super::Ops;
@@ -25,17 +25,40 @@ pub struct Linear {
 }
 
 /// Tensors by their names in the checkpoint.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Weights {
+    device: Device,
     map: HashMap<String, Linear>,
     /// What happens to what a layer writes to the key/value cache.
     caches: HashMap<String, InputRounding>,
 }
 
+impl Default for Weights {
+    fn default() -> Self {
+        Self::on(Device::Cpu)
+    }
+}
+
 impl Weights {
+    /// None yet, in the memory of that device.
+    pub fn on(device: Device) -> Self {
+        Self {
+            device,
+            map: HashMap::new(),
+            caches: HashMap::new(),
+        }
+    }
+
+    /// Where they are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Puts a tensor in, or replaces it.
-    pub fn put(&mut self, name: &str, weight: Tensor, rounding: Option<InputRounding>) {
+    pub fn put(&mut self, name: &str, weight: &Tensor, rounding: Option<InputRounding>) -> Result<()> {
+        let weight = weight.to_device(&self.device)?;
         self.map.insert(name.to_owned(), Linear { weight, rounding });
+        Ok(())
     }
 
     /// Says what happens to what a layer writes to the key/value cache.
@@ -61,17 +84,16 @@ impl Weights {
     ) -> Result<()> {
         let values = read_all(rows)?;
         let weight = Tensor::from_vec(values, shape, &Device::Cpu)?;
-        self.put(name, weight, rounding);
-        Ok(())
+        self.put(name, &weight, rounding)
     }
 
     /// Replaces a weight; what happens to the layer's inputs stays as it is.
-    pub fn replace(&mut self, name: &str, weight: Tensor) -> Result<()> {
+    pub fn replace(&mut self, name: &str, weight: &Tensor) -> Result<()> {
         let layer = self
             .map
             .get_mut(name)
             .ok_or_else(|| Error::internal(format!("tensor {name} is not loaded")))?;
-        layer.weight = weight;
+        layer.weight = weight.to_device(&self.device)?;
         Ok(())
     }
 
@@ -84,8 +106,7 @@ impl Weights {
     ) -> Result<()> {
         let values = read_transposed(rows)?;
         let weight = Tensor::from_vec(values, (rows.cols(), rows.rows()), &Device::Cpu)?;
-        self.put(name, weight, rounding);
-        Ok(())
+        self.put(name, &weight, rounding)
     }
 
     /// The tensor of that name.
@@ -117,8 +138,12 @@ impl Weights {
     }
 }
 
+/// Rounding is our own code and works in the CPU's memory.
 fn rounded(x: &Tensor, rounding: &InputRounding) -> Result<Tensor> {
-    Ok(x.apply_op1(Rounded(Arc::clone(rounding)))?)
+    let rounded = x
+        .to_device(&Device::Cpu)?
+        .apply_op1(Rounded(Arc::clone(rounding)))?;
+    Ok(rounded.to_device(x.device())?)
 }
 
 /// All rows as f32, read in parallel.

@@ -166,7 +166,7 @@ impl Solver<'_> {
                 })?;
             let values = read_all(&solved.weight)?;
             here.weights
-                .replace(&name, Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+                .replace(&name, &Tensor::from_vec(values, shape, &Device::Cpu)?)?;
             self.made.push((at, Weight::Affine(solved.weight)));
         }
         Ok(())

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use modelpress_engine::{Class, Error, Folders, Observer as _, Outcome, Plan, execute, report};
+use modelpress_engine::{
+    Class, Compute, DeviceName, Error, Observer as _, Outcome, Plan, Site, execute, report,
+};
 
 use super::progress::Progress;
 use super::{
@@ -35,6 +37,9 @@ pub(super) struct CompressArgs {
     /// Compute threads [default: all cores]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// What models run on: cpu, cuda, cuda:N or metal; the others need a binary with that feature
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceName,
     /// Print the report as JSON on stdout and nothing else
     #[arg(long)]
     report_only_json: bool,
@@ -47,6 +52,7 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
             .build_global();
         pool.map_err(|error| Failure::new(USAGE, format!("--threads: {error}")))?;
     }
+    let compute = Compute::open(args.device).map_err(|error| failed(&error))?;
     let asked = recipe::Asked {
         recipe: &args.recipe,
         formats: &args.formats,
@@ -60,11 +66,12 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
     let staging = Staging::beside(&args.out)?;
     let progress = Progress::new(args.report_only_json, stop_on_signal()?);
     let scratch = staging.folder.join(".scratch");
-    let folders = Folders {
+    let site = Site {
         out: &staging.folder,
         scratch: &scratch,
+        compute,
     };
-    let outcome = execute(&plan, &model, &datasets, &folders, &progress);
+    let outcome = execute(&plan, &model, &datasets, &site, &progress);
     let _none_without_a_walk = fs::remove_dir_all(&scratch);
     progress.finish();
     let outcome = outcome.map_err(|error| failed(&error))?;

@@ -73,6 +73,8 @@ pub struct Workers {
     pub count: usize,
     /// Compute threads a job may use.
     pub threads: usize,
+    /// What models run on, as the engine names it.
+    pub device: String,
     /// Memory a job may plan for.
     pub memory_bytes: u64,
     /// Lease time: a worker silent for this long loses its job.

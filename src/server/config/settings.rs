@@ -176,6 +176,14 @@ pub struct Settings {
         help_heading = "Workers"
     )]
     pub worker_threads: Option<usize>,
+    /// What models run on: cpu, cuda, cuda:N or metal; the others need a binary with that feature [default: cpu]
+    #[arg(
+        long,
+        env = "MODELPRESS_WORKER_DEVICE",
+        value_name = "DEVICE",
+        help_heading = "Workers"
+    )]
+    pub worker_device: Option<String>,
     /// Memory a job's plan may ask for; what asks for more is refused. 0 = three quarters of the machine's; on a
     /// server with `workers` 0, no refusal, so set it to that of the largest worker there [default: 0]
     #[arg(
@@ -255,6 +263,7 @@ impl Settings {
             upload_expiry_hours: self.upload_expiry_hours.or(other.upload_expiry_hours),
             workers: self.workers.or(other.workers),
             worker_threads: self.worker_threads.or(other.worker_threads),
+            worker_device: self.worker_device.or(other.worker_device),
             worker_memory_bytes: self.worker_memory_bytes.or(other.worker_memory_bytes),
             lease_seconds: self.lease_seconds.or(other.lease_seconds),
             keep_succeeded_days: self.keep_succeeded_days.or(other.keep_succeeded_days),
@@ -284,6 +293,7 @@ impl Settings {
             workers: Workers {
                 count: self.workers.unwrap_or(1),
                 threads: threads(self.worker_threads.unwrap_or(0)),
+                device: self.worker_device.clone().unwrap_or_else(|| "cpu".to_owned()),
                 memory_bytes: memory(self.worker_memory_bytes),
                 lease: seconds("lease_seconds", self.lease_seconds, 60, 3)?,
             },
@@ -344,6 +354,7 @@ impl Settings {
             upload_expiry_hours: Some(config.limits.upload_age.as_secs() / 3600),
             workers: Some(config.workers.count),
             worker_threads: Some(config.workers.threads),
+            worker_device: Some(config.workers.device.clone()),
             worker_memory_bytes: Some(ByteSize(config.limits.plan_memory_bytes.unwrap_or(0))),
             lease_seconds: secs(config.workers.lease),
             keep_succeeded_days: Some(in_days(config.retention.succeeded)),

@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use modelpress_engine::{
-    Artifact, Class, Dataset, Datasets, Error, Folders, Level, Observer, Outcome, Plan, SourceFile, Usage,
-    catalog, execute, inspect,
+    Artifact, Class, Compute, Dataset, Datasets, Error, Level, Observer, Outcome, Plan, Site, SourceFile,
+    Usage, catalog, execute, inspect,
 };
 use serde_json::Value;
 
@@ -73,9 +73,19 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     fn run(&self, work: &Work, watch: &Watch) -> Result<Made, Fault>;
 }
 
-/// `modelpress_engine`.
-#[derive(Debug, Clone, Copy)]
-pub struct Real;
+/// `modelpress_engine` on one device.
+#[derive(Debug, Clone)]
+pub struct Real {
+    compute: Compute,
+}
+
+impl Real {
+    /// Opens the device of that name, or says in one sentence why it cannot be used.
+    pub fn on(device: &str) -> Result<Self, String> {
+        let compute = Compute::open(device.parse()?).map_err(|error| error.message)?;
+        Ok(Self { compute })
+    }
+}
 
 impl Engine for Real {
     fn techniques(&self) -> Vec<String> {
@@ -99,11 +109,12 @@ impl Engine for Real {
             Some(_) => Kept::lock(&work.kept).map_err(|e| Error::io("scratch space", &e))?,
             None => None,
         };
-        let folders = Folders {
+        let site = Site {
             out: &work.out,
             scratch: if kept.is_some() { &work.kept } else { &own },
+            compute: self.compute.clone(),
         };
-        let outcome = execute(&plan, &model, &datasets, &folders, watch)?;
+        let outcome = execute(&plan, &model, &datasets, &site, watch)?;
         made(outcome, keeps_artifacts(&plan))
     }
 }

@@ -17,11 +17,9 @@ impl Job {
         let none = Datasets::new();
         let plan = small.plan(recipe, &none).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let folders = Folders {
-            out: folder.path(),
-            scratch: &folder.path().join("scratch"),
-        };
-        let outcome = execute(&plan, &small.model, &none, &folders, &Silent).unwrap();
+        let scratch = folder.path().join("scratch");
+        let site = Site::on_cpu(folder.path(), &scratch);
+        let outcome = execute(&plan, &small.model, &none, &site, &Silent).unwrap();
         Self { folder, outcome }
     }
 
@@ -179,11 +177,9 @@ fn hadamard_combines_with_what_quantizes() {
                 "calibration": {"dataset": "mine", "num_samples": 16, "max_seq_length": 16}});
             let plan = small.plan(&recipe, &data).unwrap();
             let folder = tempfile::tempdir().unwrap();
-            let folders = Folders {
-                out: folder.path(),
-                scratch: &folder.path().join("scratch"),
-            };
-            let outcome = execute(&plan, &small.model, &data, &folders, &Silent).unwrap();
+            let scratch = folder.path().join("scratch");
+            let site = Site::on_cpu(folder.path(), &scratch);
+            let outcome = execute(&plan, &small.model, &data, &site, &Silent).unwrap();
             let made = SourceFile::from_path(&folder.path().join("safetensors")).unwrap();
             let after = logits(&inspect(&made).unwrap(), &case);
             let square = |sum: f64, v: f32| sum + f64::from(v).powi(2);

@@ -11,7 +11,7 @@ fn with_vars(mut weights: Weights, names: &[String]) -> (Weights, Vec<Var>) {
     let mut vars = Vec::new();
     for name in names {
         let var = Var::from_tensor(weights.get(name).unwrap()).unwrap();
-        weights.put(name, var.as_tensor().clone(), None);
+        weights.put(name, var.as_tensor(), None).unwrap();
         vars.push(var);
     }
     (weights, vars)

@@ -114,7 +114,7 @@ impl<'a> Learner<'a> {
         for (layer, weight) in layers.iter().zip(best) {
             let values = read_all(&weight)?;
             let tensor = Tensor::from_vec(values, (weight.rows, weight.cols), &Device::Cpu)?;
-            here.weights.replace(&layer.name, tensor)?;
+            here.weights.replace(&layer.name, &tensor)?;
             self.made.push((layer.index, Weight::Affine(weight)));
         }
         Ok(())
@@ -169,7 +169,7 @@ impl<'a> Learner<'a> {
         for layer in layers {
             let shape = weights.get(&layer.name)?.dims();
             let rounded = Tensor::from_vec(layer.rounding.rounded(), shape, &Device::Cpu)?;
-            student.replace(&layer.name, rounded)?;
+            student.replace(&layer.name, &rounded)?;
         }
         let answer = block.answer(&lesson.batch, &lesson.hidden, &student)?;
         Ok(error_of(&answer, &lesson.wanted)?.0)
@@ -187,14 +187,14 @@ impl<'a> Learner<'a> {
         let mut vars = Vec::new();
         for layer in layers.iter() {
             let shape = weights.get(&layer.name)?.dims();
-            let var = Var::from_vec(layer.rounding.rounded(), shape, &Device::Cpu)?;
-            student.replace(&layer.name, var.as_tensor().clone())?;
+            let var = Var::from_vec(layer.rounding.rounded(), shape, weights.device())?;
+            student.replace(&layer.name, var.as_tensor())?;
             vars.push(var);
         }
         let answer = block.answer(&lesson.batch, &lesson.hidden, &student)?;
         let (_, error) = error_of(&answer, &lesson.wanted)?;
         self.check()?;
-        let slope = Tensor::from_vec(error, answer.dims(), &Device::Cpu)?;
+        let slope = Tensor::from_vec(error, answer.dims(), answer.device())?;
         let gradients = (answer * slope)?.sum_all()?.backward()?;
         for (layer, var) in layers.iter_mut().zip(&vars) {
             // An expert that none of these tokens visits has no gradient and stays as it is.

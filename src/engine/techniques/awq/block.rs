@@ -114,7 +114,7 @@ impl<'a> Searcher<'a> {
                 let input = self.input(&state.inputs[reader.input], &spec, fold)?;
                 let affine = quantized(&original, &reader.tensor, &spec, &input, None)?;
                 let effective = effective(&affine, &input)?;
-                here.weights.replace(&reader.tensor, effective)?;
+                here.weights.replace(&reader.tensor, &effective)?;
                 inputs.insert(&reader.tensor, input);
                 if let Some((index, _)) = self.stage.step(&reader.tensor) {
                     self.made.push((index, Weight::Affine(affine)));

@@ -9,7 +9,7 @@ use crate::kernels::clip;
 use crate::network::{Batch, Cut, Feed, Network, Ops, Run, State, Weights, read_all, with_values};
 use crate::observe::Observer;
 use crate::techniques::folding::multiply_columns;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use std::collections::BTreeMap;
 
 /// Smallest scale before they are balanced.
@@ -47,7 +47,7 @@ pub(super) fn rounded(weight: &Tensor, scales: &[f32], spec: &Spec) -> Result<Te
     for row in values.chunks_mut(scales.len()) {
         row.iter_mut().zip(scales).for_each(|(v, s)| *v /= s);
     }
-    Ok(Tensor::from_vec(values, weight.dims(), &Device::Cpu)?)
+    Ok(Tensor::from_vec(values, weight.dims(), weight.device())?)
 }
 
 impl Trial<'_> {
@@ -143,7 +143,7 @@ impl Trial<'_> {
         let mut weights = self.weights.clone();
         for (name, spec) in &self.specs {
             let weight = rounded(self.weights.get(name)?, scales, spec)?;
-            weights.replace(name, weight)?;
+            weights.replace(name, &weight)?;
         }
         let answer = self.answer(&weights)?;
         with_values(reference, |a| {
