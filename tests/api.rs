@@ -28,5 +28,7 @@ mod multipart;
 mod pages;
 #[path = "api/source_path.rs"]
 mod source_path;
+#[path = "api/tus.rs"]
+mod tus;
 #[path = "api/uploads.rs"]
 mod uploads;

@@ -160,7 +160,7 @@ def run(a):
                     tally.check(f"there is no {python}: tests/interop/README.md says what goes there", f"{row[0]}: {peer}")
                     continue
                 command = [python, str(HERE / "peers.py"), peer, "--samples", str(row[3] or 1), "--windows", str(a.windows),
-                           "--model", a.model, "--text", a.text, "--results", os.devnull, *(["--iters", a.iters] if peer == "autoround" else [])]
+                           "--model", a.model, "--text", a.text, "--results", os.devnull, "--dtype", a.dtype, *(["--iters", a.iters] if peer == "autoround" else [])]
                 done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "GPTQMODEL_CPU_WORKERS": "2"})
                 tally.check(None if done.returncode == 0 else done.stderr[-1500:], f"{row[0]}: {peer}")
                 if done.returncode == 0:
@@ -202,6 +202,7 @@ def main():
     p.add_argument("--windows", type=int, default=40)
     p.add_argument("--samples", type=int, help="instead of the row's, for a quick look")
     p.add_argument("--iters", default="200", help="of auto-round")
+    p.add_argument("--dtype", default="bfloat16", help="of the peers; float32 where the CPU has no instructions for bfloat16")
     p.add_argument("--results", default=str(CACHE / "compare.jsonl"))
     p.add_argument("--no-peers", dest="peers", action="store_false")
     p.add_argument("--table", action="store_true")

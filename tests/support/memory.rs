@@ -226,6 +226,13 @@ impl Store for MemoryStore {
         self.run(|t| known(t.uploads.get(&id)))
     }
 
+    fn announce_upload(&self, id: UploadId, length: u64) -> Reply<'_, ()> {
+        self.run(|t| {
+            t.uploads.get_mut(&id).ok_or(StoreError::NotFound)?.length = Some(length);
+            Ok(())
+        })
+    }
+
     fn complete_upload<'a>(&'a self, id: UploadId, digest: &'a str, bytes: u64) -> Reply<'a, ()> {
         self.run(|t| {
             t.uploads.get_mut(&id).ok_or(StoreError::NotFound)?.complete = Some((digest.into(), bytes));

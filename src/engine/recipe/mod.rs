@@ -103,6 +103,13 @@ fn refuse<T>(pointer: &str, code: &'static str, detail: impl Into<String>) -> Pa
 }
 
 impl Recipe {
+    /// What people call it: its preset, or its techniques in order.
+    pub fn name(&self) -> String {
+        let stages = self.stages.iter().map(|stage| stage.technique.as_str());
+        let techniques = || stages.collect::<Vec<_>>().join(" + ");
+        self.preset.clone().unwrap_or_else(techniques)
+    }
+
     /// Parses a preset's name (`"Q4_K_M"`) or a recipe object.
     pub fn from_value(value: &Value) -> Parsed<Self> {
         match value {

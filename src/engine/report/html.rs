@@ -20,7 +20,7 @@ summary{cursor:pointer}pre{background:var(--card);border-radius:8px;padding:12px
 /// The page.
 pub fn html(report: &Report) -> String {
     let mut out = String::new();
-    let title = report.recipe.preset.clone().unwrap_or_else(|| "recipe".into());
+    let title = report.recipe.name();
     let model = report
         .model
         .architecture

@@ -31,8 +31,8 @@ impl Technique for StaticActivations {
 
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
-            "observer": {"type": "string", "enum": ["minmax", "percentile", "mse", "entropy"], "default": "mse", "examples": ["mse"],
-                "description": "How the range is found: the largest magnitude; a percentile of all magnitudes; least squared error; or least KL divergence (int8 only)."},
+            "observer": {"type": "string", "enum": ["auto", "minmax", "percentile", "mse", "entropy"], "default": "auto", "examples": ["auto"],
+                "description": "How the range is found: the largest magnitude; a percentile of all magnitudes; least squared error; or least KL divergence (int8 only). auto is minmax for FP8, whose steps grow with what they hold, and mse for int8."},
             "percentile": {"type": "number", "minimum": 50.0, "maximum": 100.0, "default": 99.99, "examples": [99.99],
                 "description": "Percent of all magnitudes that are not clipped (observer percentile)."}}})
     }
@@ -76,10 +76,11 @@ impl Blocks for StaticActivations {
     fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a> {
         let options = Options::of(&stage.stage.options, self.schema());
         let observer = match options.text("observer") {
-            "percentile" => Observer::Percentile(options.real("percentile")),
-            "mse" => Observer::Mse,
-            "entropy" => Observer::Entropy,
-            _ => Observer::MinMax,
+            "percentile" => Some(Observer::Percentile(options.real("percentile"))),
+            "mse" => Some(Observer::Mse),
+            "entropy" => Some(Observer::Entropy),
+            "minmax" => Some(Observer::MinMax),
+            _ => None,
         };
         Box::new(Ranges {
             stage,
@@ -101,7 +102,8 @@ impl Blocks for StaticActivations {
 
 struct Ranges<'a> {
     stage: BlockStage<'a>,
-    observer: Observer,
+    /// What was asked for; otherwise what fits the steps.
+    observer: Option<Observer>,
     /// By cut and input.
     seen: HashMap<(usize, usize), Histogram>,
     found: Vec<(usize, Scale, f32)>,
@@ -110,7 +112,12 @@ struct Ranges<'a> {
 impl Ranges<'_> {
     /// The scale of one input; that of the cut's widest where no token came.
     fn scale(&self, at: usize, input: usize, steps: Steps, names: &str) -> f32 {
-        let threshold = |h: &Histogram| h.threshold(self.observer, steps);
+        let fitting = match steps {
+            Steps::Float8 => Observer::MinMax,
+            Steps::Int8 => Observer::Mse,
+        };
+        let observer = self.observer.unwrap_or(fitting);
+        let threshold = |h: &Histogram| h.threshold(observer, steps);
         let own = self
             .seen
             .get(&(at, input))

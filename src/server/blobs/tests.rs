@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::layout::hex;
 use super::local::LocalBlobs;
 use crate::domain::UploadId;
-use crate::domain::ports::{BlobError, Blobs as _, Body, Bounds, Uploads as _};
+use crate::domain::ports::{BlobError, Blobs as _, Body, Bounds, Checksum, Uploads as _};
 
 const BOUNDS: Bounds = Bounds {
     max_bytes: 1 << 30,
@@ -175,19 +175,51 @@ async fn nothing_stays_of_a_refused_put() {
 }
 
 #[tokio::test]
+async fn a_piece_with_a_checksum_stays_as_a_whole_or_not_at_all() {
+    let (_dir, store) = store();
+    let u1 = id();
+    store.begin(u1).await.expect("begun");
+    let promise = |bytes: &[u8]| {
+        [
+            Checksum::Sha1(sha1::Sha1::digest(bytes).into()),
+            Checksum::Sha256(Sha256::digest(bytes).into()),
+        ]
+    };
+    let mut at = 0;
+    for checksum in promise(b"hello ") {
+        let wrong = store
+            .append(u1, at, body(&[b"hallo "]), BOUNDS, Some(checksum))
+            .await;
+        assert!(matches!(wrong, Err(BlobError::ChecksumMismatch)));
+        let cut = store
+            .append(u1, at, broken(b"hello "), BOUNDS, Some(checksum))
+            .await;
+        assert!(matches!(cut, Err(BlobError::Truncated(_))));
+        assert_eq!(store.offset(u1).await.expect("known"), at);
+        let right = store
+            .append(u1, at, body(&[b"hel", b"lo "]), BOUNDS, Some(checksum))
+            .await;
+        at += 6;
+        assert_eq!(right.expect("appended"), at);
+    }
+    let stored = store.finish(u1, None).await.expect("published");
+    assert_eq!(stored.digest, digest(b"hello hello "));
+}
+
+#[tokio::test]
 async fn an_upload_goes_on_where_it_stopped_even_after_a_restart() {
     let (dir, store) = store();
     let u1 = id();
     store.begin(u1).await.expect("begun");
     assert_eq!(
         store
-            .append(u1, 0, body(&[b"hello "]), BOUNDS)
+            .append(u1, 0, body(&[b"hello "]), BOUNDS, None)
             .await
             .expect("appended"),
         6
     );
     let error = store
-        .append(u1, 6, broken(b"wo"), BOUNDS)
+        .append(u1, 6, broken(b"wo"), BOUNDS, None)
         .await
         .expect_err("body broke off");
     assert!(matches!(error, BlobError::Truncated(_)), "{error:?}");
@@ -195,7 +227,7 @@ async fn an_upload_goes_on_where_it_stopped_even_after_a_restart() {
     let store = LocalBlobs::open(dir.path()).expect("opens again");
     assert_eq!(store.offset(u1).await.expect("known"), 8);
     let error = store
-        .append(u1, 6, body(&[b"world"]), BOUNDS)
+        .append(u1, 6, body(&[b"world"]), BOUNDS, None)
         .await
         .expect_err("wrong offset");
     assert!(
@@ -204,7 +236,7 @@ async fn an_upload_goes_on_where_it_stopped_even_after_a_restart() {
     );
     assert_eq!(
         store
-            .append(u1, 8, body(&[b"rld"]), BOUNDS)
+            .append(u1, 8, body(&[b"rld"]), BOUNDS, None)
             .await
             .expect("appended"),
         11
@@ -225,14 +257,14 @@ async fn bytes_past_the_durable_offset_are_dropped() {
     let u1 = id();
     store.begin(u1).await.expect("begun");
     store
-        .append(u1, 0, body(&[b"abc"]), BOUNDS)
+        .append(u1, 0, body(&[b"abc"]), BOUNDS, None)
         .await
         .expect("appended");
     // A process that died after writing and before noting.
     let data = dir.path().join("uploads").join(u1.to_string()).join("data");
     std::fs::write(&data, b"abcTORN").expect("written");
     store
-        .append(u1, 3, body(&[b"def"]), BOUNDS)
+        .append(u1, 3, body(&[b"def"]), BOUNDS, None)
         .await
         .expect("appended");
     let stored = store.finish(u1, None).await.expect("finished");
@@ -254,7 +286,7 @@ async fn a_newer_request_ends_a_hung_one() {
         .boxed();
     let first = tokio::spawn({
         let store = store.clone();
-        async move { store.append(u1, 0, hung, BOUNDS).await }
+        async move { store.append(u1, 0, hung, BOUNDS, None).await }
     });
     while !seen.load(Ordering::SeqCst) {
         tokio::task::yield_now().await;
@@ -262,7 +294,7 @@ async fn a_newer_request_ends_a_hung_one() {
     assert_eq!(store.offset(u1).await.expect("answers at once"), 3);
     assert!(matches!(first.await.expect("ended"), Err(BlobError::Superseded)));
     store
-        .append(u1, 3, body(&[b"def"]), BOUNDS)
+        .append(u1, 3, body(&[b"def"]), BOUNDS, None)
         .await
         .expect("goes on");
     store.abandon(u1).await.expect("abandoned");
@@ -285,11 +317,11 @@ async fn a_large_body_is_flushed_on_the_way() {
     };
     let half = (70 << 20) + 77;
     let end = store
-        .append(u1, 0, parts(whole.slice(..half), 100_001), BOUNDS)
+        .append(u1, 0, parts(whole.slice(..half), 100_001), BOUNDS, None)
         .await;
     assert_eq!(end.expect("appended"), half as u64);
     let rest = parts(whole.slice(half..), (1 << 20) + 13);
-    let end = store.append(u1, half as u64, rest, BOUNDS).await;
+    let end = store.append(u1, half as u64, rest, BOUNDS, None).await;
     assert_eq!(end.expect("appended"), 150 << 20);
     let stored = store.finish(u1, None).await.expect("finished");
     assert_eq!(stored.digest, digest(&whole));

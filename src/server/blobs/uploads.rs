@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 
+use super::checksum::Checked;
 use super::intake::{self, Keep};
 use super::layout::{is_one_go, remove};
 use super::local::{LocalBlobs, admit, blocking, on_task, refusal};
@@ -16,7 +17,7 @@ use super::partial::{Partial, durable_offset};
 use super::shelf;
 use super::turns::Turn;
 use crate::domain::UploadId;
-use crate::domain::ports::{BlobError, BlobReply, Body, Bounds, Hash, Stored, Uploads};
+use crate::domain::ports::{BlobError, BlobReply, Body, Bounds, Checksum, Hash, Stored, Uploads};
 
 impl LocalBlobs {
     async fn take_over(&self, key: &str) -> Result<Turn, BlobError> {
@@ -26,7 +27,14 @@ impl LocalBlobs {
         self.turns.take(key).await
     }
 
-    async fn append_as(self, key: String, offset: u64, body: Body, bounds: Bounds) -> Result<u64, BlobError> {
+    async fn append_as(
+        self,
+        key: String,
+        offset: u64,
+        body: Body,
+        bounds: Bounds,
+        checksum: Option<Checksum>,
+    ) -> Result<u64, BlobError> {
         let turn = self.take_over(&key).await?;
         let layout = self.layout.clone();
         let partial = blocking(move || {
@@ -40,7 +48,22 @@ impl LocalBlobs {
             Ok(partial)
         })
         .await?;
-        let (partial, end) = intake::take(partial, body, bounds, Keep::Resumable, &turn.stop).await;
+        // A piece with a checksum counts as a whole or not at all: until it is checked nothing says that it is there.
+        let keep = if checksum.is_some() {
+            Keep::Transient
+        } else {
+            Keep::Resumable
+        };
+        let mut body = Checked::new(body, checksum);
+        let (partial, end) = intake::take(partial, &mut body, bounds, keep, &turn.stop).await;
+        if keep == Keep::Transient {
+            end.map_err(|cut| refusal(cut, &bounds))?;
+            if !body.holds() {
+                return Err(BlobError::ChecksumMismatch);
+            }
+            let partial = partial.ok_or(BlobError::NotFound)?;
+            return blocking(move || Ok(partial.save().map(|()| partial.offset())?)).await;
+        }
         let reached = match partial {
             Some(partial) => blocking(move || Ok(partial.save().map(|()| partial.offset())?)).await?,
             None => offset,
@@ -82,8 +105,18 @@ impl Uploads for LocalBlobs {
         .boxed()
     }
 
-    fn append(&self, id: UploadId, offset: u64, body: Body, bounds: Bounds) -> BlobReply<'_, u64> {
-        on_task(self.clone().append_as(id.to_string(), offset, body, bounds)).boxed()
+    fn append(
+        &self,
+        id: UploadId,
+        offset: u64,
+        body: Body,
+        bounds: Bounds,
+        checksum: Option<Checksum>,
+    ) -> BlobReply<'_, u64> {
+        let appended = self
+            .clone()
+            .append_as(id.to_string(), offset, body, bounds, checksum);
+        on_task(appended).boxed()
     }
 
     fn finish(&self, id: UploadId, expected: Option<Hash>) -> BlobReply<'_, Stored> {

@@ -120,6 +120,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn insert_upload<'a>(&'a self, upload: &'a Upload) -> Reply<'a, ()>;
     /// One upload.
     fn upload(&self, id: UploadId) -> Reply<'_, Upload>;
+    /// Records how long an upload will be, which nobody said before.
+    fn announce_upload(&self, id: UploadId, length: u64) -> Reply<'_, ()>;
     /// Records that an upload is complete.
     fn complete_upload<'a>(&'a self, id: UploadId, digest: &'a str, bytes: u64) -> Reply<'a, ()>;
     /// Deletes an upload; a missing one is fine.
@@ -234,6 +236,9 @@ pub enum BlobError {
         /// What they have.
         actual: String,
     },
+    /// A piece of an upload is not what its checksum says.
+    #[error("the bytes do not have the checksum")]
+    ChecksumMismatch,
     /// A file outside that was registered has changed since.
     #[error("{0} changed after it was registered")]
     SourceChanged(PathBuf),
@@ -275,14 +280,31 @@ pub trait Blobs: Send + Sync + std::fmt::Debug {
     fn probe(&self) -> BlobReply<'_, ()>;
 }
 
+/// What a client promises of one piece of an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checksum {
+    /// SHA-1: against accidents only.
+    Sha1([u8; 20]),
+    /// SHA-256.
+    Sha256([u8; 32]),
+}
+
 /// Uploads by offset; a newer call on one upload ends the older one.
 pub trait Uploads: Send + Sync + std::fmt::Debug {
     /// Starts an upload.
     fn begin(&self, id: UploadId) -> BlobReply<'_, ()>;
     /// Where it stands, durably.
     fn offset(&self, id: UploadId) -> BlobReply<'_, u64>;
-    /// Appends at an offset; answers the new, durable offset. What arrived before an error stays.
-    fn append(&self, id: UploadId, offset: u64, body: Body, bounds: Bounds) -> BlobReply<'_, u64>;
+    /// Appends at an offset; answers the new, durable offset. What arrived before an error stays, unless it comes with a
+    /// checksum: then all of it stays or nothing.
+    fn append(
+        &self,
+        id: UploadId,
+        offset: u64,
+        body: Body,
+        bounds: Bounds,
+        checksum: Option<Checksum>,
+    ) -> BlobReply<'_, u64>;
     /// Verifies and publishes it.
     fn finish(&self, id: UploadId, expected: Option<Hash>) -> BlobReply<'_, Stored>;
     /// Deletes it.

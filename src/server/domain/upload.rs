@@ -15,6 +15,8 @@ pub struct Upload {
     pub id: UploadId,
     /// The size announced, if any.
     pub length: Option<u64>,
+    /// What the client said of the file, as it said it (tus `Upload-Metadata`).
+    pub metadata: Option<String>,
     /// Digest (hexadecimal SHA-256) and size, once complete.
     pub complete: Option<(String, u64)>,
     /// When it began.

@@ -1,6 +1,7 @@
 //! Request headers with a grammar of their own.
 //!
-//! Owns: `Idempotency-Key`, `Repr-Digest`, `Upload-Offset`, `Accept`, `Content-Length`.
+//! Owns: `Idempotency-Key`, `Repr-Digest`, `Upload-Offset`, `Upload-Checksum`, `Upload-Metadata`, `Accept`,
+//! `Content-Length`.
 //! Must not know: what handlers do with them.
 //! Invariant: a header that is there but wrong is an error, never ignored.
 
@@ -9,9 +10,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::problem::{self, Problem};
-use crate::domain::ports::Hash;
+use crate::domain::ports::{Checksum, Hash};
 
 const MAX_KEY_BYTES: usize = 255;
+const MAX_METADATA_BYTES: usize = 4096;
 
 fn wrong(name: &str, detail: impl std::fmt::Display) -> Problem {
     Problem::new(problem::HEADER_INVALID, format!("{name}: {detail}"))
@@ -73,6 +75,49 @@ pub fn repr_digest(headers: &HeaderMap) -> Result<Option<Hash>, Problem> {
     decoded
         .map(Some)
         .ok_or_else(|| wrong(NAME, "sha-256 must be :<base64 of 32 bytes>:"))
+}
+
+/// The checksum of a piece (`Upload-Checksum: sha1 <base64>`, tus).
+pub fn upload_checksum(headers: &HeaderMap) -> Result<Option<Checksum>, Problem> {
+    const NAME: &str = "upload-checksum";
+    let Some(text) = single(headers, NAME)? else {
+        return Ok(None);
+    };
+    let (algorithm, value) = text.split_once(' ').unwrap_or((text, ""));
+    let raw = STANDARD
+        .decode(value.trim())
+        .map_err(|_e| wrong(NAME, "must be an algorithm, a space and base64"))?;
+    let checksum = match algorithm {
+        "sha1" => raw.try_into().map(Checksum::Sha1),
+        "sha256" => raw.try_into().map(Checksum::Sha256),
+        _ => return Err(wrong(NAME, "the algorithm must be sha1 or sha256")),
+    };
+    checksum
+        .map(Some)
+        .map_err(|_raw| wrong(NAME, "has another length than its algorithm gives"))
+}
+
+/// What a client says of a file (`Upload-Metadata: key base64,…`, tus), as it said it.
+pub fn upload_metadata(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    const NAME: &str = "upload-metadata";
+    let Some(text) = single(headers, NAME)? else {
+        return Ok(None);
+    };
+    if text.len() > MAX_METADATA_BYTES {
+        return Err(wrong(NAME, format!("has more than {MAX_METADATA_BYTES} bytes")));
+    }
+    let mut keys = Vec::new();
+    for pair in text.split(',') {
+        let (key, value) = pair.trim().split_once(' ').unwrap_or((pair.trim(), ""));
+        if key.is_empty() || keys.contains(&key) || STANDARD.decode(value).is_err() {
+            return Err(wrong(
+                NAME,
+                "must be pairs of a key, each once, and a value in base64",
+            ));
+        }
+        keys.push(key);
+    }
+    Ok(Some(text.to_owned()))
 }
 
 /// A digest as `Repr-Digest` says it.
@@ -225,11 +270,39 @@ mod tests {
         }
     }
 
+    #[test]
+    fn checksums_and_metadata_are_read_as_tus_writes_them() {
+        let sum = |text: &str| upload_checksum(&headers("upload-checksum", &[text]));
+        let zeros = STANDARD.encode([0; 20]);
+        assert_eq!(
+            sum(&format!("sha1 {zeros}")).expect("valid"),
+            Some(Checksum::Sha1([0; 20]))
+        );
+        for wrong in [
+            &format!("sha256 {zeros}"),
+            &format!("md5 {zeros}"),
+            "sha1",
+            "sha1 *",
+            "",
+        ] {
+            assert!(sum(wrong).is_err(), "{wrong}");
+        }
+        let said = |text: &str| upload_metadata(&headers("upload-metadata", &[text]));
+        let text = "filename d29ybGQ=,is_confidential";
+        assert_eq!(said(text).expect("valid").as_deref(), Some(text));
+        for wrong in ["", "a b*", "a d29ybGQ=,a d29ybGQ=", ",", &"k".repeat(5000)] {
+            assert!(said(wrong).is_err(), "{wrong}");
+        }
+    }
+
     proptest! {
         #[test]
         fn nothing_in_a_header_makes_them_fail_otherwise(raw in proptest::collection::vec(any::<u8>(), 0..60)) {
             let Ok(value) = HeaderValue::from_bytes(&raw) else { return Ok(()) };
-            for name in ["idempotency-key", "repr-digest", "upload-offset", "upload-complete", "accept"] {
+            for name in [
+                "idempotency-key", "repr-digest", "upload-offset", "upload-complete", "upload-checksum",
+                "upload-metadata", "accept",
+            ] {
                 let mut map = HeaderMap::new();
                 map.insert(HeaderName::from_static(name), value.clone());
                 let codes = [
@@ -237,6 +310,8 @@ mod tests {
                     repr_digest(&map).err(),
                     optional_number(&map, "upload-offset").err(),
                     boolean(&map, "upload-complete").err(),
+                    upload_checksum(&map).err(),
+                    upload_metadata(&map).err(),
                 ];
                 for problem in codes.into_iter().flatten() {
                     prop_assert_eq!(problem.code(), "header_invalid");

@@ -71,6 +71,8 @@ kinds! {
     GONE = 410 "gone" "The object existed and was removed";
     /// `If-Match` names another version.
     PRECONDITION_FAILED = 412 "precondition_failed" "The object has another version";
+    /// A version of tus that is not spoken here.
+    TUS_VERSION = 412 "tus_version" "This version of tus is not supported";
     /// More bytes than allowed.
     TOO_LARGE = 413 "too_large" "The body is larger than allowed";
     /// The content type is not one that is read here.
@@ -91,6 +93,8 @@ kinds! {
     DATASET_REJECTED = 422 "dataset_rejected" "The files are not a dataset that can be read";
     /// The recipe cannot work on this model.
     RECIPE_REFUSED = 422 "recipe_refused" "The recipe cannot be applied to this model";
+    /// A piece of an upload is not what its checksum says (tus).
+    CHECKSUM_MISMATCH = 460 "checksum_mismatch" "The piece does not match its checksum";
     /// Something broke; the log has it.
     INTERNAL = 500 "internal" "Something went wrong on our side";
     /// The request took too long.

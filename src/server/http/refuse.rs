@@ -63,6 +63,10 @@ impl From<BlobError> for Problem {
                 Self::new(problem::BODY_TRUNCATED, "the body ended before it was complete").because(cause)
             }
             BlobError::DigestMismatch { .. } => Self::new(problem::DIGEST_MISMATCH, text),
+            BlobError::ChecksumMismatch => Self::new(
+                problem::CHECKSUM_MISMATCH,
+                "the piece does not have its Upload-Checksum and was dropped; send it again",
+            ),
             BlobError::SourceChanged(path) => {
                 let detail = "a registered file changed on disk; register the model again";
                 Self::new(problem::CONFLICT, detail)

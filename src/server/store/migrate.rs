@@ -25,7 +25,11 @@ macro_rules! step {
     };
 }
 
-const STEPS: &[Step] = &[step!(1, "0001_first"), step!(2, "0002_datasets")];
+const STEPS: &[Step] = &[
+    step!(1, "0001_first"),
+    step!(2, "0002_datasets"),
+    step!(3, "0003_upload_metadata"),
+];
 
 /// The version that this program needs.
 pub(super) const CURRENT: i64 = STEPS[STEPS.len() - 1].version;

@@ -119,6 +119,10 @@ impl Store for Rows {
         timed(self.find_upload(id)).boxed()
     }
 
+    fn announce_upload(&self, id: UploadId, length: u64) -> Reply<'_, ()> {
+        timed(self.set_upload_length(id, length)).boxed()
+    }
+
     fn complete_upload<'a>(&'a self, id: UploadId, digest: &'a str, bytes: u64) -> Reply<'a, ()> {
         timed(self.end_upload(id, digest, bytes)).boxed()
     }

@@ -84,6 +84,7 @@ statements! {
         REPORT_GET "report_get"
         REPORT_INSERT "report_insert"
         SCHEMA_VERSION "schema_version"
+        UPLOAD_ANNOUNCE "upload_announce"
         UPLOAD_COMPLETE "upload_complete"
         UPLOAD_DELETE "upload_delete"
         UPLOAD_EXPIRED "upload_expired"

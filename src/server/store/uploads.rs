@@ -21,6 +21,7 @@ impl Rows {
         let args = [
             text(upload.id),
             upload.length.map(u64::cast_signed).into(),
+            upload.metadata.as_deref().into(),
             digest.into(),
             bytes.into(),
             upload.created_at.into(),
@@ -34,6 +35,16 @@ impl Rows {
     pub(super) async fn find_upload(&self, id: UploadId) -> Result<Upload, StoreError> {
         let row = self.db.read().await?.one(&sql::UPLOAD_GET, &[text(id)]).await?;
         upload(&row.ok_or(StoreError::NotFound)?)
+    }
+
+    pub(super) async fn set_upload_length(&self, id: UploadId, length: u64) -> Result<(), StoreError> {
+        let mut tx = self.db.write().await?;
+        match tx.run(&sql::UPLOAD_ANNOUNCE, &[text(id), length.into()]).await? {
+            0 => Err(StoreError::Conflict(
+                "the upload's length was announced before".to_owned(),
+            )),
+            _ => tx.commit().await,
+        }
     }
 
     pub(super) async fn end_upload(&self, id: UploadId, digest: &str, bytes: u64) -> Result<(), StoreError> {
@@ -72,6 +83,7 @@ fn upload(row: &Row) -> Result<Upload, StoreError> {
     Ok(Upload {
         id: row.parsed("id")?,
         length: row.maybe_int("length")?.map(i64::cast_unsigned),
+        metadata: row.maybe_text("client_metadata")?,
         complete,
         created_at: row.time("created_at")?,
         expires_at: row.time("expires_at")?,

@@ -14,6 +14,7 @@ pub mod pages;
 pub mod plans;
 pub mod uploads;
 
+use axum::middleware::from_fn;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -30,8 +31,6 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
             datasets::get::get_dataset,
             datasets::delete::delete_dataset
         ))
-        .routes(routes!(uploads::create::create_upload))
-        .routes(routes!(uploads::get::get_upload))
         .routes(routes!(plans::create_plan))
         .routes(routes!(jobs::create::create_job, jobs::list::list_jobs))
         .routes(routes!(jobs::get::get_job))
@@ -55,14 +54,27 @@ pub fn streaming() -> OpenApiRouter<AppState> {
         .routes(routes!(datasets::create::create_dataset))
         .routes(routes!(models::files::put_model_file))
         .routes(routes!(models::commit::commit_model))
-        .routes(routes!(
-            uploads::head::head_upload,
-            uploads::append::append_upload,
-            uploads::delete::delete_upload
-        ))
         .routes(routes!(jobs::events::list_events))
         .routes(routes!(artifacts::files::get_artifact_file))
         .routes(routes!(artifacts::archive::get_artifact_archive))
+        .merge(resumable())
+}
+
+/// Uploads by offset, in every dialect.
+fn resumable() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(
+            uploads::create::create_upload,
+            uploads::tus::describe_uploads
+        ))
+        .routes(routes!(
+            uploads::get::get_upload,
+            uploads::head::head_upload,
+            uploads::append::append_upload,
+            uploads::delete::delete_upload,
+            uploads::instead::override_upload_method
+        ))
+        .layer(from_fn(uploads::tus::dialect))
 }
 
 /// Everything that is API.

@@ -107,13 +107,24 @@ pub(super) async fn tensors_by_page(bed: Bed) {
 pub(super) async fn uploads(bed: Bed) {
     let upload = Upload {
         id: UploadId::from_uuid(Uuid::now_v7()),
-        length: Some(3),
+        length: None,
+        metadata: Some("filename d29ybGQ=".to_owned()),
         complete: None,
         created_at: bed.clock.now(),
         expires_at: bed.clock.now() + HOUR,
     };
     bed.rows.insert_upload(&upload).await.expect("new");
-    assert_eq!(bed.rows.upload(upload.id).await.expect("known").complete, None);
+    let read = bed.rows.upload(upload.id).await.expect("known");
+    assert_eq!(
+        (read.complete, read.length, &read.metadata),
+        (None, None, &upload.metadata)
+    );
+    bed.rows
+        .announce_upload(upload.id, 3)
+        .await
+        .expect("unknown so far");
+    let again = bed.rows.announce_upload(upload.id, 4).await;
+    assert!(matches!(again, Err(StoreError::Conflict(_))));
     let bytes = [digest('9')];
     assert_eq!(bed.rows.unreferenced(&bytes).await.expect("answers"), bytes);
     bed.rows

@@ -1,10 +1,10 @@
 //! `HEAD /v1/uploads/{id}`: where to go on.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
-use super::{offset, stand};
+use super::{limit, offset, stand};
 use crate::domain::UploadId;
 use crate::http::path::Id;
 use crate::http::problem::Problem;
@@ -19,7 +19,9 @@ use crate::http::state::AppState;
     head, path = "/v1/uploads/{id}", tag = "uploads", operation_id = "headUpload",
     params(("id" = String, Path, description = "The upload", example = "upl_0193d0a67c1e7bd08d532f5a9f1d1c11")),
     responses((status = 204, description = "Where it stands, in headers",
-               headers(("Upload-Offset" = u64), ("Upload-Length" = Option<u64>), ("Upload-Complete" = String)))),
+               headers(("Upload-Offset" = u64), ("Upload-Length" = Option<u64>), ("Upload-Complete" = String),
+                       ("Upload-Expires" = String), ("Upload-Limit" = String), ("Upload-Metadata" = Option<String>),
+                       ("Upload-Defer-Length" = Option<String>)))),
     extensions(("x-problem-codes" = json!(["not_found", "upload_superseded", "gone"])))
 )]
 pub async fn head_upload(State(state): State<AppState>, Id(id): Id<UploadId>) -> Result<Response, Problem> {
@@ -27,5 +29,16 @@ pub async fn head_upload(State(state): State<AppState>, Id(id): Id<UploadId>) ->
     let offset = offset(&state, &upload).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     stand(&mut response, &upload, offset);
+    limit(&mut response, &state, Some(&upload));
+    let headers = response.headers_mut();
+    if let Some(metadata) = upload.metadata.and_then(|text| HeaderValue::from_str(&text).ok()) {
+        headers.insert(HeaderName::from_static("upload-metadata"), metadata);
+    }
+    if upload.length.is_none() && upload.complete.is_none() {
+        headers.insert(
+            HeaderName::from_static("upload-defer-length"),
+            HeaderValue::from_static("1"),
+        );
+    }
     Ok(response)
 }

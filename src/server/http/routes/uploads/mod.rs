@@ -1,5 +1,7 @@
 //! `/v1/uploads`: files by offset, so that a broken connection costs only what was in flight.
 //!
+//! One core, three dialects: JSON and offsets of our own, tus 1.0, and the IETF's draft of resumable uploads.
+//!
 //! Owns: the upload's wire form and headers.
 //! Must not know: where bytes are.
 //! Invariant: an offset is answered only when it is durable.
@@ -9,6 +11,8 @@ pub mod create;
 pub mod delete;
 pub mod get;
 pub mod head;
+pub mod instead;
+pub mod tus;
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
@@ -81,6 +85,18 @@ async fn offset(state: &AppState, upload: &Upload) -> Result<u64, Problem> {
     }
 }
 
+/// Refuses a file that is larger than files may be.
+fn check_length(state: &AppState, length: u64) -> Result<(), Problem> {
+    let most = state.limits.file_bytes;
+    if length <= most {
+        return Ok(());
+    }
+    Err(Problem::new(
+        problem::TOO_LARGE,
+        format!("a file has at most {most} bytes"),
+    ))
+}
+
 /// A row without bytes: the upload cannot go on.
 fn lost(error: BlobError) -> Problem {
     match error {
@@ -108,4 +124,27 @@ fn stand(response: &mut Response, upload: &Upload, offset: u64) {
         HeaderValue::from_static(complete),
     );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let expires = upload.expires_at.format(&HTTP_DATE).ok();
+    if let Some(expires) = expires.and_then(|text| HeaderValue::from_str(&text).ok()) {
+        headers.insert(HeaderName::from_static("upload-expires"), expires);
+    }
+}
+
+/// A time as HTTP writes it, always UTC.
+const HTTP_DATE: &[time::format_description::BorrowedFormatItem<'_>] = time::macros::format_description!(
+    "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+);
+
+/// The bounds of an upload, as the IETF's draft says them.
+fn limit(response: &mut Response, state: &AppState, upload: Option<&Upload>) {
+    let mut text = format!("max-size={}, min-size=0", state.limits.file_bytes);
+    if let Some(upload) = upload {
+        let left = (upload.expires_at - state.clock.now()).whole_seconds().max(0);
+        text.push_str(&format!(", max-age={left}"));
+    }
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static("upload-limit"), value);
+    }
 }

@@ -1,0 +1,1 @@
+UPDATE upload SET length = $2 WHERE id = $1 AND length IS NULL AND digest IS NULL
