@@ -130,11 +130,16 @@ async fn an_upload_may_begin_with_bytes_and_without_a_length() {
     assert_eq!(says(&ended, "upload-complete"), "?1");
     let upload = json_of(app.get(&at).await, StatusCode::OK).await;
     assert_eq!(upload["status"], "complete");
-    let digest: String = Sha256::digest(&bytes)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    assert_eq!(text(&upload["digest"]), format!("sha256:{digest}"));
+    let all = json_of(
+        app.post("/v1/uploads", &json!({"length": bytes.len()})).await,
+        StatusCode::CREATED,
+    )
+    .await;
+    let all = format!("/v1/uploads/{}", text(&all["id"]));
+    let once = [("content-type", BYTES), ("upload-offset", "0")];
+    sent(tus(&app, Method::PATCH, &all, &once).body(bytes)).await;
+    let same = json_of(app.get(&all).await, StatusCode::OK).await;
+    assert_eq!(upload["digest"], same["digest"], "as if it had come in one piece");
 }
 
 #[tokio::test]

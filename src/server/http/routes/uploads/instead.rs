@@ -5,7 +5,7 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 
 use crate::domain::UploadId;
@@ -34,9 +34,7 @@ pub async fn override_upload_method(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let meant = headers
-        .get("x-http-method-override")
-        .map(|value| value.as_bytes());
+    let meant = headers.get("x-http-method-override").map(HeaderValue::as_bytes);
     match meant {
         Some(b"PATCH") => super::append::append_upload(State(state), Id(id), headers, body).await,
         Some(b"DELETE") => Ok(super::delete::delete_upload(State(state), Id(id))

@@ -137,11 +137,14 @@ const HTTP_DATE: &[time::format_description::BorrowedFormatItem<'_>] = time::mac
 
 /// The bounds of an upload, as the IETF's draft says them.
 fn limit(response: &mut Response, state: &AppState, upload: Option<&Upload>) {
-    let mut text = format!("max-size={}, min-size=0", state.limits.file_bytes);
-    if let Some(upload) = upload {
-        let left = (upload.expires_at - state.clock.now()).whole_seconds().max(0);
-        text.push_str(&format!(", max-age={left}"));
-    }
+    let size = format!("max-size={}, min-size=0", state.limits.file_bytes);
+    let text = match upload {
+        None => size,
+        Some(upload) => {
+            let left = (upload.expires_at - state.clock.now()).whole_seconds().max(0);
+            format!("{size}, max-age={left}")
+        }
+    };
     if let Ok(value) = HeaderValue::from_str(&text) {
         response
             .headers_mut()
