@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::kernels::float8;
 use crate::plan::Context;
 use crate::tensor::Rows;
-use crate::weight::{Kind, Weight};
+use crate::weight::{Granularity, Kind, Weight};
 use serde_json::{Value, json};
 
 /// The technique.
@@ -28,8 +28,8 @@ impl Technique for Fp8 {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "granularity": {"type": "string", "enum": ["tensor", "channel"], "default": "channel",
                 "description": "Which weights share a scale.", "examples": ["channel"]},
-            "range": {"type": "string", "enum": ["minmax", "mse"], "default": "mse", "examples": ["mse"],
-                "description": "How the scale is found: the largest weight becomes 448; or the scale up to twice that of least squared error."},
+            "range": {"type": "string", "enum": ["auto", "minmax", "mse"], "default": "auto", "examples": ["auto"],
+                "description": "How the scale is found: the largest weight becomes 448; or the scale up to twice that of least squared error. auto is mse per channel and minmax per tensor, where it measured better."},
             "activations": {"type": "string", "enum": ["none", "dynamic_token"], "default": "dynamic_token",
                 "description": "Let the engine quantize the layer's inputs to FP8 per token.", "examples": ["dynamic_token"]},
             "scale_dtype": {"type": "string", "enum": ["auto", "F32", "F16", "BF16"], "default": "auto",
@@ -72,10 +72,14 @@ impl Each for Fp8 {
                 task.kind.label()
             )));
         };
+        let search = match options.text("range") {
+            "auto" => granularity == Granularity::Channel,
+            range => range == "mse",
+        };
         let spec = float8::Spec {
             granularity,
             scale_dtype,
-            search: options.text("range") == "mse",
+            search,
         };
         float8::quantize(input, &spec).map(Weight::Float8)
     }
