@@ -56,20 +56,19 @@ impl LocalBlobs {
         };
         let mut body = Checked::new(body, checksum);
         let (partial, end) = intake::take(partial, &mut body, bounds, keep, &turn.stop).await;
-        if keep == Keep::Transient {
-            end.map_err(|cut| refusal(cut, &bounds))?;
-            if !body.holds() {
-                return Err(BlobError::ChecksumMismatch);
-            }
-            let partial = partial.ok_or(BlobError::NotFound)?;
-            return blocking(move || Ok(partial.save().map(|()| partial.offset())?)).await;
-        }
+        let holds = body.holds();
+        let partial = partial.filter(|_| keep == Keep::Resumable || (end.is_ok() && holds));
         let reached = match partial {
             Some(partial) => blocking(move || Ok(partial.save().map(|()| partial.offset())?)).await?,
             None => offset,
         };
         drop(turn);
-        end.map(|()| reached).map_err(|cut| refusal(cut, &bounds))
+        end.map_err(|cut| refusal(cut, &bounds))?;
+        if holds {
+            Ok(reached)
+        } else {
+            Err(BlobError::ChecksumMismatch)
+        }
     }
 
     async fn finish_as(self, key: String, expected: Option<Hash>) -> Result<Stored, BlobError> {
