@@ -2,7 +2,7 @@
 
 use super::{Role, network_of};
 use crate::checkpoint::{Checkpoint, SourceFile, inspect};
-use crate::network::{Batch, HeadKind, Network, Ops, Run, State, Weights};
+use crate::network::{Batch, Compute, HeadKind, Network, Ops, Run, State, Weights};
 use candle_core::Tensor;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -115,7 +115,7 @@ fn open(case: &Value, folder: &Path) -> Checkpoint {
 
 /// Tensors as a walk loads them: only those that are asked for.
 fn load(model: &Checkpoint, network: &dyn Network, names: &[String]) -> Weights {
-    let mut weights = Weights::default();
+    let mut weights = Compute::cpu().weights();
     for name in names {
         let info = model.tensors.iter().find(|t| t.name == *name).unwrap();
         let rows = model.rows(info).unwrap();

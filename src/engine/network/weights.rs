@@ -33,12 +33,6 @@ pub struct Weights {
     caches: HashMap<String, InputRounding>,
 }
 
-impl Default for Weights {
-    fn default() -> Self {
-        Self::on(Device::Cpu)
-    }
-}
-
 impl Weights {
     /// None yet, in the memory of that device.
     pub fn on(device: Device) -> Self {
