@@ -20,6 +20,8 @@ mod events;
 mod health;
 #[path = "api/jobs.rs"]
 mod jobs;
+#[path = "api/keys.rs"]
+mod keys;
 #[path = "api/models.rs"]
 mod models;
 #[path = "api/multipart.rs"]

@@ -40,7 +40,7 @@ const SERVER: Edges = &[
         ],
     ),
     ("blobs", &["domain", "telemetry"]),
-    ("cli", &["app", "config", "http", "telemetry"]),
+    ("cli", &["app", "config", "domain", "http", "telemetry"]),
     ("config", &["domain", "telemetry"]),
     ("dashboard", &[]),
     ("domain", &[]),

@@ -17,8 +17,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::blobs::{LocalBlobs, sweep};
 use crate::config::{Config, Database};
-use crate::domain::ports::{Store, StoreError, SystemClock};
+use crate::domain::ports::{StoreError, Stores, SystemClock};
 use crate::domain::queue::Queue;
+use crate::http::auth::Gate;
 use crate::http::listen::{self, Door};
 use crate::http::page::Cursors;
 use crate::http::state::{AppState, Parts};
@@ -46,6 +47,12 @@ pub enum AppError {
     /// What models shall run on cannot be used.
     #[error("worker_device: {0}")]
     Device(String),
+    /// Everybody would be a stranger.
+    #[error(
+        "the API on {0} asks for keys and there is none that is good; make one with `modelpress keys create --name \
+         admin` and the same settings, or set auth = \"off\" if nobody else can reach the address"
+    )]
+    NoKey(SocketAddr),
     /// Two metrics have one name.
     #[error("metrics: {0}")]
     Metrics(#[from] crate::telemetry::metrics::MetricsError),
@@ -70,16 +77,17 @@ impl App {
     }
 
     /// The same over a store that is open already, without workers.
-    pub async fn start_with(config: Config, store: Arc<dyn Store>) -> Result<Self, AppError> {
-        Self::bind(config, store, None).await
+    pub async fn start_with(config: Config, stores: Arc<dyn Stores>) -> Result<Self, AppError> {
+        Self::bind(config, stores, None).await
     }
 
     async fn bind(
         config: Config,
-        store: Arc<dyn Store>,
+        stores: Arc<dyn Stores>,
         queue: Option<Arc<dyn Queue>>,
     ) -> Result<Self, AppError> {
-        let state = state(&config, store)?;
+        let state = state(&config, stores)?;
+        ask_for_a_key(&state, &config).await?;
         let listener = bind(config.listen).await?;
         let metrics_listener = match config.metrics_listen {
             Some(address) => Some(bind(address).await?),
@@ -213,7 +221,12 @@ pub async fn open_store(config: &Config) -> Result<Rows, AppError> {
     Ok(rows?)
 }
 
-fn state(config: &Config, store: Arc<dyn Store>) -> Result<AppState, AppError> {
+/// The same for a command that changes rows and serves nothing.
+pub async fn open_stores(config: &Config) -> Result<Arc<dyn Stores>, AppError> {
+    Ok(Arc::new(open_store(config).await?))
+}
+
+fn state(config: &Config, stores: Arc<dyn Stores>) -> Result<AppState, AppError> {
     let data_dir = |error| AppError::DataDir(config.data_dir.display().to_string(), error);
     fs::create_dir_all(&config.data_dir).map_err(data_dir)?;
     let blobs = Arc::new(LocalBlobs::open(&config.blob_dir()).map_err(data_dir)?);
@@ -222,7 +235,8 @@ fn state(config: &Config, store: Arc<dyn Store>) -> Result<AppState, AppError> {
         None => kept_secret(&config.data_dir.join("cursor.key")).map_err(data_dir)?,
     };
     Ok(AppState::new(Parts {
-        store,
+        stores,
+        gate: Gate::new(config.keys_required),
         blobs: blobs.clone(),
         uploads: blobs,
         clock: Arc::new(SystemClock),
@@ -236,6 +250,18 @@ fn state(config: &Config, store: Arc<dyn Store>) -> Result<AppState, AppError> {
         readiness: http::readiness::Readiness::default(),
         metrics_elsewhere: config.metrics_listen.is_some(),
     }))
+}
+
+/// A server that nobody can use is a mistake, better told now.
+async fn ask_for_a_key(state: &AppState, config: &Config) -> Result<(), AppError> {
+    let now = state.clock.now();
+    if config.keys_required && !state.stores.has_good_key(now).await? {
+        return Err(AppError::NoKey(config.listen));
+    }
+    if !config.keys_required && !config.listen.ip().is_loopback() {
+        tracing::warn!(address = %config.listen, "anybody who reaches this address may do everything: auth is off");
+    }
+    Ok(())
 }
 
 /// A secret that this installation made for itself.
@@ -276,7 +302,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
 
 fn sweeper(state: &AppState) -> sweep::Sweeper {
     sweep::Sweeper {
-        store: state.store.clone(),
+        stores: state.stores.clone(),
         blobs: state.blobs.clone(),
         uploads: state.uploads.clone(),
         clock: state.clock.clone(),

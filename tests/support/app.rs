@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use modelpress_server::app::App;
 use modelpress_server::config::{Config, Settings};
-use modelpress_server::domain::ports::Store;
+use modelpress_server::domain::ports::Stores;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -47,11 +47,23 @@ impl TestApp {
     pub async fn scripted_with(settings: Settings) -> Self {
         let dir = TempDir::new().expect("temp dir");
         let memory = Arc::new(MemoryStore::default());
-        let store: Arc<dyn Store> = memory.clone();
+        let store: Arc<dyn Stores> = memory.clone();
         let app = App::start_with(config(&dir, settings), store)
             .await
             .expect("starts");
         Self::run(dir, app, memory)
+    }
+
+    /// Stops, does something while no server runs, and starts over the same folder.
+    pub async fn restart_after<T>(self, settings: Settings, between: impl FnOnce(&Path) -> T) -> (Self, T) {
+        let Self {
+            dir, stop, running, ..
+        } = self;
+        drop(stop);
+        running.await.expect("ended in order");
+        let done = between(dir.path());
+        let app = App::start(config(&dir, settings)).await.expect("starts");
+        (Self::run(dir, app, Arc::default()), done)
     }
 
     fn run(dir: TempDir, app: App, memory: Arc<MemoryStore>) -> Self {

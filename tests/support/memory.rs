@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::FutureExt as _;
 use modelpress_server::domain::job::{Failure, Progress};
 use modelpress_server::domain::ports::{
-    Clock as _, Commit, Counts, Enqueued, JobFilter, Reply, Store, StoreError, SystemClock,
+    Clock as _, Commit, Counts, Enqueued, JobFilter, Reply, Store, StoreError, Stores, SystemClock,
 };
 use modelpress_server::domain::{
-    Artifact, ArtifactId, Dataset, DatasetId, Document, Event, FileRef, Job, JobId, JobState, Model, ModelId,
-    ModelState, NewJob, TensorRow, Upload, UploadId,
+    ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Event, FileRef, Job, JobId, JobState, KeyId,
+    Model, ModelId, ModelState, NewJob, Tenant, TensorRow, Upload, UploadId,
 };
 use serde_json::json;
 
@@ -23,16 +23,29 @@ pub struct Tables {
     pub uploads: BTreeMap<UploadId, Upload>,
     pub jobs: BTreeMap<JobId, Job>,
     pub events: BTreeMap<JobId, Vec<Event>>,
+    pub api_keys: BTreeMap<KeyId, ApiKey>,
     pub keys: BTreeMap<String, ([u8; 32], JobId)>,
     pub reports: BTreeMap<JobId, Document>,
     pub artifacts: BTreeMap<ArtifactId, Artifact>,
 }
 
-/// The store.
+/// The store: of one tenant, whoever asks.
+#[derive(Debug, Default, Clone)]
+pub struct MemoryStore(Arc<Shared>);
+
+/// What every handle on the store shares.
 #[derive(Debug, Default)]
-pub struct MemoryStore {
+pub struct Shared {
     pub tables: Mutex<Tables>,
     pub broken: AtomicBool,
+}
+
+impl std::ops::Deref for MemoryStore {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
 }
 
 type Done<T> = Result<T, StoreError>;
@@ -101,7 +114,7 @@ fn known<T: Clone>(found: Option<&T>) -> Done<T> {
     found.cloned().ok_or(StoreError::NotFound)
 }
 
-impl Store for MemoryStore {
+impl Stores for MemoryStore {
     fn ready(&self) -> Reply<'_, ()> {
         self.run(|_| Ok(()))
     }
@@ -114,6 +127,96 @@ impl Store for MemoryStore {
                 jobs: jobs.to_vec(),
                 oldest_queued_at: queued.map(|j| j.created_at).min(),
             })
+        })
+    }
+
+    fn of(&self, _tenant: &Tenant) -> Arc<dyn Store> {
+        Arc::new(self.clone())
+    }
+
+    fn key_of_any(&self, id: KeyId) -> Reply<'_, ApiKey> {
+        self.key(id)
+    }
+
+    fn touch_key(&self, id: KeyId, at: time::OffsetDateTime) -> Reply<'_, ()> {
+        self.run(|t| {
+            t.api_keys.get_mut(&id).ok_or(StoreError::NotFound)?.last_used_at = Some(at);
+            Ok(())
+        })
+    }
+
+    fn has_good_key(&self, now: time::OffsetDateTime) -> Reply<'_, bool> {
+        self.run(|t| Ok(t.api_keys.values().any(|key| key.is_good(now))))
+    }
+
+    fn expired_uploads(&self, now: time::OffsetDateTime, limit: u32) -> Reply<'_, Vec<UploadId>> {
+        self.run(|t| {
+            let old = t.uploads.values().filter(|u| u.expires_at < now);
+            Ok(old.take(limit as usize).map(|u| u.id).collect())
+        })
+    }
+
+    fn drop_upload(&self, id: UploadId) -> Reply<'_, ()> {
+        self.delete_upload(id)
+    }
+
+    fn unreferenced<'a>(&'a self, digests: &'a [String]) -> Reply<'a, Vec<String>> {
+        self.run(|t| {
+            let files = t
+                .models
+                .values()
+                .flat_map(|(m, _)| &m.files)
+                .chain(t.datasets.values().flat_map(|d| &d.files))
+                .chain(t.artifacts.values().flat_map(|a| &a.files));
+            let mut used: Vec<&str> = files.map(|f| f.digest.as_str()).collect();
+            used.extend(
+                t.uploads
+                    .values()
+                    .filter_map(|u| u.complete.as_ref())
+                    .map(|(d, _)| d.as_str()),
+            );
+            Ok(digests
+                .iter()
+                .filter(|d| !used.contains(&d.as_str()))
+                .cloned()
+                .collect())
+        })
+    }
+}
+
+impl Store for MemoryStore {
+    fn insert_key<'a>(&'a self, key: &'a ApiKey) -> Reply<'a, ()> {
+        self.run(|t| {
+            t.api_keys.insert(key.id, key.clone());
+            Ok(())
+        })
+    }
+
+    fn key(&self, id: KeyId) -> Reply<'_, ApiKey> {
+        self.run(|t| known(t.api_keys.get(&id)))
+    }
+
+    fn list_keys(&self, after: Option<KeyId>, limit: u32) -> Reply<'_, Vec<ApiKey>> {
+        self.run(|t| {
+            let rows = t.api_keys.values().rev();
+            let rows = rows.filter(|key| after.is_none_or(|after| key.id < after));
+            Ok(rows.take(limit as usize).cloned().collect())
+        })
+    }
+
+    fn revoke_key(&self, id: KeyId, at: time::OffsetDateTime) -> Reply<'_, ApiKey> {
+        self.run(|t| {
+            let key = t.api_keys.get_mut(&id).ok_or(StoreError::NotFound)?;
+            key.revoked_at.get_or_insert(at);
+            Ok(key.clone())
+        })
+    }
+
+    fn replace_key<'a>(&'a self, old: KeyId, new: &'a ApiKey, until: time::OffsetDateTime) -> Reply<'a, ()> {
+        self.run(|t| {
+            t.api_keys.get_mut(&old).ok_or(StoreError::NotFound)?.expires_at = Some(until);
+            t.api_keys.insert(new.id, new.clone());
+            Ok(())
         })
     }
 
@@ -247,13 +350,6 @@ impl Store for MemoryStore {
         })
     }
 
-    fn expired_uploads(&self, now: time::OffsetDateTime, limit: u32) -> Reply<'_, Vec<UploadId>> {
-        self.run(|t| {
-            let old = t.uploads.values().filter(|u| u.expires_at < now);
-            Ok(old.take(limit as usize).map(|u| u.id).collect())
-        })
-    }
-
     fn enqueue<'a>(&'a self, job: &'a NewJob, most_queued: u64) -> Reply<'a, Enqueued> {
         self.run(|t| {
             if let Some((key, print)) = &job.idempotency {
@@ -336,28 +432,5 @@ impl Store for MemoryStore {
 
     fn artifact(&self, id: ArtifactId) -> Reply<'_, Artifact> {
         self.run(|t| known(t.artifacts.get(&id)))
-    }
-
-    fn unreferenced<'a>(&'a self, digests: &'a [String]) -> Reply<'a, Vec<String>> {
-        self.run(|t| {
-            let files = t
-                .models
-                .values()
-                .flat_map(|(m, _)| &m.files)
-                .chain(t.datasets.values().flat_map(|d| &d.files))
-                .chain(t.artifacts.values().flat_map(|a| &a.files));
-            let mut used: Vec<&str> = files.map(|f| f.digest.as_str()).collect();
-            used.extend(
-                t.uploads
-                    .values()
-                    .filter_map(|u| u.complete.as_ref())
-                    .map(|(d, _)| d.as_str()),
-            );
-            Ok(digests
-                .iter()
-                .filter(|d| !used.contains(&d.as_str()))
-                .cloned()
-                .collect())
-        })
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::ports::{BlobError, Blobs, Clock, Store, StoreError, Uploads};
+use crate::domain::ports::{BlobError, Blobs, Clock, StoreError, Stores, Uploads};
 use crate::telemetry::Metrics;
 
 const PERIOD: Duration = Duration::from_mins(10);
@@ -19,7 +19,7 @@ const BATCH: usize = 200;
 #[derive(Debug)]
 pub struct Sweeper {
     /// Knows what is referred to.
-    pub store: Arc<dyn Store>,
+    pub stores: Arc<dyn Stores>,
     /// Holds blobs.
     pub blobs: Arc<dyn Blobs>,
     /// Holds uploads.
@@ -68,18 +68,22 @@ impl Sweeper {
     /// One sweep; says how much went.
     pub async fn sweep(&self) -> Result<usize, SweepError> {
         let mut removed = 0;
-        for id in self.store.expired_uploads(self.clock.now(), BATCH as u32).await? {
+        for id in self
+            .stores
+            .expired_uploads(self.clock.now(), BATCH as u32)
+            .await?
+        {
             match self.uploads.abandon(id).await {
                 Ok(()) | Err(BlobError::NotFound | BlobError::Superseded) => {}
                 Err(error) => return Err(error.into()),
             }
-            self.store.delete_upload(id).await?;
+            self.stores.drop_upload(id).await?;
             removed += 1;
         }
         // Twice the age: by then every row of such an upload is gone.
         removed += self.uploads.remove_stale(self.upload_age * 2).await?;
         for digests in self.blobs.settled().await?.chunks(BATCH) {
-            for digest in self.store.unreferenced(digests).await? {
+            for digest in self.stores.unreferenced(digests).await? {
                 self.blobs.discard(&digest).await?;
                 removed += 1;
             }

@@ -8,6 +8,7 @@ mod check_config;
 mod compress;
 mod datasets;
 mod healthcheck;
+mod keys;
 mod migrate;
 mod openapi;
 mod plan;
@@ -65,6 +66,8 @@ enum Command {
     Compress(compress::CompressArgs),
     /// Print what a recipe would do to a model
     Plan(plan::PlanArgs),
+    /// Make, list and revoke API keys
+    Keys(keys::KeysArgs),
     /// Bring the database schema up to date
     Migrate(ConfigArgs),
     /// Check the configuration and print what is in effect, secrets hidden
@@ -127,6 +130,7 @@ pub fn run() -> ExitCode {
         Command::Worker(args) => worker::run(args),
         Command::Compress(args) => compress::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Keys(args) => keys::run(args),
         Command::Migrate(args) => migrate::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Healthcheck(args) => healthcheck::run(args),

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use settings::Settings;
+pub use settings::{Auth, Settings};
 pub use size::ByteSize;
 
 use crate::domain::queue::Retention;
@@ -90,6 +90,8 @@ pub struct Config {
     pub database: Database,
     /// Address of the API.
     pub listen: SocketAddr,
+    /// Whether the API asks for a key.
+    pub keys_required: bool,
     /// Separate address of `/metrics`, if any.
     pub metrics_listen: Option<SocketAddr>,
     /// Key that signs page cursors; one is made and kept in the data directory when unset.

@@ -4,10 +4,11 @@
 //! Must not know: how the server uses them.
 //! Invariant: `Settings::of(&config)` written to a file gives the same config again.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::queue::Retention;
@@ -15,6 +16,29 @@ use crate::telemetry::LogFormat;
 
 use super::check::{address, allowed, at_least_one, database, days, in_days, memory, seconds, threads};
 use super::{ByteSize, Config, ConfigError, Database, Limits, Workers, redact_url};
+
+/// Whether the API asks for keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// Unless only this machine can reach it.
+    #[default]
+    Auto,
+    /// Always.
+    Required,
+    /// Never.
+    Off,
+}
+
+impl Auth {
+    fn asks(self, listen: SocketAddr) -> bool {
+        match self {
+            Self::Auto => !listen.ip().is_loopback(),
+            Self::Required => true,
+            Self::Off => false,
+        }
+    }
+}
 
 /// What a file or a command line may say. Each setting is also the variable `MODELPRESS_<NAME>`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize, Serialize)]
@@ -58,6 +82,10 @@ pub struct Settings {
     /// Address of the API [default: 127.0.0.1:8080]
     #[arg(long, env = "MODELPRESS_LISTEN", value_name = "ADDR", help_heading = "HTTP")]
     pub listen: Option<String>,
+    /// Who may use the API: required = who has a key (`modelpress keys create`), off = everybody; auto asks for keys
+    /// unless `listen` is a loopback address [default: auto]
+    #[arg(long, env = "MODELPRESS_AUTH", value_enum, help_heading = "HTTP")]
+    pub auth: Option<Auth>,
     /// Serve /metrics on this address instead of the API's [default: the API's]
     #[arg(
         long,
@@ -248,6 +276,7 @@ impl Settings {
             allowed_model_paths: self.allowed_model_paths.or(other.allowed_model_paths),
             reserve_bytes: self.reserve_bytes.or(other.reserve_bytes),
             listen: self.listen.or(other.listen),
+            auth: self.auth.or(other.auth),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
             cursor_secret: self.cursor_secret.or(other.cursor_secret),
             request_timeout_seconds: self.request_timeout_seconds.or(other.request_timeout_seconds),
@@ -278,10 +307,12 @@ impl Settings {
             .data_dir
             .clone()
             .unwrap_or_else(|| "./modelpress-data".into());
+        let listen = address("listen", self.listen.as_deref().unwrap_or("127.0.0.1:8080"))?;
         Ok(Config {
             database: database(self.database_url.as_deref(), &data_dir)?,
             data_dir,
-            listen: address("listen", self.listen.as_deref().unwrap_or("127.0.0.1:8080"))?,
+            listen,
+            keys_required: self.auth.unwrap_or_default().asks(listen),
             metrics_listen: self
                 .metrics_listen
                 .as_deref()
@@ -339,6 +370,11 @@ impl Settings {
             allowed_model_paths: Some(config.allowed_model_paths.clone()),
             reserve_bytes: Some(ByteSize(config.limits.reserve_bytes)),
             listen: Some(config.listen.to_string()),
+            auth: Some(if config.keys_required {
+                Auth::Required
+            } else {
+                Auth::Off
+            }),
             metrics_listen: config.metrics_listen.map(|a| a.to_string()),
             cursor_secret: config.cursor_secret.as_ref().map(|_| "***".to_owned()),
             request_timeout_seconds: secs(config.limits.request),

@@ -55,6 +55,8 @@ ids! {
     DatasetId "ds_";
     /// A job.
     JobId "job_";
+    /// An API key.
+    KeyId "key_";
     /// A model.
     ModelId "mdl_";
     /// An upload.

@@ -1,6 +1,6 @@
 //! The nouns of the service and the traits that other rooms implement for it.
 //!
-//! Owns: identifiers, models, datasets, uploads, jobs, artifacts, the ports [`Store`], [`Blobs`], [`Clock`].
+//! Owns: identifiers, models, datasets, uploads, jobs, artifacts, tenants, keys, the ports [`Store`], [`Blobs`], [`Clock`].
 //! Must not know: SQL, HTTP, files; the engine's plans, summaries and reports are opaque JSON here.
 //! Invariant: the same words for the same things in the API, the database, the metrics and the log.
 
@@ -9,18 +9,22 @@ pub mod dataset;
 pub mod document;
 pub mod ids;
 pub mod job;
+pub mod key;
 pub mod lease;
 pub mod model;
 pub mod ports;
 pub mod queue;
+pub mod tenant;
 pub mod upload;
 
 pub use artifact::Artifact;
 pub use dataset::Dataset;
 pub use document::Document;
-pub use ids::{ArtifactId, DatasetId, IdError, JobId, ModelId, UploadId};
+pub use ids::{ArtifactId, DatasetId, IdError, JobId, KeyId, ModelId, UploadId};
 pub use job::{Event, Failure, Job, JobState, NewJob, Progress};
+pub use key::{ApiKey, Scope};
 pub use model::{FileRef, Model, ModelState, TensorRow};
-pub use ports::{Blobs, Clock, Store, StoreError};
+pub use ports::{Blobs, Clock, Store, StoreError, Stores};
 pub use queue::Queue;
+pub use tenant::Tenant;
 pub use upload::Upload;

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,8 +17,8 @@ use time::OffsetDateTime;
 
 use super::model::TensorRow;
 use super::{
-    Artifact, ArtifactId, Dataset, DatasetId, Document, Event, FileRef, Job, JobId, JobState, Model, ModelId,
-    NewJob, Upload, UploadId,
+    ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Event, FileRef, Job, JobId, JobState, KeyId,
+    Model, ModelId, NewJob, Tenant, Upload, UploadId,
 };
 
 /// What a store call comes to.
@@ -85,12 +86,42 @@ pub struct Counts {
     pub oldest_queued_at: Option<OffsetDateTime>,
 }
 
-/// Rows, as the API needs them. Lists are newest first.
-pub trait Store: Send + Sync + std::fmt::Debug {
+/// The rows of all tenants: what is not any one's, and the way to each one's.
+pub trait Stores: Send + Sync + std::fmt::Debug {
     /// Reachable, and the schema is current.
     fn ready(&self) -> Reply<'_, ()>;
     /// Counts for metrics.
     fn counts(&self) -> Reply<'_, Counts>;
+    /// The rows of a tenant.
+    fn of(&self, tenant: &Tenant) -> Arc<dyn Store>;
+
+    /// A key, whoever's it is.
+    fn key_of_any(&self, id: KeyId) -> Reply<'_, ApiKey>;
+    /// Notes that a key was used.
+    fn touch_key(&self, id: KeyId, at: OffsetDateTime) -> Reply<'_, ()>;
+    /// Whether there is a key that opens something at `now`.
+    fn has_good_key(&self, now: OffsetDateTime) -> Reply<'_, bool>;
+
+    /// Uploads that expired before `now`.
+    fn expired_uploads(&self, now: OffsetDateTime, limit: u32) -> Reply<'_, Vec<UploadId>>;
+    /// Deletes an upload, whoever's it is; a missing one is fine.
+    fn drop_upload(&self, id: UploadId) -> Reply<'_, ()>;
+    /// Which of these digests no row refers to.
+    fn unreferenced<'a>(&'a self, digests: &'a [String]) -> Reply<'a, Vec<String>>;
+}
+
+/// The rows of one tenant, as the API needs them: another one's are not found. Lists are newest first.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Records a key.
+    fn insert_key<'a>(&'a self, key: &'a ApiKey) -> Reply<'a, ()>;
+    /// One key.
+    fn key(&self, id: KeyId) -> Reply<'_, ApiKey>;
+    /// Keys made before `after`, revoked ones too.
+    fn list_keys(&self, after: Option<KeyId>, limit: u32) -> Reply<'_, Vec<ApiKey>>;
+    /// Revokes a key at once; a revoked one stays as it is.
+    fn revoke_key(&self, id: KeyId, at: OffsetDateTime) -> Reply<'_, ApiKey>;
+    /// Records the key that takes another's place, which runs out at `until` unless it does so sooner.
+    fn replace_key<'a>(&'a self, old: KeyId, new: &'a ApiKey, until: OffsetDateTime) -> Reply<'a, ()>;
 
     /// Records a model.
     fn insert_model<'a>(&'a self, model: &'a Model) -> Reply<'a, ()>;
@@ -126,8 +157,6 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn complete_upload<'a>(&'a self, id: UploadId, digest: &'a str, bytes: u64) -> Reply<'a, ()>;
     /// Deletes an upload; a missing one is fine.
     fn delete_upload(&self, id: UploadId) -> Reply<'_, ()>;
-    /// Uploads that expired before `now`.
-    fn expired_uploads(&self, now: OffsetDateTime, limit: u32) -> Reply<'_, Vec<UploadId>>;
 
     /// Records a job, its first event and its idempotency key in one transaction.
     fn enqueue<'a>(&'a self, job: &'a NewJob, most_queued: u64) -> Reply<'a, Enqueued>;
@@ -143,9 +172,6 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn report(&self, id: JobId) -> Reply<'_, Document>;
     /// One artifact.
     fn artifact(&self, id: ArtifactId) -> Reply<'_, Artifact>;
-
-    /// Which of these digests no row refers to.
-    fn unreferenced<'a>(&'a self, digests: &'a [String]) -> Reply<'a, Vec<String>>;
 }
 
 /// What makes a draft ready.

@@ -14,11 +14,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 
+use super::auth::Caller;
 use super::engine::check_metadata;
 use super::input;
 use super::problem::{self, Problem, shorten};
 use super::sets::{check_name, check_new_file};
-use super::state::AppState;
 use super::undo::Undo;
 use crate::domain::FileRef;
 use crate::domain::ports::{BlobError, Body};
@@ -37,14 +37,14 @@ pub struct Form {
 }
 
 /// Reads the form and stores its files. What was stored is in `undo`, whatever it comes to.
-pub async fn read(state: &AppState, request: Request, undo: &mut Undo) -> Result<Form, Problem> {
-    let form = Multipart::from_request(request, state)
+pub async fn read(state: &Caller, request: Request, undo: &mut Undo) -> Result<Form, Problem> {
+    let form = Multipart::from_request(request, &state.app)
         .await
         .map_err(|error| Problem::new(problem::BAD_REQUEST, error.body_text()))?;
     fill(state, form, undo).await
 }
 
-async fn fill(state: &AppState, mut form: Multipart, undo: &mut Undo) -> Result<Form, Problem> {
+async fn fill(state: &Caller, mut form: Multipart, undo: &mut Undo) -> Result<Form, Problem> {
     let mut read = Form::default();
     while let Some(field) = next(state, &mut form).await? {
         match (
@@ -86,7 +86,7 @@ async fn fill(state: &AppState, mut form: Multipart, undo: &mut Undo) -> Result<
 }
 
 async fn file(
-    state: &AppState,
+    state: &Caller,
     field: Field<'_>,
     name: String,
     read: &mut Form,
@@ -144,14 +144,14 @@ fn bridge(mut field: Field<'_>) -> (impl Future<Output = Result<(), Problem>>, B
     (pump, body.boxed())
 }
 
-async fn next<'a>(state: &AppState, form: &'a mut Multipart) -> Result<Option<Field<'a>>, Problem> {
+async fn next<'a>(state: &Caller, form: &'a mut Multipart) -> Result<Option<Field<'a>>, Problem> {
     match tokio::time::timeout(state.limits.idle, form.next_field()).await {
         Ok(field) => field.map_err(|error| broken(&error)),
         Err(_elapsed) => Err(Problem::new(problem::IDLE_TIMEOUT, "the form fell silent")),
     }
 }
 
-async fn text(state: &AppState, mut field: Field<'_>) -> Result<String, Problem> {
+async fn text(state: &Caller, mut field: Field<'_>) -> Result<String, Problem> {
     let mut raw = Vec::new();
     loop {
         let chunk = tokio::time::timeout(state.limits.idle, field.chunk());

@@ -4,6 +4,7 @@
 //! Must not know: SQL, folders, which store it talks to.
 //! Invariant: nothing enters unchecked; no error leaves as anything but a problem document.
 
+pub mod auth;
 pub mod conditional;
 pub mod engine;
 pub mod form;

@@ -13,6 +13,8 @@ use super::routes;
 
 /// Problems any operation may answer with.
 const ALWAYS: [&str; 2] = ["internal", "unavailable"];
+/// Problems any operation may answer with that asks for a key.
+const WITH_KEY: [&str; 2] = ["unauthenticated", "insufficient_scope"];
 
 #[derive(OpenApi)]
 #[openapi(
@@ -32,6 +34,7 @@ const ALWAYS: [&str; 2] = ["internal", "unavailable"];
         (name = "plans", description = "What a recipe would do to a model, computed without doing it."),
         (name = "jobs", description = "Recipes at work: queued, running, succeeded, failed or cancelled."),
         (name = "artifacts", description = "What jobs produced: files by digest."),
+        (name = "keys", description = "Who may use the API, for which tenant; all of it needs `admin`."),
         (name = "catalog", description = "What this version can do."),
         (name = "health", description = "For supervisors and monitoring.")
     )
@@ -48,6 +51,12 @@ pub fn document() -> Value {
     // A document of plain data always has a JSON form.
     let mut document = serde_json::to_value(api).unwrap_or_default();
     document["components"]["schemas"]["Recipe"] = recipe::schema();
+    document["components"]["securitySchemes"] = json!({"key": {
+        "type": "http", "scheme": "bearer", "bearerFormat": "mp_<id>_<secret>",
+        "description": "A key from `modelpress keys create` or `POST /v1/keys`. Servers that only their own machine \
+                        can reach ask for none unless told to. The scopes of an operation say what a key must \
+                        allow: writing includes reading, `admin` everything.",
+    }});
     complete_paths(&mut document);
     complete_schemas(&mut document);
     document["x-problems"] = KINDS
@@ -137,7 +146,12 @@ fn add_problems(operation: &mut Value) {
                 .collect()
         })
         .unwrap_or_default();
-    let used = |kind: &&Kind| ALWAYS.contains(&kind.code) || own.iter().any(|code| code == kind.code);
+    let asks = operation["security"].is_array();
+    let used = |kind: &&Kind| {
+        ALWAYS.contains(&kind.code)
+            || asks && WITH_KEY.contains(&kind.code)
+            || own.iter().any(|code| code == kind.code)
+    };
     for kind in KINDS.iter().filter(used) {
         let response = &mut operation["responses"][kind.status.to_string()];
         if response.is_null() {

@@ -45,6 +45,10 @@ kinds! {
     BODY_TRUNCATED = 400 "body_truncated" "The body ended before it was complete";
     /// The bytes do not have the digest that was promised.
     DIGEST_MISMATCH = 400 "digest_mismatch" "The bytes do not match the digest";
+    /// No key, or none that opens anything.
+    UNAUTHENTICATED = 401 "unauthenticated" "A valid API key is needed";
+    /// The key may not do this.
+    INSUFFICIENT_SCOPE = 403 "insufficient_scope" "The key does not allow this";
     /// `source_path` is outside the allowed folders.
     PATH_NOT_ALLOWED = 403 "path_not_allowed" "The server may not read this path";
     /// No such route or object.

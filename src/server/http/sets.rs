@@ -7,9 +7,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::auth::Caller;
 use super::problem::{self, Problem, shorten};
 use super::refuse::about;
-use super::state::AppState;
 use crate::domain::model::check_file_name;
 use crate::domain::ports::StoreError;
 use crate::domain::{FileRef, UploadId};
@@ -51,7 +51,7 @@ pub struct UploadedFileIn {
 }
 
 /// A file may be added to a set: its name is fine, not taken, and there is room.
-pub fn check_new_file(state: &AppState, taken: &[FileRef], name: &str) -> Result<(), Problem> {
+pub fn check_new_file(state: &Caller, taken: &[FileRef], name: &str) -> Result<(), Problem> {
     check_file_name(name)?;
     if taken.iter().any(|file| file.name == name) {
         let detail = format!("the file name {} is there twice", shorten(name));
@@ -61,7 +61,7 @@ pub fn check_new_file(state: &AppState, taken: &[FileRef], name: &str) -> Result
 }
 
 /// There is room for another file.
-pub fn check_room(state: &AppState, files: usize) -> Result<(), Problem> {
+pub fn check_room(state: &Caller, files: usize) -> Result<(), Problem> {
     if files >= state.limits.model_files {
         let detail = format!(
             "a model or dataset has at most {} files",
@@ -87,8 +87,8 @@ pub fn check_name(name: Option<&str>) -> Result<(), Problem> {
 }
 
 /// Removes blobs that no row refers to any more.
-pub async fn release(state: &AppState, digests: Vec<String>) -> Result<(), StoreError> {
-    for digest in state.store.unreferenced(&digests).await? {
+pub async fn release(state: &Caller, digests: Vec<String>) -> Result<(), StoreError> {
+    for digest in state.stores.unreferenced(&digests).await? {
         if let Err(error) = state.blobs.discard(&digest).await {
             tracing::warn!(%digest, %error, "blob not removed; the sweep will try again");
         }
@@ -98,7 +98,7 @@ pub async fn release(state: &AppState, digests: Vec<String>) -> Result<(), Store
 
 /// The files that complete uploads hold, and the uploads.
 pub async fn uploaded(
-    state: &AppState,
+    state: &Caller,
     given: Vec<UploadedFileIn>,
 ) -> Result<(Vec<FileRef>, Vec<UploadId>), Problem> {
     let mut files: Vec<FileRef> = Vec::new();

@@ -11,17 +11,20 @@ use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::auth::Gate;
 use super::page::Cursors;
 use super::readiness::Readiness;
 use crate::config::Limits;
-use crate::domain::ports::{Blobs, Bounds, Clock, Store, Uploads};
+use crate::domain::ports::{Blobs, Bounds, Clock, Stores, Uploads};
 use crate::telemetry::Metrics;
 
 /// The things handlers use.
 #[derive(Debug)]
 pub struct Parts {
-    /// Rows.
-    pub store: Arc<dyn Store>,
+    /// Rows of all tenants; handlers take their caller's.
+    pub stores: Arc<dyn Stores>,
+    /// Who may enter.
+    pub gate: Gate,
     /// Bytes by digest.
     pub blobs: Arc<dyn Blobs>,
     /// Bytes on their way in.
@@ -57,7 +60,9 @@ impl AppState {
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
     }
+}
 
+impl Parts {
     /// Bounds of an upload that may reach `max_bytes`.
     pub fn bounds(&self, max_bytes: u64, announced: Option<u64>) -> Bounds {
         let limits = &self.limits;

@@ -15,14 +15,15 @@ use crate::domain::{Artifact, ArtifactId, Document, JobId};
 impl Rows {
     pub(super) async fn find_artifact(&self, id: ArtifactId) -> Result<Artifact, StoreError> {
         let mut session = self.db.read().await?;
-        let row = session.one(&sql::ARTIFACT_GET, &[text(id)]).await?;
+        let row = session.one(&sql::ARTIFACT_GET, &[text(id), self.owner()]).await?;
         let row = row.ok_or(StoreError::NotFound)?;
         let files = session.all(&sql::ARTIFACT_FILES, &[text(id)]).await?;
         artifact(&row, &files)
     }
 
     pub(super) async fn find_report(&self, id: JobId) -> Result<Document, StoreError> {
-        let row = self.db.read().await?.one(&sql::REPORT_GET, &[text(id)]).await?;
+        let args = [text(id), self.owner()];
+        let row = self.db.read().await?.one(&sql::REPORT_GET, &args).await?;
         let row = row.ok_or(StoreError::NotFound)?;
         Ok(Document::from_store(row.text("report")?))
     }

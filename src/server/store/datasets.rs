@@ -23,6 +23,7 @@ impl Rows {
             dataset.digest.as_str().into(),
             json(&dataset.summary)?,
             dataset.created_at.into(),
+            self.owner(),
         ];
         let mut tx = self.db.write().await?;
         tx.run(&sql::DATASET_INSERT, &args).await?;
@@ -33,7 +34,7 @@ impl Rows {
 
     pub(super) async fn find_dataset(&self, id: DatasetId) -> Result<Dataset, StoreError> {
         let mut session = self.db.read().await?;
-        let row = session.one(&sql::DATASET_GET, &[text(id)]).await?;
+        let row = session.one(&sql::DATASET_GET, &[text(id), self.owner()]).await?;
         let row = row.ok_or(StoreError::NotFound)?;
         dataset(&row, files_of(&mut session, id).await?)
     }
@@ -45,7 +46,7 @@ impl Rows {
     ) -> Result<Vec<Dataset>, StoreError> {
         let before = after.map_or_else(|| LAST.to_owned(), |id| id.to_string());
         let mut session = self.db.read().await?;
-        let args = [before.into(), limit.into()];
+        let args = [before.into(), limit.into(), self.owner()];
         let rows = session.all(&sql::DATASET_LIST, &args).await?;
         let ids: Vec<String> = rows.iter().map(|row| row.text("id")).collect::<Result<_, _>>()?;
         let mut files: HashMap<DatasetId, Vec<FileRef>> = HashMap::new();
@@ -61,7 +62,7 @@ impl Rows {
     pub(super) async fn remove_dataset(&self, id: DatasetId) -> Result<Vec<FileRef>, StoreError> {
         let mut tx = self.db.write().await?;
         // The lock makes an enqueue wait that is about to use it.
-        tx.one(&sql::DATASET_LOCK, &[text(id)])
+        tx.one(&sql::DATASET_LOCK, &[text(id), self.owner()])
             .await?
             .ok_or(StoreError::NotFound)?;
         if tx.one(&sql::DATASET_IN_USE, &[text(id)]).await?.is_some() {
@@ -72,18 +73,19 @@ impl Rows {
         tx.commit().await?;
         Ok(files)
     }
-}
 
-/// Holds datasets against deletion until the end of the transaction.
-pub(super) async fn hold(tx: &mut Session, ids: &[DatasetId]) -> Result<(), StoreError> {
-    for id in ids {
-        if tx.one(&sql::DATASET_SHARE, &[text(id)]).await?.is_none() {
-            return Err(StoreError::Conflict(format!(
-                "dataset {id} was deleted a moment ago"
-            )));
+    /// Holds datasets against deletion until the end of the transaction.
+    pub(super) async fn hold_datasets(&self, tx: &mut Session, ids: &[DatasetId]) -> Result<(), StoreError> {
+        for id in ids {
+            let held = tx.one(&sql::DATASET_SHARE, &[text(id), self.owner()]).await?;
+            if held.is_none() {
+                return Err(StoreError::Conflict(format!(
+                    "dataset {id} was deleted a moment ago"
+                )));
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The files of every dataset that a job reads.

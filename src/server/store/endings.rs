@@ -47,6 +47,7 @@ pub(super) fn may_try_again(error: &QueueError) -> bool {
 impl Rows {
     pub(super) async fn cancel(&self, id: JobId, reason: &str) -> Result<Job, StoreError> {
         let mut tx = self.db.write().await?;
+        self.load_job(&mut tx, id).await?;
         let mut locked = lock(&mut tx, &sql::JOB_LOCK, id)
             .await?
             .ok_or(StoreError::NotFound)?;

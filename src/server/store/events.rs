@@ -20,7 +20,7 @@ impl Rows {
         after: u64,
         limit: u32,
     ) -> Result<Vec<Event>, StoreError> {
-        let args = [text(id), after.into(), limit.into()];
+        let args = [text(id), after.into(), limit.into(), self.owner()];
         let rows = self.db.read().await?.all(&sql::EVENT_LIST, &args).await?;
         rows.iter().map(event).collect()
     }

@@ -36,15 +36,17 @@ impl Rows {
         if let Way::Replay(id) = self.take_key(&mut tx, job).await? {
             return Ok(Enqueued::Replayed(self.load_job(&mut tx, id).await?));
         }
-        let model = tx.one(&sql::MODEL_SHARE, &[text(job.model)]).await?;
+        let model = tx
+            .one(&sql::MODEL_SHARE, &[text(job.model), self.owner()])
+            .await?;
         if model.ok_or(StoreError::NotFound)?.text("state")? != ModelState::Ready.as_str() {
             return Err(StoreError::Conflict(format!("model {} is a draft", job.model)));
         }
-        super::datasets::hold(&mut tx, &job.datasets).await?;
-        if !insert(&mut tx, job).await? {
-            let id = equal_work(&mut tx, job).await?;
+        self.hold_datasets(&mut tx, &job.datasets).await?;
+        if !self.insert(&mut tx, job).await? {
+            let id = self.equal_work(&mut tx, job).await?;
             if let Some((key, _)) = &job.idempotency {
-                tx.run(&sql::IDEMPOTENCY_POINT, &[key.as_str().into(), text(id)])
+                tx.run(&sql::IDEMPOTENCY_POINT, &[self.owned(key), text(id)])
                     .await?;
             }
             let found = self.load_job(&mut tx, id).await?;
@@ -76,11 +78,12 @@ impl Rows {
         let Some((key, fingerprint)) = &job.idempotency else {
             return Ok(Way::Clear);
         };
-        let (key, fingerprint, now) = (key.as_str(), hex(fingerprint), self.clock.now());
-        tx.run(&sql::IDEMPOTENCY_DROP_EXPIRED, &[key.into(), now.into()])
+        let (fingerprint, now) = (hex(fingerprint), self.clock.now());
+        let key = || self.owned(key);
+        tx.run(&sql::IDEMPOTENCY_DROP_EXPIRED, &[key(), now.into()])
             .await?;
         let args = [
-            key.into(),
+            key(),
             fingerprint.as_str().into(),
             text(job.id),
             (now + KEY_AGE).into(),
@@ -88,7 +91,7 @@ impl Rows {
         if tx.run(&sql::IDEMPOTENCY_TAKE, &args).await? == 1 {
             return Ok(Way::Clear);
         }
-        let row = tx.one(&sql::IDEMPOTENCY_GET, &[key.into()]).await?;
+        let row = tx.one(&sql::IDEMPOTENCY_GET, &[key()]).await?;
         let row =
             row.ok_or_else(|| StoreError::Unavailable("idempotency key vanished; try again".to_owned()))?;
         if row.text("fingerprint")? != fingerprint {
@@ -102,7 +105,7 @@ impl Rows {
     }
 
     pub(super) async fn load_job(&self, session: &mut Session, id: JobId) -> Result<Job, StoreError> {
-        let row = session.one(&sql::JOB_GET, &[text(id)]).await?;
+        let row = session.one(&sql::JOB_GET, &[text(id), self.owner()]).await?;
         self.job_of(&row.ok_or(StoreError::NotFound)?)
     }
 
@@ -111,6 +114,7 @@ impl Rows {
         let mut args: Vec<Arg<'_>> = vec![before.into(), filter.limit.into()];
         args.extend(filter.model.map(text));
         args.extend(filter.state.map(|state| state.as_str().into()));
+        args.push(self.owner());
         let statement = match (filter.model, filter.state) {
             (None, None) => &sql::JOB_LIST,
             (None, Some(_)) => &sql::JOB_LIST_STATE,
@@ -134,6 +138,42 @@ impl Rows {
         Ok(counts)
     }
 
+    /// Inserts the hot row; false if a live job has its dedupe key.
+    async fn insert(&self, tx: &mut Session, job: &NewJob) -> Result<bool, StoreError> {
+        let args = [
+            text(job.id),
+            text(job.model),
+            i64::from(job.priority).into(),
+            MAX_ATTEMPTS.into(),
+            job.need_memory_bytes.into(),
+            json(&job.techniques)?,
+            job.dedupe_key
+                .as_deref()
+                .map_or_else(|| Arg::Text(None), |key| self.owned(key)),
+            json(&job.metadata)?,
+            job.traceparent.as_deref().into(),
+            job.created_at.into(),
+            self.owner(),
+        ];
+        Ok(tx.run(&sql::JOB_INSERT, &args).await? == 1)
+    }
+
+    async fn equal_work(&self, tx: &mut Session, job: &NewJob) -> Result<JobId, StoreError> {
+        let key = self.owned(job.dedupe_key.as_deref().unwrap_or_default());
+        match tx.one(&sql::JOB_BY_DEDUPE, &[key]).await? {
+            Some(row) => row.parsed("id"),
+            // It ended between the two statements.
+            None => Err(StoreError::Unavailable(
+                "equal work has just ended; try again".to_owned(),
+            )),
+        }
+    }
+
+    /// A word of the tenant's own, which is nobody else's: a tenant's name holds no colon.
+    fn owned(&self, word: &str) -> Arg<'static> {
+        text(format!("{}:{word}", self.tenant))
+    }
+
     fn job_of(&self, row: &Row) -> Result<Job, StoreError> {
         let mut job = job(row)?;
         if job.state == JobState::Running {
@@ -146,34 +186,6 @@ impl Rows {
             }
         }
         Ok(job)
-    }
-}
-
-/// Inserts the hot row; false if a live job has its dedupe key.
-async fn insert(tx: &mut Session, job: &NewJob) -> Result<bool, StoreError> {
-    let args = [
-        text(job.id),
-        text(job.model),
-        i64::from(job.priority).into(),
-        MAX_ATTEMPTS.into(),
-        job.need_memory_bytes.into(),
-        json(&job.techniques)?,
-        job.dedupe_key.as_deref().into(),
-        json(&job.metadata)?,
-        job.traceparent.as_deref().into(),
-        job.created_at.into(),
-    ];
-    Ok(tx.run(&sql::JOB_INSERT, &args).await? == 1)
-}
-
-async fn equal_work(tx: &mut Session, job: &NewJob) -> Result<JobId, StoreError> {
-    let key = job.dedupe_key.as_deref();
-    match tx.one(&sql::JOB_BY_DEDUPE, &[key.into()]).await? {
-        Some(row) => row.parsed("id"),
-        // It ended between the two statements.
-        None => Err(StoreError::Unavailable(
-            "equal work has just ended; try again".to_owned(),
-        )),
     }
 }
 

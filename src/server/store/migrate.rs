@@ -29,6 +29,7 @@ const STEPS: &[Step] = &[
     step!(1, "0001_first"),
     step!(2, "0002_datasets"),
     step!(3, "0003_upload_metadata"),
+    step!(4, "0004_tenants"),
 ];
 
 /// The version that this program needs.

@@ -15,6 +15,7 @@ mod db;
 mod endings;
 mod events;
 mod jobs;
+mod keys;
 mod live;
 mod migrate;
 mod models;

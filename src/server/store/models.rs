@@ -24,6 +24,7 @@ impl Rows {
             model.digest.as_deref().into(),
             model.created_at.into(),
             model.committed_at.into(),
+            self.owner(),
         ];
         let mut tx = self.db.write().await?;
         tx.run(&sql::MODEL_INSERT, &args).await?;
@@ -39,7 +40,7 @@ impl Rows {
     }
 
     pub(super) async fn find_model(&self, id: ModelId) -> Result<Model, StoreError> {
-        load(&mut self.db.read().await?, id).await
+        self.load_model(&mut self.db.read().await?, id).await
     }
 
     pub(super) async fn page_of_models(
@@ -50,7 +51,7 @@ impl Rows {
         let before = after.map_or_else(|| LAST.to_owned(), |id| id.to_string());
         let mut session = self.db.read().await?;
         let rows = session
-            .all(&sql::MODEL_LIST, &[before.into(), limit.into()])
+            .all(&sql::MODEL_LIST, &[before.into(), limit.into(), self.owner()])
             .await?;
         let ids = rows
             .iter()
@@ -70,7 +71,7 @@ impl Rows {
 
     pub(super) async fn put_file(&self, id: ModelId, new: &FileRef) -> Result<Option<FileRef>, StoreError> {
         let mut tx = self.db.write().await?;
-        draft(&mut tx, id).await?;
+        self.draft(&mut tx, id).await?;
         let old = tx
             .one(&sql::MODEL_FILE_GET, &[text(id), new.name.as_str().into()])
             .await?;
@@ -87,7 +88,7 @@ impl Rows {
 
     pub(super) async fn make_ready(&self, id: ModelId, commit: &Commit) -> Result<Model, StoreError> {
         let mut tx = self.db.write().await?;
-        draft(&mut tx, id).await?;
+        self.draft(&mut tx, id).await?;
         let mut inspected = commit.files.clone();
         inspected.sort_by(|a, b| a.name.cmp(&b.name));
         if files_of(&mut tx, id).await? != inspected {
@@ -101,7 +102,7 @@ impl Rows {
             .await?;
         tx.run(&sql::MODEL_TENSORS_INSERT, &[text(id), json(&commit.tensors)?])
             .await?;
-        let model = load(&mut tx, id).await?;
+        let model = self.load_model(&mut tx, id).await?;
         tx.commit().await?;
         Ok(model)
     }
@@ -112,7 +113,7 @@ impl Rows {
         offset: u64,
         limit: u32,
     ) -> Result<Vec<TensorRow>, StoreError> {
-        let args = [text(id), offset.into(), limit.into()];
+        let args = [text(id), offset.into(), limit.into(), self.owner()];
         let rows = self.db.read().await?.all(&sql::MODEL_TENSORS, &args).await?;
         let tensor = |row: &Row| {
             Ok(TensorRow {
@@ -128,7 +129,7 @@ impl Rows {
     pub(super) async fn remove_model(&self, id: ModelId) -> Result<Vec<FileRef>, StoreError> {
         let mut tx = self.db.write().await?;
         // The lock makes an enqueue wait that is about to use the model.
-        tx.one(&sql::MODEL_LOCK, &[text(id)])
+        tx.one(&sql::MODEL_LOCK, &[text(id), self.owner()])
             .await?
             .ok_or(StoreError::NotFound)?;
         if tx.one(&sql::MODEL_IN_USE, &[text(id)]).await?.is_some() {
@@ -138,6 +139,24 @@ impl Rows {
         tx.run(&sql::MODEL_DELETE, &[text(id)]).await?;
         tx.commit().await?;
         Ok(files)
+    }
+
+    /// Locks a model that must be a draft.
+    async fn draft(&self, tx: &mut Session, id: ModelId) -> Result<(), StoreError> {
+        let row = tx.one(&sql::MODEL_LOCK, &[text(id), self.owner()]).await?;
+        let state = row.ok_or(StoreError::NotFound)?.text("state")?;
+        if state == ModelState::Draft.as_str() {
+            return Ok(());
+        }
+        Err(StoreError::Conflict(format!(
+            "model {id} is {state} and does not change any more"
+        )))
+    }
+
+    async fn load_model(&self, session: &mut Session, id: ModelId) -> Result<Model, StoreError> {
+        let row = session.one(&sql::MODEL_GET, &[text(id), self.owner()]).await?;
+        let row = row.ok_or(StoreError::NotFound)?;
+        model(&row, files_of(session, id).await?)
     }
 }
 
@@ -154,24 +173,6 @@ pub(super) fn file(row: &Row) -> Result<FileRef, StoreError> {
         digest: row.text("digest")?,
         bytes: row.count("bytes")?,
     })
-}
-
-/// Locks a model that must be a draft.
-async fn draft(tx: &mut Session, id: ModelId) -> Result<(), StoreError> {
-    let row = tx.one(&sql::MODEL_LOCK, &[text(id)]).await?;
-    let state = row.ok_or(StoreError::NotFound)?.text("state")?;
-    if state == ModelState::Draft.as_str() {
-        return Ok(());
-    }
-    Err(StoreError::Conflict(format!(
-        "model {id} is {state} and does not change any more"
-    )))
-}
-
-async fn load(session: &mut Session, id: ModelId) -> Result<Model, StoreError> {
-    let row = session.one(&sql::MODEL_GET, &[text(id)]).await?;
-    let row = row.ok_or(StoreError::NotFound)?;
-    model(&row, files_of(session, id).await?)
 }
 
 fn model(row: &Row, files: Vec<FileRef>) -> Result<Model, StoreError> {

@@ -10,27 +10,29 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 
-use super::db::{Db, timed};
+use super::db::{Arg, Db, text, timed};
 use super::live::Live;
 use super::statement as sql;
 use super::{endings, migrate};
 use crate::domain::job::Progress;
 use crate::domain::model::TensorRow;
-use crate::domain::ports::{Commit, Counts, Enqueued, JobFilter, Reply, Store, StoreError};
+use crate::domain::ports::{Commit, Counts, Enqueued, JobFilter, Reply, Store, StoreError, Stores};
 use crate::domain::queue::{
     Beat, Claim, Ending, Fenced, Lease, NewEvent, Node, Pulse, Queue, Reaped, Retention, Silent,
 };
 use crate::domain::{
-    Artifact, ArtifactId, Clock, Dataset, DatasetId, Document, Event, FileRef, Job, JobId, JobState, Model,
-    ModelId, NewJob, Upload, UploadId,
+    ApiKey, Artifact, ArtifactId, Clock, Dataset, DatasetId, Document, Event, FileRef, Job, JobId, JobState,
+    KeyId, Model, ModelId, NewJob, Tenant, Upload, UploadId,
 };
 
-/// A database that is open.
-#[derive(Debug)]
+/// A database that is open. As a [`Store`] it is that of one tenant, at first the default one; as [`Stores`] and
+/// [`Queue`] that of all.
+#[derive(Debug, Clone)]
 pub struct Rows {
-    pub(super) db: Db,
+    pub(super) db: Arc<Db>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) live: Live,
+    pub(super) live: Arc<Live>,
+    pub(super) tenant: Tenant,
     /// A random number in [0, 1), for jitter.
     pub(super) chance: fn() -> f64,
 }
@@ -38,11 +40,17 @@ pub struct Rows {
 impl Rows {
     pub(super) fn new(db: Db, clock: Arc<dyn Clock>) -> Self {
         Self {
-            db,
+            db: Arc::new(db),
             clock,
-            live: Live::default(),
+            live: Arc::default(),
+            tenant: Tenant::default(),
             chance: rand::random,
         }
+    }
+
+    /// The tenant, as an argument.
+    pub(super) fn owner(&self) -> Arg<'static> {
+        text(&self.tenant)
     }
 
     async fn is_current(&self) -> Result<(), StoreError> {
@@ -58,13 +66,66 @@ impl Rows {
     }
 }
 
-impl Store for Rows {
+impl Stores for Rows {
     fn ready(&self) -> Reply<'_, ()> {
         timed(self.is_current()).boxed()
     }
 
     fn counts(&self) -> Reply<'_, Counts> {
         timed(self.count_jobs()).boxed()
+    }
+
+    fn of(&self, tenant: &Tenant) -> Arc<dyn Store> {
+        Arc::new(Self {
+            tenant: tenant.clone(),
+            ..self.clone()
+        })
+    }
+
+    fn key_of_any(&self, id: KeyId) -> Reply<'_, ApiKey> {
+        timed(self.find_any_key(id)).boxed()
+    }
+
+    fn touch_key(&self, id: KeyId, at: OffsetDateTime) -> Reply<'_, ()> {
+        timed(self.note_use(id, at)).boxed()
+    }
+
+    fn has_good_key(&self, now: OffsetDateTime) -> Reply<'_, bool> {
+        timed(self.any_good_key(now)).boxed()
+    }
+
+    fn expired_uploads(&self, now: OffsetDateTime, limit: u32) -> Reply<'_, Vec<UploadId>> {
+        timed(self.uploads_before(now, limit)).boxed()
+    }
+
+    fn drop_upload(&self, id: UploadId) -> Reply<'_, ()> {
+        timed(self.remove_any_upload(id)).boxed()
+    }
+
+    fn unreferenced<'a>(&'a self, digests: &'a [String]) -> Reply<'a, Vec<String>> {
+        timed(self.orphans(digests)).boxed()
+    }
+}
+
+impl Store for Rows {
+    fn insert_key<'a>(&'a self, key: &'a ApiKey) -> Reply<'a, ()> {
+        timed(self.add_key(key)).boxed()
+    }
+
+    fn key(&self, id: KeyId) -> Reply<'_, ApiKey> {
+        timed(self.find_key(id)).boxed()
+    }
+
+    fn list_keys(&self, after: Option<KeyId>, limit: u32) -> Reply<'_, Vec<ApiKey>> {
+        timed(self.page_of_keys(after, limit)).boxed()
+    }
+
+    fn revoke_key(&self, id: KeyId, at: OffsetDateTime) -> Reply<'_, ApiKey> {
+        timed(self.end_key(id, at)).boxed()
+    }
+
+    fn replace_key<'a>(&'a self, old: KeyId, new: &'a ApiKey, until: OffsetDateTime) -> Reply<'a, ()> {
+        timed(self.rotate_key(old, new, until)).boxed()
     }
 
     fn insert_model<'a>(&'a self, model: &'a Model) -> Reply<'a, ()> {
@@ -131,10 +192,6 @@ impl Store for Rows {
         timed(self.remove_upload(id)).boxed()
     }
 
-    fn expired_uploads(&self, now: OffsetDateTime, limit: u32) -> Reply<'_, Vec<UploadId>> {
-        timed(self.uploads_before(now, limit)).boxed()
-    }
-
     fn enqueue<'a>(&'a self, job: &'a NewJob, most_queued: u64) -> Reply<'a, Enqueued> {
         timed(self.add_job(job, most_queued)).boxed()
     }
@@ -161,10 +218,6 @@ impl Store for Rows {
 
     fn artifact(&self, id: ArtifactId) -> Reply<'_, Artifact> {
         timed(self.find_artifact(id)).boxed()
-    }
-
-    fn unreferenced<'a>(&'a self, digests: &'a [String]) -> Reply<'a, Vec<String>> {
-        timed(self.orphans(digests)).boxed()
     }
 }
 

@@ -26,6 +26,7 @@ impl Rows {
             bytes.into(),
             upload.created_at.into(),
             upload.expires_at.into(),
+            self.owner(),
         ];
         let mut tx = self.db.write().await?;
         tx.run(&sql::UPLOAD_INSERT, &args).await?;
@@ -33,13 +34,15 @@ impl Rows {
     }
 
     pub(super) async fn find_upload(&self, id: UploadId) -> Result<Upload, StoreError> {
-        let row = self.db.read().await?.one(&sql::UPLOAD_GET, &[text(id)]).await?;
+        let args = [text(id), self.owner()];
+        let row = self.db.read().await?.one(&sql::UPLOAD_GET, &args).await?;
         upload(&row.ok_or(StoreError::NotFound)?)
     }
 
     pub(super) async fn set_upload_length(&self, id: UploadId, length: u64) -> Result<(), StoreError> {
         let mut tx = self.db.write().await?;
-        match tx.run(&sql::UPLOAD_ANNOUNCE, &[text(id), length.into()]).await? {
+        let args = [text(id), length.into(), self.owner()];
+        match tx.run(&sql::UPLOAD_ANNOUNCE, &args).await? {
             0 => Err(StoreError::Conflict(
                 "the upload's length was announced before".to_owned(),
             )),
@@ -49,10 +52,8 @@ impl Rows {
 
     pub(super) async fn end_upload(&self, id: UploadId, digest: &str, bytes: u64) -> Result<(), StoreError> {
         let mut tx = self.db.write().await?;
-        match tx
-            .run(&sql::UPLOAD_COMPLETE, &[text(id), digest.into(), bytes.into()])
-            .await?
-        {
+        let args = [text(id), digest.into(), bytes.into(), self.owner()];
+        match tx.run(&sql::UPLOAD_COMPLETE, &args).await? {
             0 => Err(StoreError::NotFound),
             _ => tx.commit().await,
         }
@@ -60,7 +61,13 @@ impl Rows {
 
     pub(super) async fn remove_upload(&self, id: UploadId) -> Result<(), StoreError> {
         let mut tx = self.db.write().await?;
-        tx.run(&sql::UPLOAD_DELETE, &[text(id)]).await?;
+        tx.run(&sql::UPLOAD_DELETE, &[text(id), self.owner()]).await?;
+        tx.commit().await
+    }
+
+    pub(super) async fn remove_any_upload(&self, id: UploadId) -> Result<(), StoreError> {
+        let mut tx = self.db.write().await?;
+        tx.run(&sql::UPLOAD_DROP, &[text(id)]).await?;
         tx.commit().await
     }
 

@@ -64,7 +64,7 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<HealthOut>, Pr
 }
 
 async fn look(state: &AppState) -> Result<(), String> {
-    state.store.ready().await.map_err(|error| error.to_string())?;
+    state.stores.ready().await.map_err(|error| error.to_string())?;
     state.blobs.probe().await.map_err(|error| error.to_string())
 }
 
@@ -88,7 +88,7 @@ pub async fn metrics(State(state): State<AppState>) -> Result<Response, Problem>
 
 /// The metrics text, with the gauges that the database knows read now.
 pub async fn scrape(state: &AppState) -> Result<Response, Problem> {
-    let counts = state.store.counts().await?;
+    let counts = state.stores.counts().await?;
     let count = |wanted: JobState| {
         counts
             .jobs

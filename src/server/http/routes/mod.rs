@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod datasets;
 pub mod health;
 pub mod jobs;
+pub mod keys;
 pub mod models;
 pub mod pages;
 pub mod plans;
@@ -38,6 +39,9 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::report::get_report))
         .routes(routes!(jobs::report::get_report_html))
         .routes(routes!(artifacts::get::get_artifact))
+        .routes(routes!(keys::create::create_key, keys::list::list_keys))
+        .routes(routes!(keys::get::get_key, keys::revoke::revoke_key))
+        .routes(routes!(keys::rotate::rotate_key))
         .routes(routes!(catalog::list_formats))
         .routes(routes!(catalog::list_presets))
         .routes(routes!(catalog::list_techniques))

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::State;
 use modelpress_engine::recipe::strict;
 use modelpress_engine::{Plan, Refusal};
 use serde::{Deserialize, Serialize};
@@ -16,11 +15,11 @@ use utoipa::ToSchema;
 
 use crate::domain::ports::StoreError;
 use crate::domain::{DatasetId, FileRef, Model, ModelId, ModelState};
+use crate::http::auth::{Caller, May, ReadModels};
 use crate::http::engine::{AskedRecipe, ReadRecipe, plan_recipe, read_recipe};
 use crate::http::input::Input;
 use crate::http::problem::{self, Problem, shorten};
 use crate::http::refuse::about;
-use crate::http::state::AppState;
 
 /// What to plan.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -57,13 +56,14 @@ pub struct PlanOut {
 /// cannot work is refused here with every reason and a JSON pointer to each; the same happens in `POST /v1/jobs`.
 #[utoipa::path(
     post, path = "/v1/plans", tag = "plans", operation_id = "createPlan",
+    security(("key" = ["models:read"])),
     request_body = PlanIn,
     responses((status = 200, description = "The plan", body = PlanOut)),
     extensions(("x-problem-codes" = json!(["json_invalid", "body_truncated", "too_large", "unsupported_media_type",
         "fields_invalid", "recipe_refused", "not_ready", "conflict", "request_timeout"])))
 )]
 pub async fn create_plan(
-    State(state): State<AppState>,
+    May(state, ..): May<ReadModels>,
     input: Input<PlanIn>,
 ) -> Result<Json<PlanOut>, Problem> {
     let PlanIn {
@@ -89,7 +89,7 @@ pub(super) struct Planned {
 }
 
 /// Finds the model and the datasets, and plans the recipe on them.
-pub(super) async fn plan(state: &AppState, model: &str, asked: AskedRecipe) -> Result<Planned, Problem> {
+pub(super) async fn plan(state: &Caller, model: &str, asked: AskedRecipe) -> Result<Planned, Problem> {
     let model = ready_model(state, model).await?;
     let recipe = read_recipe(asked).await?;
     let datasets = named_datasets(state, &recipe).await?;
@@ -107,7 +107,7 @@ pub(super) async fn plan(state: &AppState, model: &str, asked: AskedRecipe) -> R
     })
 }
 
-async fn ready_model(state: &AppState, model: &str) -> Result<Model, Problem> {
+async fn ready_model(state: &Caller, model: &str) -> Result<Model, Problem> {
     let unknown = |id: &str| {
         Problem::field(
             "/model",
@@ -133,7 +133,7 @@ async fn ready_model(state: &AppState, model: &str) -> Result<Model, Problem> {
 
 /// The datasets that a recipe names, by id: every one that is not there is refused where it is named.
 async fn named_datasets(
-    state: &AppState,
+    state: &Caller,
     recipe: &ReadRecipe,
 ) -> Result<BTreeMap<DatasetId, Vec<FileRef>>, Problem> {
     let (mut found, mut refusals) = (BTreeMap::new(), Vec::new());

@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::bed::{Bed, HOUR, digest};
-use crate::domain::ports::{Store as _, StoreError};
+use crate::domain::ports::{Store as _, StoreError, Stores as _};
 use crate::domain::queue::End;
 use crate::domain::{Clock as _, Dataset, DatasetId, FileRef, JobState, NewJob};
 

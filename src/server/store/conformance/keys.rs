@@ -1,7 +1,7 @@
 //! Idempotency keys and equal work.
 
 use super::bed::{Bed, HOUR};
-use crate::domain::ports::{Enqueued, Store as _, StoreError};
+use crate::domain::ports::{Enqueued, Store as _, StoreError, Stores as _};
 use crate::domain::queue::End;
 use crate::domain::{JobState, NewJob};
 

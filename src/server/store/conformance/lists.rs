@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::bed::{Bed, HOUR, beat, ending, node};
-use crate::domain::ports::{JobFilter, Store as _, StoreError};
+use crate::domain::ports::{JobFilter, Store as _, StoreError, Stores as _};
 use crate::domain::queue::{Beat, End, Queue as _};
 use crate::domain::{Clock as _, JobId, JobState, ModelId, Progress};
 

@@ -17,6 +17,7 @@ mod oracle;
 mod results;
 mod schema;
 mod storms;
+mod tenants;
 
 macro_rules! suite {
     ($($module:ident { $($case:ident)* })*) => {
@@ -95,5 +96,10 @@ suite! {
     storms {
         sixteen_claimers_and_each_job_once
         cancel_and_finish_at_once
+    }
+    tenants {
+        nobody_sees_anothers_rows
+        keys_end_for_good
+        idempotency_keys_are_a_tenants_own
     }
 }

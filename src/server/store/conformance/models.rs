@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::bed::{Bed, HOUR, digest};
-use crate::domain::ports::{Store as _, StoreError};
+use crate::domain::ports::{Store as _, StoreError, Stores as _};
 use crate::domain::queue::End;
 use crate::domain::{Clock as _, FileRef, ModelId, ModelState, NewJob, Upload, UploadId};
 

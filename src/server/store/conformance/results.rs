@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::bed::{Bed, HOUR, digest, ending, failure, is_lost};
 use crate::domain::JobState;
-use crate::domain::ports::{Store as _, StoreError};
+use crate::domain::ports::{Store as _, StoreError, Stores as _};
 use crate::domain::queue::{End, NewEvent, Queue as _, Retention};
 
 fn event(message: &str) -> NewEvent {

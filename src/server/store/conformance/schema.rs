@@ -182,7 +182,7 @@ async fn what_follows_a_full_disk_works_again() {
     let clock = std::sync::Arc::new(SystemClock);
     let rows = sqlite::open(&folder.path().join("test.db"), clock.clone()).await;
     let rows = rows.expect("opens");
-    let Db::Sqlite { writer, .. } = &rows.db else {
+    let Db::Sqlite { writer, .. } = &*rows.db else {
         panic!("not SQLite");
     };
     let model = |name: String| Model {

@@ -1,1 +1,1 @@
-SELECT state FROM model WHERE id = $1 FOR SHARE
+SELECT state FROM model WHERE id = $1 AND tenant = $2 FOR SHARE

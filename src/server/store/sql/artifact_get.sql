@@ -1,1 +1,2 @@
-SELECT id, job_id, model_id, format, digest, created_at FROM artifact WHERE id = $1
+SELECT a.id, a.job_id, a.model_id, a.format, a.digest, a.created_at FROM artifact a JOIN job j ON j.id = a.job_id
+WHERE a.id = $1 AND j.tenant = $2

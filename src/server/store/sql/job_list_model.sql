@@ -3,6 +3,6 @@ SELECT j.id, j.model_id, b.recipe, j.state, j.priority, j.metadata, j.attempt, j
     j.error_code, j.error_message, j.created_at, j.started_at, j.finished_at, j.cancel_requested_at,
     (SELECT string_agg(a.id, ',' ORDER BY a.id) FROM artifact a WHERE a.job_id = j.id) AS artifacts
 FROM job j JOIN job_body b ON b.job_id = j.id
-WHERE j.id < $1 AND j.model_id = $3
+WHERE j.tenant = $4 AND j.id < $1 AND j.model_id = $3
 ORDER BY j.id DESC
 LIMIT $2

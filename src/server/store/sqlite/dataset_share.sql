@@ -1,1 +1,1 @@
-SELECT id FROM dataset WHERE id = $1
+SELECT id FROM dataset WHERE id = $1 AND tenant = $2

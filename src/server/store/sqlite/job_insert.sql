@@ -1,7 +1,7 @@
 INSERT INTO job (id, model_id, state, priority, run_after, attempt, max_attempts, fence, need_memory_bytes, techniques,
     dedupe_key, stage_index, stages, bytes_done, bytes_total, bytes_per_second, peak_memory_bytes, event_seq, metadata,
-    traceparent, created_at)
+    traceparent, created_at, tenant)
 VALUES ($1, $2, 'queued', $3, CAST(unixepoch('subsec') * 1000 AS INTEGER), 0, $4, 0, $5, $6,
     $7, 0, 0, 0, 0, 0, 0, 1, $8,
-    $9, $10)
+    $9, $10, $11)
 ON CONFLICT (dedupe_key) WHERE state IN ('queued', 'running') DO NOTHING

@@ -3,7 +3,6 @@
 use std::io;
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -11,11 +10,11 @@ use futures_util::{Stream, StreamExt as _};
 
 use super::attachment;
 use crate::domain::{Artifact, ArtifactId, FileRef};
+use crate::http::auth::{Caller, May, ReadArtifacts};
 use crate::http::conditional::{Answer, decide};
 use crate::http::path::Id;
 use crate::http::problem::{self, Problem};
 use crate::http::refuse::about;
-use crate::http::state::AppState;
 use crate::http::tar::{self, Entry};
 
 /// Download an artifact as a tar archive
@@ -24,6 +23,7 @@ use crate::http::tar::{self, Entry};
 /// `Content-Length`. The files lie in a folder named after the artifact.
 #[utoipa::path(
     get, path = "/v1/artifacts/{id}/archive", tag = "artifacts", operation_id = "getArtifactArchive",
+    security(("key" = ["artifacts:read"])),
     params(("id" = String, Path, description = "The artifact", example = "art_0193d0a67c1e7bd08d532f5a9f1d1c11")),
     responses((status = 200, description = "The archive", body = Vec<u8>, content_type = "application/x-tar",
                headers(("ETag" = String), ("Content-Length" = u64), ("Content-Disposition" = String))),
@@ -31,7 +31,7 @@ use crate::http::tar::{self, Entry};
     extensions(("x-problem-codes" = json!(["not_found", "precondition_failed"])))
 )]
 pub async fn get_artifact_archive(
-    State(state): State<AppState>,
+    May(state, ..): May<ReadArtifacts>,
     Id(id): Id<ArtifactId>,
     method: Method,
     mut headers: HeaderMap,
@@ -89,11 +89,7 @@ fn entries(artifact: &Artifact) -> Vec<Entry> {
 }
 
 /// A file that cannot be read breaks the body off: the client sees fewer bytes than announced, never wrong ones.
-fn archive(
-    state: AppState,
-    entries: Vec<Entry>,
-    files: Vec<FileRef>,
-) -> impl Stream<Item = io::Result<Bytes>> {
+fn archive(state: Caller, entries: Vec<Entry>, files: Vec<FileRef>) -> impl Stream<Item = io::Result<Bytes>> {
     async_stream::try_stream! {
         for (entry, file) in entries.iter().zip(&files) {
             yield Bytes::from(tar::head(entry)?);

@@ -1,18 +1,17 @@
 //! `GET|HEAD /v1/artifacts/{id}/files/{path}`: one file, whole or in part.
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 
 use super::attachment;
 use crate::domain::{ArtifactId, FileRef};
+use crate::http::auth::{May, ReadArtifacts};
 use crate::http::conditional::{Answer, decide};
 use crate::http::headers::repr_digest_value;
 use crate::http::path::{FileName, Id};
 use crate::http::problem::{self, Problem, shorten};
 use crate::http::refuse::about;
-use crate::http::state::AppState;
 
 /// Download a file of an artifact
 ///
@@ -20,6 +19,7 @@ use crate::http::state::AppState;
 /// makes that safe, `If-None-Match` saves it. `HEAD` answers the same without the bytes.
 #[utoipa::path(
     get, path = "/v1/artifacts/{id}/files/{*path}", tag = "artifacts", operation_id = "getArtifactFile",
+    security(("key" = ["artifacts:read"])),
     params(
         ("id" = String, Path, description = "The artifact", example = "art_0193d0a67c1e7bd08d532f5a9f1d1c11"),
         ("path" = String, Path, description = "The file's name", example = "model-Q4_K_M.gguf"),
@@ -37,7 +37,7 @@ use crate::http::state::AppState;
     extensions(("x-problem-codes" = json!(["not_found", "precondition_failed", "range_not_satisfiable"])))
 )]
 pub async fn get_artifact_file(
-    State(state): State<AppState>,
+    May(state, ..): May<ReadArtifacts>,
     Id(id): Id<ArtifactId>,
     FileName(name): FileName,
     method: Method,

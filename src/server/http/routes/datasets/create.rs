@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{FromRequest as _, Request, State};
+use axum::extract::{FromRequest as _, Request};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::{Brought, DatasetOut, record};
 use crate::domain::{Dataset, FileRef};
+use crate::http::auth::{Caller, May, WriteDatasets};
 use crate::http::engine::check_metadata;
 use crate::http::form;
 use crate::http::headers;
@@ -18,7 +19,6 @@ use crate::http::input::{Input, not_encoded};
 use crate::http::problem::{self, Problem};
 use crate::http::routes::models::files::stream;
 use crate::http::sets::{UploadedFileIn, check_name, uploaded};
-use crate::http::state::AppState;
 use crate::http::undo::Undo;
 
 /// What to make a dataset from.
@@ -66,6 +66,7 @@ const RAW: [(&str, &str); 4] = [
 /// `curl --data-binary @calibration.txt -H 'Content-Type: text/plain'`.
 #[utoipa::path(
     post, path = "/v1/datasets", tag = "datasets", operation_id = "createDataset",
+    security(("key" = ["datasets:write"])),
     params(("Repr-Digest" = Option<String>, Header,
             description = "`sha-256=:<base64>:` of a body that is the dataset; checked against what arrived")),
     request_body(content((DatasetIn = "application/json"), (DatasetForm = "multipart/form-data"),
@@ -76,7 +77,10 @@ const RAW: [(&str, &str); 4] = [
         "idle_timeout", "conflict", "too_large", "unsupported_media_type", "fields_invalid", "file_name_invalid",
         "pickle_refused", "dataset_rejected", "disk_full"])))
 )]
-pub async fn create_dataset(State(state): State<AppState>, request: Request) -> Result<Response, Problem> {
+pub async fn create_dataset(
+    May(state, ..): May<WriteDatasets>,
+    request: Request,
+) -> Result<Response, Problem> {
     let kind = headers::media_type(request.headers());
     let raw = RAW.iter().find(|(raw, _)| *raw == kind);
     let dataset = match (kind.as_str(), raw) {
@@ -89,7 +93,7 @@ pub async fn create_dataset(State(state): State<AppState>, request: Request) -> 
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], body).into_response())
 }
 
-async fn from_form(state: &AppState, request: Request) -> Result<Dataset, Problem> {
+async fn from_form(state: &Caller, request: Request) -> Result<Dataset, Problem> {
     let mut undo = Undo::new(state.blobs.clone());
     let made = match form::read(state, request, &mut undo).await {
         Ok(form) => {
@@ -105,7 +109,7 @@ async fn from_form(state: &AppState, request: Request) -> Result<Dataset, Proble
     undo.settle(made).await
 }
 
-async fn from_body(state: &AppState, request: Request, name: &str) -> Result<Dataset, Problem> {
+async fn from_body(state: &Caller, request: Request, name: &str) -> Result<Dataset, Problem> {
     not_encoded(request.headers())?;
     let expected = headers::repr_digest(request.headers())?;
     let bounds = state.bounds(u64::MAX, headers::content_length(request.headers()));
@@ -126,8 +130,8 @@ async fn from_body(state: &AppState, request: Request, name: &str) -> Result<Dat
     undo.settle(record(state, brought).await).await
 }
 
-async fn from_json(state: &AppState, request: Request) -> Result<Dataset, Problem> {
-    let read = Input::<DatasetIn>::from_request(request, state);
+async fn from_json(state: &Caller, request: Request) -> Result<Dataset, Problem> {
+    let read = Input::<DatasetIn>::from_request(request, &state.app);
     let slow = |_e| Problem::new(problem::IDLE_TIMEOUT, "the body did not arrive in time");
     let wait = tokio::time::timeout(state.limits.request, read);
     let input = wait.await.map_err(slow)??.value;

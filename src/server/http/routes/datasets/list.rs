@@ -1,28 +1,29 @@
 //! `GET /v1/datasets`.
 
-use axum::extract::{OriginalUri, State};
+use axum::extract::OriginalUri;
 use axum::response::Response;
 
 use super::DatasetOut;
 use crate::domain::DatasetId;
+use crate::http::auth::{May, ReadDatasets};
 use crate::http::input::Params;
 use crate::http::page::{self, PageOut};
 use crate::http::problem::Problem;
 use crate::http::routes::models::list::PageIn;
-use crate::http::state::AppState;
 
 /// List datasets
 ///
 /// Newest first.
 #[utoipa::path(
     get, path = "/v1/datasets", tag = "datasets", operation_id = "listDatasets",
+    security(("key" = ["datasets:read"])),
     params(PageIn),
     responses((status = 200, description = "A page of datasets", body = PageOut<DatasetOut>,
                headers(("Link" = Option<String>, description = "The next page, as `rel=\"next\"`")))),
     extensions(("x-problem-codes" = json!(["query_invalid", "cursor_invalid", "cursor_mismatch", "request_timeout"])))
 )]
 pub async fn list_datasets(
-    State(state): State<AppState>,
+    May(state, ..): May<ReadDatasets>,
     OriginalUri(uri): OriginalUri,
     Params(asked): Params<PageIn>,
 ) -> Result<Response, Problem> {

@@ -18,10 +18,10 @@ use utoipa::ToSchema;
 
 use crate::domain::model::set_digest;
 use crate::domain::{Dataset, DatasetId, FileRef};
+use crate::http::auth::Caller;
 use crate::http::engine::read_dataset;
 use crate::http::problem::Problem;
 use crate::http::sets::FileOut;
-use crate::http::state::AppState;
 
 /// A dataset.
 #[derive(Debug, Serialize, ToSchema)]
@@ -97,7 +97,7 @@ struct Brought {
 }
 
 /// Reads the files through and, if they are a dataset, records it.
-async fn record(state: &AppState, brought: Brought) -> Result<Dataset, Problem> {
+async fn record(state: &Caller, brought: Brought) -> Result<Dataset, Problem> {
     let summary: Value = read_dataset(state.blobs.as_ref(), &brought.files).await?;
     let mut files = brought.files;
     files.sort_by(|a, b| a.name.cmp(&b.name));

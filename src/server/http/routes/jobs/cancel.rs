@@ -1,14 +1,13 @@
 //! `POST /v1/jobs/{id}/cancel`.
 
 use axum::Json;
-use axum::extract::State;
 
 use super::JobOut;
 use crate::domain::JobId;
+use crate::http::auth::{May, WriteJobs};
 use crate::http::path::Id;
 use crate::http::problem::Problem;
 use crate::http::refuse::about;
-use crate::http::state::AppState;
 
 /// Cancel a job
 ///
@@ -16,11 +15,12 @@ use crate::http::state::AppState;
 /// answers 409, one that is cancelled already answers itself.
 #[utoipa::path(
     post, path = "/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "cancelJob",
+    security(("key" = ["jobs:write"])),
     params(("id" = String, Path, description = "The job", example = "job_0193d0a67c1e7bd08d532f5a9f1d1c11")),
     responses((status = 200, description = "The job, cancelled or about to be", body = JobOut)),
     extensions(("x-problem-codes" = json!(["not_found", "conflict", "request_timeout"])))
 )]
-pub async fn cancel_job(State(state): State<AppState>, Id(id): Id<JobId>) -> Result<Json<JobOut>, Problem> {
+pub async fn cancel_job(May(state, ..): May<WriteJobs>, Id(id): Id<JobId>) -> Result<Json<JobOut>, Problem> {
     let job = state
         .store
         .cancel_job(id, "asked for by the API")

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use modelpress_engine::recipe::strict;
@@ -14,12 +13,12 @@ use utoipa::ToSchema;
 use super::JobOut;
 use crate::domain::ports::Enqueued;
 use crate::domain::{Document, JobId, NewJob};
+use crate::http::auth::{Caller, May, WriteJobs};
 use crate::http::engine::{AskedRecipe, check_metadata};
 use crate::http::headers::idempotency_key;
 use crate::http::input::Input;
 use crate::http::problem::Problem;
 use crate::http::routes::plans;
-use crate::http::state::AppState;
 
 const PRIORITIES: std::ops::RangeInclusive<i16> = -100..=100;
 
@@ -54,6 +53,7 @@ pub struct JobIn {
 /// `Idempotency-Key` a repeated request answers the job that the first one made (kept 24 hours).
 #[utoipa::path(
     post, path = "/v1/jobs", tag = "jobs", operation_id = "createJob",
+    security(("key" = ["jobs:write"])),
     params(("Idempotency-Key" = Option<String>, Header, description = "A key of your own, quoted or bare")),
     request_body = JobIn,
     responses((status = 200, description = "The same work is waiting or running already (`deduplicate`)", body = JobOut),
@@ -65,7 +65,7 @@ pub struct JobIn {
         "idempotency_mismatch", "overloaded", "request_timeout"])))
 )]
 pub async fn create_job(
-    State(state): State<AppState>,
+    May(state, ..): May<WriteJobs>,
     headers: HeaderMap,
     input: Input<JobIn>,
 ) -> Result<Response, Problem> {
@@ -90,7 +90,7 @@ pub async fn create_job(
 }
 
 async fn new_job(
-    state: &AppState,
+    state: &Caller,
     key: Option<String>,
     traceparent: Option<String>,
     input: Input<JobIn>,

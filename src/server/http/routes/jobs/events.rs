@@ -1,20 +1,19 @@
 //! `GET /v1/jobs/{id}/events`: a page of history, or a stream of it.
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 
 use super::{EventOut, stream};
 use crate::domain::JobId;
+use crate::http::auth::{Caller, May, ReadJobs};
 use crate::http::headers::{accepted, optional_number};
 use crate::http::input::Params;
 use crate::http::page::{self, PageOut};
 use crate::http::path::Id;
 use crate::http::problem::Problem;
 use crate::http::refuse::about;
-use crate::http::state::AppState;
 
 /// From where on.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -39,6 +38,7 @@ const STREAM: &str = "text/event-stream";
 /// of JSON, oldest first, whose `next_cursor` is the last `seq`.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/events", tag = "jobs", operation_id = "listJobEvents",
+    security(("key" = ["jobs:read"])),
     params(("id" = String, Path, description = "The job", example = "job_0193d0a67c1e7bd08d532f5a9f1d1c11"), EventsIn,
            ("Last-Event-ID" = Option<u64>, Header, description = "Only events after this `seq`")),
     responses((status = 200, description = "Events", content((PageOut<EventOut> = "application/json"), (String = "text/event-stream"))),
@@ -46,7 +46,7 @@ const STREAM: &str = "text/event-stream";
     extensions(("x-problem-codes" = json!(["query_invalid", "header_invalid", "not_found", "not_acceptable", "overloaded"])))
 )]
 pub async fn list_events(
-    State(state): State<AppState>,
+    May(state, ..): May<ReadJobs>,
     Id(id): Id<JobId>,
     headers: HeaderMap,
     Params(asked): Params<EventsIn>,
@@ -63,7 +63,7 @@ pub async fn list_events(
     stream::follow(state, id, after)
 }
 
-async fn json(state: &AppState, id: JobId, after: u64, limit: Option<u32>) -> Result<Response, Problem> {
+async fn json(state: &Caller, id: JobId, after: u64, limit: Option<u32>) -> Result<Response, Problem> {
     let limit = page::limit(limit)?;
     state.store.job(id).await.map_err(about("job", &id))?;
     let events = state.store.list_events(id, after, limit + 1).await?;

@@ -1,15 +1,15 @@
 //! `GET /v1/jobs`.
 
-use axum::extract::{OriginalUri, State};
+use axum::extract::OriginalUri;
 use axum::response::Response;
 use serde::Deserialize;
 
 use super::JobOut;
 use crate::domain::ports::JobFilter;
+use crate::http::auth::{May, ReadJobs};
 use crate::http::input::Params;
 use crate::http::page::{self, PageOut};
 use crate::http::problem::{self, Problem};
-use crate::http::state::AppState;
 
 /// Filters and page.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -32,13 +32,14 @@ pub struct JobsIn {
 /// Newest first; new jobs do not disturb pages already begun.
 #[utoipa::path(
     get, path = "/v1/jobs", tag = "jobs", operation_id = "listJobs",
+    security(("key" = ["jobs:read"])),
     params(JobsIn),
     responses((status = 200, description = "A page of jobs", body = PageOut<JobOut>,
                headers(("Link" = Option<String>, description = "The next page, as `rel=\"next\"`")))),
     extensions(("x-problem-codes" = json!(["query_invalid", "cursor_invalid", "cursor_mismatch", "request_timeout"])))
 )]
 pub async fn list_jobs(
-    State(state): State<AppState>,
+    May(state, ..): May<ReadJobs>,
     OriginalUri(uri): OriginalUri,
     Params(asked): Params<JobsIn>,
 ) -> Result<Response, Problem> {

@@ -20,7 +20,7 @@ use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
 use crate::domain::{Event, Job, JobState};
-use crate::http::state::AppState;
+use crate::http::auth::Caller;
 
 /// The stage a job is at.
 #[derive(Debug, Serialize, ToSchema)]
@@ -111,7 +111,7 @@ pub struct JobOut {
 
 impl JobOut {
     /// The wire form, now.
-    pub fn new(job: &Job, state: &AppState) -> Self {
+    pub fn new(job: &Job, state: &Caller) -> Self {
         let now = state.clock.now();
         let progress = &job.progress;
         Self {

@@ -1,17 +1,16 @@
 //! `GET /v1/jobs/{id}/report`: what changed and what it cost.
 
-use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use modelpress_engine::{Report, report};
 
 use crate::domain::ports::StoreError;
 use crate::domain::{Document, JobId};
+use crate::http::auth::{Caller, May, ReadJobs};
 use crate::http::headers::accepted;
 use crate::http::path::Id;
 use crate::http::problem::{self, Problem};
 use crate::http::refuse::about;
-use crate::http::state::AppState;
 
 const JSON: &str = "application/json";
 const HTML: &str = "text/html";
@@ -25,12 +24,13 @@ const POLICY: &str =
 /// self-contained page with `Accept: text/html`. A job that failed because it missed a quality gate has one too.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/report", tag = "jobs", operation_id = "getJobReport",
+    security(("key" = ["jobs:read"])),
     params(("id" = String, Path, description = "The job", example = "job_0193d0a67c1e7bd08d532f5a9f1d1c11")),
     responses((status = 200, description = "The report", content((Object = "application/json"), (String = "text/html")))),
     extensions(("x-problem-codes" = json!(["not_found", "not_acceptable", "not_ready", "request_timeout"])))
 )]
 pub async fn get_report(
-    State(state): State<AppState>,
+    May(state, ..): May<ReadJobs>,
     Id(id): Id<JobId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -53,15 +53,16 @@ pub async fn get_report(
 /// The same as the report with `Accept: text/html`, for a link or a browser.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/report.html", tag = "jobs", operation_id = "getJobReportHtml",
+    security(("key" = ["jobs:read"])),
     params(("id" = String, Path, description = "The job", example = "job_0193d0a67c1e7bd08d532f5a9f1d1c11")),
     responses((status = 200, description = "The page", body = String, content_type = "text/html")),
     extensions(("x-problem-codes" = json!(["not_found", "not_ready", "request_timeout"])))
 )]
-pub async fn get_report_html(State(state): State<AppState>, Id(id): Id<JobId>) -> Result<Response, Problem> {
+pub async fn get_report_html(May(state, ..): May<ReadJobs>, Id(id): Id<JobId>) -> Result<Response, Problem> {
     page(&find(&state, id).await?)
 }
 
-async fn find(state: &AppState, id: JobId) -> Result<Document, Problem> {
+async fn find(state: &Caller, id: JobId) -> Result<Document, Problem> {
     let job = state.store.job(id).await.map_err(about("job", &id))?;
     state.store.report(id).await.map_err(|error| match error {
         StoreError::NotFound => {

@@ -16,8 +16,8 @@ use serde::Serialize;
 use super::{EventOut, JobOut};
 use crate::domain::ports::StoreError;
 use crate::domain::{Job, JobId};
+use crate::http::auth::Caller;
 use crate::http::problem::{self, Problem};
-use crate::http::state::AppState;
 
 /// How often the rows are read when nothing wakes the stream; the rows are the truth.
 const POLL: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_secs(2);
 const BATCH: u32 = 100;
 
 /// The stream of a job's events after a number.
-pub(super) fn follow(state: AppState, id: JobId, after: u64) -> Result<Response, Problem> {
+pub(super) fn follow(state: Caller, id: JobId, after: u64) -> Result<Response, Problem> {
     let Ok(permit) = state.streams.clone().try_acquire_owned() else {
         let detail = "too many event streams are open; poll the JSON list instead";
         return Err(Problem::new(problem::OVERLOADED, detail));
@@ -64,12 +64,7 @@ impl Drop for Open {
     }
 }
 
-fn events(
-    state: AppState,
-    id: JobId,
-    after: u64,
-    open: Open,
-) -> impl Stream<Item = Result<Sent, Infallible>> {
+fn events(state: Caller, id: JobId, after: u64, open: Open) -> impl Stream<Item = Result<Sent, Infallible>> {
     async_stream::stream! {
         let _open = open;
         let mut seen = after;
@@ -109,7 +104,7 @@ fn events(
 }
 
 /// The job before its events: if it is over by then, its last event is among them.
-async fn look(state: &AppState, id: JobId, seen: u64) -> Result<(Job, Vec<EventOut>), StoreError> {
+async fn look(state: &Caller, id: JobId, seen: u64) -> Result<(Job, Vec<EventOut>), StoreError> {
     let job = state.store.job(id).await?;
     let events = state.store.list_events(id, seen, BATCH).await?;
     Ok((job, events.iter().map(EventOut::from).collect()))

@@ -1,14 +1,13 @@
 //! `POST /v1/models/{id}/commit`: from draft to ready.
 
 use axum::Json;
-use axum::extract::State;
 
 use super::ModelOut;
 use crate::domain::{ModelId, ModelState};
+use crate::http::auth::{May, WriteModels};
 use crate::http::path::Id;
 use crate::http::problem::{self, Problem};
 use crate::http::refuse::about;
-use crate::http::state::AppState;
 
 /// Commit a draft
 ///
@@ -17,12 +16,13 @@ use crate::http::state::AppState;
 /// Committing a ready model answers the model.
 #[utoipa::path(
     post, path = "/v1/models/{id}/commit", tag = "models", operation_id = "commitModel",
+    security(("key" = ["models:write"])),
     params(("id" = String, Path, description = "The draft", example = "mdl_0193d0a67c1e7bd08d532f5a9f1d1c11")),
     responses((status = 200, description = "The model, ready", body = ModelOut)),
     extensions(("x-problem-codes" = json!(["not_found", "conflict", "model_rejected"])))
 )]
 pub async fn commit_model(
-    State(state): State<AppState>,
+    May(state, ..): May<WriteModels>,
     Id(id): Id<ModelId>,
 ) -> Result<Json<ModelOut>, Problem> {
     let model = state.store.model(id).await.map_err(about("model", &id))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{FromRequest as _, Request, State};
+use axum::extract::{FromRequest as _, Request};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
@@ -11,13 +11,13 @@ use utoipa::ToSchema;
 
 use super::{ModelOut, create_ready, draft, source_path};
 use crate::domain::Model;
+use crate::http::auth::{Caller, May, WriteModels};
 use crate::http::engine::check_metadata;
 use crate::http::form;
 use crate::http::headers;
 use crate::http::input::Input;
 use crate::http::problem::{self, Problem};
 use crate::http::sets::{UploadedFileIn, check_name, uploaded};
-use crate::http::state::AppState;
 use crate::http::undo::Undo;
 
 /// What to make a model from. Without `files` and `source_path` it is a draft that takes files by `PUT`.
@@ -57,6 +57,7 @@ pub struct ModelForm {
 /// with the engine's own code and leaves nothing behind.
 #[utoipa::path(
     post, path = "/v1/models", tag = "models", operation_id = "createModel",
+    security(("key" = ["models:write"])),
     request_body(content((ModelIn = "application/json"), (ModelForm = "multipart/form-data"))),
     responses((status = 201, description = "The model, as a draft or ready", body = ModelOut,
                headers(("Location" = String, description = "Where the model is")))),
@@ -64,13 +65,13 @@ pub struct ModelForm {
         "conflict", "too_large", "unsupported_media_type", "fields_invalid", "file_name_invalid", "pickle_refused",
         "model_rejected", "disk_full"])))
 )]
-pub async fn create_model(State(state): State<AppState>, request: Request) -> Result<Response, Problem> {
+pub async fn create_model(May(state, ..): May<WriteModels>, request: Request) -> Result<Response, Problem> {
     let model = if headers::media_type(request.headers()) == "multipart/form-data" {
         from_form(&state, request).await?
     } else {
         let wait = tokio::time::timeout(
             state.limits.request,
-            Input::<ModelIn>::from_request(request, &state),
+            Input::<ModelIn>::from_request(request, &state.app),
         );
         let slow = |_e| Problem::new(problem::IDLE_TIMEOUT, "the body did not arrive in time");
         from_json(&state, wait.await.map_err(slow)??.value).await?
@@ -84,7 +85,7 @@ pub async fn create_model(State(state): State<AppState>, request: Request) -> Re
         .into_response())
 }
 
-async fn from_form(state: &AppState, request: Request) -> Result<Model, Problem> {
+async fn from_form(state: &Caller, request: Request) -> Result<Model, Problem> {
     let mut undo = Undo::new(state.blobs.clone());
     let made = match form::read(state, request, &mut undo).await {
         Ok(form) => create_ready(state, draft(state, form.name, form.metadata, form.files)).await,
@@ -93,7 +94,7 @@ async fn from_form(state: &AppState, request: Request) -> Result<Model, Problem>
     undo.settle(made).await
 }
 
-async fn from_json(state: &AppState, input: ModelIn) -> Result<Model, Problem> {
+async fn from_json(state: &Caller, input: ModelIn) -> Result<Model, Problem> {
     check_name(input.name.as_deref())?;
     check_metadata(&input.metadata)?;
     match (input.files, input.source_path) {

@@ -4,7 +4,6 @@ use std::io;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -12,12 +11,12 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use crate::domain::model::check_file_name;
 use crate::domain::ports::Body as Bytes;
 use crate::domain::{FileRef, Model, ModelId, ModelState};
+use crate::http::auth::{Caller, May, WriteModels};
 use crate::http::headers;
 use crate::http::path::{FileName, Id};
 use crate::http::problem::{self, Problem};
 use crate::http::refuse::about;
 use crate::http::sets::{FileOut, check_room, release};
-use crate::http::state::AppState;
 use crate::http::undo::Undo;
 
 /// Put a file into a draft
@@ -27,6 +26,7 @@ use crate::http::undo::Undo;
 /// again replaces the file.
 #[utoipa::path(
     put, path = "/v1/models/{id}/files/{*path}", tag = "models", operation_id = "putModelFile",
+    security(("key" = ["models:write"])),
     params(
         ("id" = String, Path, description = "The draft", example = "mdl_0193d0a67c1e7bd08d532f5a9f1d1c11"),
         ("path" = String, Path, description = "Relative path in the model; may hold `/`", example = "model.safetensors"),
@@ -39,7 +39,7 @@ use crate::http::undo::Undo;
         "idle_timeout", "conflict", "too_large", "file_name_invalid", "pickle_refused", "disk_full"])))
 )]
 pub async fn put_model_file(
-    State(state): State<AppState>,
+    May(state, ..): May<WriteModels>,
     Id(id): Id<ModelId>,
     FileName(name): FileName,
     headers: HeaderMap,
@@ -79,7 +79,7 @@ pub async fn put_model_file(
 }
 
 /// Checked before a byte is read: the client of a large file should learn at once.
-fn may_take(state: &AppState, model: &Model, name: &str) -> Result<(), Problem> {
+fn may_take(state: &Caller, model: &Model, name: &str) -> Result<(), Problem> {
     if model.state != ModelState::Draft {
         let detail = format!(
             "model {} is committed and takes no files; create another",

@@ -1,15 +1,15 @@
 //! `GET /v1/models`.
 
-use axum::extract::{OriginalUri, State};
+use axum::extract::OriginalUri;
 use axum::response::Response;
 use serde::Deserialize;
 
 use super::ModelOut;
 use crate::domain::ModelId;
+use crate::http::auth::{May, ReadModels};
 use crate::http::input::Params;
 use crate::http::page::{self, PageOut};
 use crate::http::problem::Problem;
-use crate::http::state::AppState;
 
 /// Page parameters.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -28,13 +28,14 @@ pub struct PageIn {
 /// Newest first.
 #[utoipa::path(
     get, path = "/v1/models", tag = "models", operation_id = "listModels",
+    security(("key" = ["models:read"])),
     params(PageIn),
     responses((status = 200, description = "A page of models", body = PageOut<ModelOut>,
                headers(("Link" = Option<String>, description = "The next page, as `rel=\"next\"`")))),
     extensions(("x-problem-codes" = json!(["query_invalid", "cursor_invalid", "cursor_mismatch", "request_timeout"])))
 )]
 pub async fn list_models(
-    State(state): State<AppState>,
+    May(state, ..): May<ReadModels>,
     OriginalUri(uri): OriginalUri,
     Params(asked): Params<PageIn>,
 ) -> Result<Response, Problem> {

@@ -23,11 +23,11 @@ use utoipa::ToSchema;
 use crate::domain::model::set_digest;
 use crate::domain::ports::Commit;
 use crate::domain::{FileRef, Model, ModelId, ModelState};
+use crate::http::auth::Caller;
 use crate::http::engine::inspect_files;
 use crate::http::problem::Problem;
 use crate::http::refuse::about;
 use crate::http::sets::FileOut;
-use crate::http::state::AppState;
 
 /// A model.
 #[derive(Debug, Serialize, ToSchema)]
@@ -106,7 +106,7 @@ impl From<&Model> for ModelOut {
 
 /// A draft with these files, not recorded yet.
 fn draft(
-    state: &AppState,
+    state: &Caller,
     name: Option<String>,
     metadata: BTreeMap<String, String>,
     files: Vec<FileRef>,
@@ -125,14 +125,14 @@ fn draft(
 }
 
 /// Inspects files and, if the engine can open them, records a model that is ready.
-async fn create_ready(state: &AppState, model: Model) -> Result<Model, Problem> {
+async fn create_ready(state: &Caller, model: Model) -> Result<Model, Problem> {
     let commit = inspected(state, &model.files).await?;
     state.store.insert_model(&model).await?;
     Ok(state.store.commit_model(model.id, &commit).await?)
 }
 
 /// Inspects a draft's files and makes it ready.
-async fn commit(state: &AppState, model: &Model) -> Result<Model, Problem> {
+async fn commit(state: &Caller, model: &Model) -> Result<Model, Problem> {
     let commit = inspected(state, &model.files).await?;
     state
         .store
@@ -141,7 +141,7 @@ async fn commit(state: &AppState, model: &Model) -> Result<Model, Problem> {
         .map_err(about("model", &model.id))
 }
 
-async fn inspected(state: &AppState, files: &[FileRef]) -> Result<Commit, Problem> {
+async fn inspected(state: &Caller, files: &[FileRef]) -> Result<Commit, Problem> {
     let found = inspect_files(state.blobs.as_ref(), files).await?;
     Ok(Commit {
         files: files.to_vec(),

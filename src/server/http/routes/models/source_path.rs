@@ -7,16 +7,16 @@
 use std::path::{Path, PathBuf};
 
 use crate::domain::FileRef;
+use crate::http::auth::Caller;
 use crate::http::engine::blocking;
 use crate::http::problem::{self, Problem};
 use crate::http::sets::{check_new_file, check_room};
-use crate::http::state::AppState;
 
 /// How deep folders are followed.
 const MAX_DEPTH: usize = 4;
 
 /// Hashes the file, or the files of the folder, and lets them stand for blobs.
-pub(super) async fn register(state: &AppState, path: &str) -> Result<Vec<FileRef>, Problem> {
+pub(super) async fn register(state: &Caller, path: &str) -> Result<Vec<FileRef>, Problem> {
     let (allowed, given, most) = (
         state.allowed_model_paths.clone(),
         PathBuf::from(path),

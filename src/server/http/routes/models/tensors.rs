@@ -1,18 +1,18 @@
 //! `GET /v1/models/{id}/tensors`.
 
-use axum::extract::{OriginalUri, State};
+use axum::extract::OriginalUri;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::list::PageIn;
 use crate::domain::{ModelId, ModelState, TensorRow};
+use crate::http::auth::{May, ReadModels};
 use crate::http::input::Params;
 use crate::http::page::{self, PageOut};
 use crate::http::path::Id;
 use crate::http::problem::{self, Problem};
 use crate::http::refuse::about;
-use crate::http::state::AppState;
 
 /// A tensor of a model.
 #[derive(Debug, Serialize, ToSchema)]
@@ -47,6 +47,7 @@ impl From<&TensorRow> for TensorOut {
 /// In the order of the file. A draft has none yet.
 #[utoipa::path(
     get, path = "/v1/models/{id}/tensors", tag = "models", operation_id = "listModelTensors",
+    security(("key" = ["models:read"])),
     params(("id" = String, Path, description = "The model", example = "mdl_0193d0a67c1e7bd08d532f5a9f1d1c11"), PageIn),
     responses((status = 200, description = "A page of tensors", body = PageOut<TensorOut>,
                headers(("Link" = Option<String>, description = "The next page, as `rel=\"next\"`")))),
@@ -54,7 +55,7 @@ impl From<&TensorRow> for TensorOut {
         "not_ready", "request_timeout"])))
 )]
 pub async fn list_tensors(
-    State(state): State<AppState>,
+    May(state, ..): May<ReadModels>,
     Id(id): Id<ModelId>,
     OriginalUri(uri): OriginalUri,
     Params(asked): Params<PageIn>,

@@ -1,19 +1,18 @@
 //! `PATCH /v1/uploads/{id}`: the next bytes.
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
 use super::{lost, stand, tus};
 use crate::domain::ports::{BlobError, Checksum, Hash};
 use crate::domain::{Upload, UploadId};
+use crate::http::auth::{Caller, May, WriteUploads};
 use crate::http::headers;
 use crate::http::path::Id;
 use crate::http::problem::{self, Problem, shorten};
 use crate::http::refuse::about;
 use crate::http::routes::models::files::stream;
-use crate::http::state::AppState;
 use crate::http::undo::Undo;
 
 const TYPES: [&str; 3] = [
@@ -32,6 +31,7 @@ const TYPES: [&str; 3] = [
 /// tus 1.0 clients send `Tus-Resumable: 1.0.0`; clients of the IETF's draft send `application/partial-upload`.
 #[utoipa::path(
     patch, path = "/v1/uploads/{id}", tag = "uploads", operation_id = "appendUpload",
+    security(("key" = ["uploads:write"])),
     params(
         ("id" = String, Path, description = "The upload", example = "upl_0193d0a67c1e7bd08d532f5a9f1d1c11"),
         ("Upload-Offset" = u64, Header, description = "Where the bytes go", example = 0),
@@ -48,7 +48,7 @@ const TYPES: [&str; 3] = [
         "unsupported_media_type", "checksum_mismatch", "disk_full"])))
 )]
 pub async fn append_upload(
-    State(state): State<AppState>,
+    May(state, ..): May<WriteUploads>,
     Id(id): Id<UploadId>,
     headers: HeaderMap,
     body: Body,
@@ -95,7 +95,7 @@ impl Piece {
 
 /// Takes bytes in; completes the upload where they were the last. Answers where it stands then.
 pub(super) async fn receive(
-    state: &AppState,
+    state: &Caller,
     upload: &mut Upload,
     piece: &Piece,
     body: Body,
@@ -113,7 +113,7 @@ pub(super) async fn receive(
 }
 
 /// The length may be said once, and again if it is the same.
-async fn announce(state: &AppState, upload: &mut Upload, length: Option<u64>) -> Result<(), Problem> {
+async fn announce(state: &Caller, upload: &mut Upload, length: Option<u64>) -> Result<(), Problem> {
     let Some(length) = length.filter(|length| upload.length != Some(*length)) else {
         return Ok(());
     };
@@ -127,7 +127,7 @@ async fn announce(state: &AppState, upload: &mut Upload, length: Option<u64>) ->
     Ok(())
 }
 
-async fn append(state: &AppState, upload: &Upload, piece: &Piece, body: Body) -> Result<u64, Problem> {
+async fn append(state: &Caller, upload: &Upload, piece: &Piece, body: Body) -> Result<u64, Problem> {
     let bounds = state.bounds(upload.length.unwrap_or(u64::MAX), piece.bytes);
     let appended = state
         .uploads
@@ -145,7 +145,7 @@ async fn append(state: &AppState, upload: &Upload, piece: &Piece, body: Body) ->
 
 /// Publishes an upload that has all its bytes; other bytes than promised end it.
 pub(super) async fn complete(
-    state: &AppState,
+    state: &Caller,
     id: UploadId,
     expected: Option<Hash>,
 ) -> Result<(String, u64), Problem> {
@@ -166,7 +166,7 @@ pub(super) async fn complete(
     }
 }
 
-async fn remove(state: &AppState, id: UploadId) -> Result<(), Problem> {
+async fn remove(state: &Caller, id: UploadId) -> Result<(), Problem> {
     state.store.delete_upload(id).await?;
     match state.uploads.abandon(id).await {
         Ok(()) | Err(BlobError::NotFound) => Ok(()),

@@ -1,7 +1,7 @@
 //! `POST /v1/uploads`.
 
 use axum::Json;
-use axum::extract::{FromRequest as _, Request, State};
+use axum::extract::{FromRequest as _, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
@@ -10,10 +10,10 @@ use utoipa::ToSchema;
 use super::append::{Piece, receive};
 use super::{UploadOut, check_length, limit, stand, tus};
 use crate::domain::{Upload, UploadId};
+use crate::http::auth::{Caller, May, WriteUploads};
 use crate::http::headers;
 use crate::http::input::{Input, not_encoded};
 use crate::http::problem::{self, Problem};
-use crate::http::state::AppState;
 
 /// What is known of a file before its bytes.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -33,6 +33,7 @@ pub struct UploadIn {
 /// the IETF's draft with `Upload-Complete`. The latter two may bring the first bytes along.
 #[utoipa::path(
     post, path = "/v1/uploads", tag = "uploads", operation_id = "createUpload",
+    security(("key" = ["uploads:write"])),
     params(
         ("Tus-Resumable" = Option<String>, Header, description = "`1.0.0` of tus clients"),
         ("Upload-Length" = Option<u64>, Header, description = "The size, without JSON"),
@@ -49,11 +50,11 @@ pub struct UploadIn {
         "idle_timeout", "tus_version", "too_large", "unsupported_media_type", "fields_invalid", "checksum_mismatch",
         "disk_full"])))
 )]
-pub async fn create_upload(State(state): State<AppState>, request: Request) -> Result<Response, Problem> {
+pub async fn create_upload(May(state, ..): May<WriteUploads>, request: Request) -> Result<Response, Problem> {
     let headers = request.headers();
     let is_draft = headers.contains_key("upload-complete");
     if !tus::speaks(headers) && !is_draft {
-        let input = Input::<UploadIn>::from_request(request, &state).await?;
+        let input = Input::<UploadIn>::from_request(request, &state.app).await?;
         let upload = begin(&state, input.value.length, None).await?;
         return Ok(created(&state, &upload, 0));
     }
@@ -83,7 +84,7 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 }
 
 /// A new upload; one of no bytes is complete.
-async fn begin(state: &AppState, length: Option<u64>, metadata: Option<String>) -> Result<Upload, Problem> {
+async fn begin(state: &Caller, length: Option<u64>, metadata: Option<String>) -> Result<Upload, Problem> {
     if let Some(length) = length {
         check_length(state, length)?;
     }
@@ -108,7 +109,7 @@ async fn begin(state: &AppState, length: Option<u64>, metadata: Option<String>) 
     Ok(upload)
 }
 
-fn created(state: &AppState, upload: &Upload, offset: u64) -> Response {
+fn created(state: &Caller, upload: &Upload, offset: u64) -> Response {
     let location = format!("/v1/uploads/{}", upload.id);
     let body = Json(UploadOut::new(upload, offset));
     let mut response = (StatusCode::CREATED, [(header::LOCATION, location)], body).into_response();

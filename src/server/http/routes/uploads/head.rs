@@ -1,15 +1,14 @@
 //! `HEAD /v1/uploads/{id}`: where to go on.
 
-use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
 use super::{limit, offset, stand};
 use crate::domain::UploadId;
+use crate::http::auth::{May, WriteUploads};
 use crate::http::path::Id;
 use crate::http::problem::Problem;
 use crate::http::refuse::about;
-use crate::http::state::AppState;
 
 /// Ask where an upload stands
 ///
@@ -17,6 +16,7 @@ use crate::http::state::AppState;
 /// still writing to the upload, so that a hung connection is never in the way.
 #[utoipa::path(
     head, path = "/v1/uploads/{id}", tag = "uploads", operation_id = "headUpload",
+    security(("key" = ["uploads:write"])),
     params(("id" = String, Path, description = "The upload", example = "upl_0193d0a67c1e7bd08d532f5a9f1d1c11")),
     responses((status = 204, description = "Where it stands, in headers",
                headers(("Upload-Offset" = u64), ("Upload-Length" = Option<u64>), ("Upload-Complete" = String),
@@ -24,7 +24,10 @@ use crate::http::state::AppState;
                        ("Upload-Defer-Length" = Option<String>)))),
     extensions(("x-problem-codes" = json!(["not_found", "upload_superseded", "gone"])))
 )]
-pub async fn head_upload(State(state): State<AppState>, Id(id): Id<UploadId>) -> Result<Response, Problem> {
+pub async fn head_upload(
+    May(state, ..): May<WriteUploads>,
+    Id(id): Id<UploadId>,
+) -> Result<Response, Problem> {
     let upload = state.store.upload(id).await.map_err(about("upload", &id))?;
     let offset = offset(&state, &upload).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();

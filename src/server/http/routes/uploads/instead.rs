@@ -4,20 +4,20 @@
 //! Invariant: without the header nothing happens.
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 
 use crate::domain::UploadId;
+use crate::http::auth::{May, WriteUploads};
 use crate::http::path::Id;
 use crate::http::problem::{self, Problem};
-use crate::http::state::AppState;
 
 /// Use another method
 ///
 /// `X-HTTP-Method-Override: PATCH`, `DELETE` or `HEAD` does what that method does.
 #[utoipa::path(
     post, path = "/v1/uploads/{id}", tag = "uploads", operation_id = "overrideUploadMethod",
+    security(("key" = ["uploads:write"])),
     params(
         ("id" = String, Path, description = "The upload", example = "upl_0193d0a67c1e7bd08d532f5a9f1d1c11"),
         ("X-HTTP-Method-Override" = String, Header, description = "The method that is meant", example = "PATCH"),
@@ -29,18 +29,18 @@ use crate::http::state::AppState;
         "unsupported_media_type", "disk_full"])))
 )]
 pub async fn override_upload_method(
-    State(state): State<AppState>,
+    caller: May<WriteUploads>,
     Id(id): Id<UploadId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let meant = headers.get("x-http-method-override").map(HeaderValue::as_bytes);
     match meant {
-        Some(b"PATCH") => super::append::append_upload(State(state), Id(id), headers, body).await,
-        Some(b"DELETE") => Ok(super::delete::delete_upload(State(state), Id(id))
+        Some(b"PATCH") => super::append::append_upload(caller, Id(id), headers, body).await,
+        Some(b"DELETE") => Ok(super::delete::delete_upload(caller, Id(id))
             .await?
             .into_response()),
-        Some(b"HEAD") => super::head::head_upload(State(state), Id(id)).await,
+        Some(b"HEAD") => super::head::head_upload(caller, Id(id)).await,
         _ => Err(Problem::new(
             problem::HEADER_INVALID,
             "X-HTTP-Method-Override: must be PATCH, DELETE or HEAD; send bytes with PATCH",

@@ -22,8 +22,9 @@ use utoipa::ToSchema;
 
 use crate::domain::Upload;
 use crate::domain::ports::BlobError;
+use crate::http::auth::Caller;
 use crate::http::problem::{self, Problem};
-use crate::http::state::AppState;
+use crate::http::state::Parts;
 
 /// An upload.
 #[derive(Debug, Serialize, ToSchema)]
@@ -78,7 +79,7 @@ impl UploadOut {
 }
 
 /// Where an upload stands; asking ends a request that is still writing to it.
-async fn offset(state: &AppState, upload: &Upload) -> Result<u64, Problem> {
+async fn offset(state: &Caller, upload: &Upload) -> Result<u64, Problem> {
     match &upload.complete {
         Some((_, bytes)) => Ok(*bytes),
         None => state.uploads.offset(upload.id).await.map_err(lost),
@@ -86,7 +87,7 @@ async fn offset(state: &AppState, upload: &Upload) -> Result<u64, Problem> {
 }
 
 /// Refuses a file that is larger than files may be.
-fn check_length(state: &AppState, length: u64) -> Result<(), Problem> {
+fn check_length(state: &Caller, length: u64) -> Result<(), Problem> {
     let most = state.limits.file_bytes;
     if length <= most {
         return Ok(());
@@ -136,7 +137,7 @@ const HTTP_DATE: &[time::format_description::BorrowedFormatItem<'_>] = time::mac
 );
 
 /// The bounds of an upload, as the IETF's draft says them.
-fn limit(response: &mut Response, state: &AppState, upload: Option<&Upload>) {
+fn limit(response: &mut Response, state: &Parts, upload: Option<&Upload>) {
     let size = format!("max-size={}, min-size=0", state.limits.file_bytes);
     let text = match upload {
         None => size,

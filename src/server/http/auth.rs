@@ -1,0 +1,232 @@
+//! Who asks, and whether they may.
+//!
+//! Owns: reading `Authorization`, finding the key, the permission in a handler's signature.
+//! Must not know: what a handler does; how keys are kept.
+//! Invariant: a handler reaches rows only through a [`Caller`], so only those of the caller's tenant.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts as Head;
+use axum::http::{HeaderMap, header};
+use time::OffsetDateTime;
+
+use super::problem::{self, Problem};
+use super::state::{AppState, Parts};
+use crate::domain::key::read_token;
+use crate::domain::ports::{Store, StoreError};
+use crate::domain::{ApiKey, KeyId, Scope, Tenant};
+
+/// How long a key that was read counts as it was: a revocation reaches other nodes within this time.
+const REMEMBER: Duration = Duration::from_secs(5);
+/// Keys that are remembered at once.
+const REMEMBERED: usize = 4096;
+/// How exactly the last use of a key is known.
+const LAST_USE: Duration = Duration::from_mins(1);
+
+/// Who may enter, and the keys seen lately.
+#[derive(Debug)]
+pub struct Gate {
+    required: bool,
+    seen: Mutex<HashMap<KeyId, (OffsetDateTime, Arc<ApiKey>)>>,
+}
+
+impl Gate {
+    /// A gate that asks everybody for a key, or only looks at those that are shown.
+    pub fn new(required: bool) -> Self {
+        Self {
+            required,
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Forgets a key: it has changed.
+    pub fn forget(&self, id: KeyId) {
+        self.lock().remove(&id);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<KeyId, (OffsetDateTime, Arc<ApiKey>)>> {
+        // Whole entries only: the map is sound whatever panicked.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remembered(&self, id: KeyId, now: OffsetDateTime) -> Option<Arc<ApiKey>> {
+        let seen = self.lock();
+        let (at, key) = seen.get(&id)?;
+        (now - *at < REMEMBER && now >= *at).then(|| key.clone())
+    }
+
+    fn remember(&self, key: &Arc<ApiKey>, now: OffsetDateTime) {
+        let mut seen = self.lock();
+        if seen.len() >= REMEMBERED {
+            seen.clear();
+        }
+        seen.insert(key.id, (now, key.clone()));
+    }
+}
+
+/// Who asks: the state, as far as it is theirs.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// What belongs to nobody.
+    pub app: AppState,
+    /// Whose things they see.
+    pub tenant: Tenant,
+    /// The rows of this tenant.
+    pub store: Arc<dyn Store>,
+    /// The key that was shown, if one had to be or was.
+    pub key: Option<Arc<ApiKey>>,
+}
+
+impl Deref for Caller {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.app
+    }
+}
+
+impl Caller {
+    async fn of(headers: &HeaderMap, app: &AppState) -> Result<Self, Problem> {
+        let key = match token(headers)? {
+            Some(token) => Some(known(&token, app).await?),
+            None if app.gate.required => return Err(stranger("send Authorization: Bearer <key>", "")),
+            None => None,
+        };
+        let tenant = key
+            .as_ref()
+            .map_or_else(Tenant::default, |key| key.tenant.clone());
+        Ok(Self {
+            store: app.stores.of(&tenant),
+            app: app.clone(),
+            tenant,
+            key,
+        })
+    }
+
+    /// Whether they may do this. Without a key, where none is asked for, everything.
+    pub fn may(&self, scope: Scope) -> bool {
+        self.key.as_ref().is_none_or(|key| key.may(scope))
+    }
+}
+
+/// A scope, as a type.
+pub trait Permission: Send + Sync + 'static {
+    /// It.
+    const SCOPE: Scope;
+}
+
+macro_rules! permissions {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name;
+        impl Permission for $name {
+            const SCOPE: Scope = Scope::$name;
+        }
+    )*};
+}
+
+permissions! {
+    /// `admin`.
+    Admin
+    /// `artifacts:read`.
+    ReadArtifacts
+    /// `datasets:read`.
+    ReadDatasets
+    /// `datasets:write`.
+    WriteDatasets
+    /// `jobs:read`.
+    ReadJobs
+    /// `jobs:write`.
+    WriteJobs
+    /// `models:read`.
+    ReadModels
+    /// `models:write`.
+    WriteModels
+    /// `uploads:write`.
+    WriteUploads
+}
+
+/// In a handler's signature: a caller who may do this.
+#[derive(Debug)]
+pub struct May<P>(pub Caller, pub PhantomData<P>);
+
+impl<P: Permission> FromRequestParts<AppState> for May<P> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Head, app: &AppState) -> Result<Self, Problem> {
+        let caller = Caller::of(&head.headers, app).await?;
+        if caller.may(P::SCOPE) {
+            return Ok(Self(caller, PhantomData));
+        }
+        let scope = P::SCOPE.as_str();
+        let detail = format!("the key has no scope that includes {scope}");
+        let challenge =
+            format!("Bearer realm=\"modelpress\", error=\"insufficient_scope\", scope=\"{scope}\"");
+        Err(Problem::new(problem::INSUFFICIENT_SCOPE, detail)
+            .with_header(header::WWW_AUTHENTICATE, &challenge))
+    }
+}
+
+/// The token of `Authorization: Bearer`, if the header is there at all.
+fn token(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = given.next() else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default();
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && given.next().is_none() => {
+            Ok(Some(token.trim().to_owned()))
+        }
+        _ => Err(stranger("Authorization is not one Bearer token", INVALID)),
+    }
+}
+
+const INVALID: &str = ", error=\"invalid_token\"";
+
+/// The key that this text opens.
+async fn known(text: &str, app: &AppState) -> Result<Arc<ApiKey>, Problem> {
+    let (id, secret) = read_token(text).map_err(|error| stranger(&error.to_string(), INVALID))?;
+    let now = app.clock.now();
+    let key = match app.gate.remembered(id, now) {
+        Some(key) => key,
+        None => read(id, app, now).await?,
+    };
+    // One answer for all: nobody learns which keys there are.
+    if key.is_opened_by(&secret) && key.is_good(now) {
+        Ok(key)
+    } else {
+        Err(unknown())
+    }
+}
+
+async fn read(id: KeyId, app: &AppState, now: OffsetDateTime) -> Result<Arc<ApiKey>, Problem> {
+    let key = match app.stores.key_of_any(id).await {
+        Ok(key) => Arc::new(key),
+        Err(StoreError::NotFound) => return Err(unknown()),
+        Err(error) => return Err(error.into()),
+    };
+    app.gate.remember(&key, now);
+    if key.is_good(now) && key.last_used_at.is_none_or(|last| now - last >= LAST_USE) {
+        // A use that is not noted costs nobody anything.
+        if let Err(error) = app.stores.touch_key(id, now).await {
+            tracing::debug!(key = %id, %error, "last use of a key not noted");
+        }
+    }
+    Ok(key)
+}
+
+fn unknown() -> Problem {
+    stranger("the key is unknown, revoked or has run out", INVALID)
+}
+
+fn stranger(detail: &str, error: &str) -> Problem {
+    let challenge = format!("Bearer realm=\"modelpress\"{error}");
+    Problem::new(problem::UNAUTHENTICATED, detail).with_header(header::WWW_AUTHENTICATE, &challenge)
+}
