@@ -1,5 +1,5 @@
 // The landing page: how to start, and the latest jobs, read every few seconds while the page is visible.
-import { copyButton, element, problemText } from "./page.js";
+import { api, copyButton, element, hasKey, keyForm, problemText } from "./page.js";
 
 const base = new URL(".", document.baseURI).href.replace(/\/$/, "");
 const start = [
@@ -48,10 +48,37 @@ function ago(text) {
   return new Intl.RelativeTimeFormat("en").format(-Math.floor(seconds / size), unit);
 }
 
+// Asks for a key, unless the question stands there already.
+function ask(problem) {
+  table.hidden = true;
+  if (state.querySelector("form")) return;
+  state.replaceChildren(keyForm(problem.detail, () => {
+    state.textContent = "Reading the job list…";
+    refresh();
+  }));
+}
+
+// A link cannot show a key: what it leads to is fetched and kept as a file instead.
+async function keep(event) {
+  const link = event.target.closest("a");
+  if (!link || !hasKey()) return;
+  event.preventDefault();
+  const response = await api(link.getAttribute("href"));
+  if (!response.ok) {
+    state.textContent = problemText(await response.json());
+    return;
+  }
+  const name = link.getAttribute("href").split("/").slice(2).join("-");
+  const url = URL.createObjectURL(await response.blob());
+  element("a", { href: url, download: name.includes(".") ? name : `${name}.json` }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
+}
+
 async function refresh() {
   try {
-    const response = await fetch("v1/jobs?limit=10", { headers: { Accept: "application/json" } });
+    const response = await api("v1/jobs?limit=10", { Accept: "application/json" });
     const body = await response.json();
+    if (response.status === 401) return ask(body);
     if (!response.ok) throw new Error(problemText(body));
     table.querySelector("tbody").replaceChildren(...body.data.map(row));
     table.hidden = body.data.length === 0;
@@ -61,5 +88,6 @@ async function refresh() {
   }
 }
 
+table.addEventListener("click", keep);
 await refresh();
 setInterval(() => document.hidden || refresh(), 5000);

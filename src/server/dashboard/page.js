@@ -25,6 +25,36 @@ export function copyButton(text) {
   return button;
 }
 
+// The key lives as long as the tab does, and in no URL.
+const KEY = "modelpress-key";
+
+/** Whether this tab has a key. */
+export function hasKey() {
+  return sessionStorage.getItem(KEY) !== null;
+}
+
+/** What the API answers, asked with this tab's key, if it has one. */
+export function api(path, headers = {}) {
+  const key = sessionStorage.getItem(KEY);
+  return fetch(path, { headers: key === null ? headers : { ...headers, Authorization: `Bearer ${key}` } });
+}
+
+/** A form that asks for a key and calls `done` when one was given. */
+export function keyForm(problem, done) {
+  const input = element("input", { type: "password", id: "key", autocomplete: "off", required: true, size: 40 });
+  const form = element("form", { class: "notice" },
+    element("p", {}, `This server asks for a key: ${problem}. `, "One is made with ",
+      element("code", {}, "modelpress keys create"), "."),
+    element("label", { for: "key" }, "Key "), input, " ",
+    element("button", { type: "submit" }, "Use it in this tab"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    sessionStorage.setItem(KEY, input.value.trim());
+    done();
+  });
+  return form;
+}
+
 /** A problem document in one line. */
 export function problemText(problem) {
   return `${problem.detail ?? problem.title ?? "unknown error"} (${problem.code ?? "?"}, request ${problem.request_id ?? "?"})`;
