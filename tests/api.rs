@@ -28,6 +28,8 @@ mod models;
 mod multipart;
 #[path = "api/pages.rs"]
 mod pages;
+#[path = "api/quotas.rs"]
+mod quotas;
 #[path = "api/source_path.rs"]
 mod source_path;
 #[path = "api/tus.rs"]

@@ -163,6 +163,7 @@ const ENGINE: Edges = &[
 const OUTSIDE: Edges = &[
     ("axum", &["http"]),
     ("clap", &["cli", "config", "telemetry"]),
+    ("governor", &["http"]),
     ("hyper", &["http"]),
     ("hyper_util", &["http"]),
     ("modelpress_engine", &["cli", "http", "worker"]),

@@ -22,6 +22,7 @@ use crate::domain::queue::Queue;
 use crate::http::auth::Gate;
 use crate::http::listen::{self, Door};
 use crate::http::page::Cursors;
+use crate::http::rates::Rates;
 use crate::http::state::{AppState, Parts};
 use crate::queue::reap::Neighbours;
 use crate::store::Rows;
@@ -200,6 +201,7 @@ fn hire(state: &AppState, config: &Config, queue: Arc<dyn Queue>) -> Result<Pool
             workers: config.workers.count,
             threads: config.workers.threads,
             memory_bytes: config.workers.memory_bytes,
+            most_of_tenant: config.limits.tenant.running_jobs,
             ttl: config.workers.lease,
             scratch: config.scratch_dir(),
             neighbours: match config.database {
@@ -237,6 +239,7 @@ fn state(config: &Config, stores: Arc<dyn Stores>) -> Result<AppState, AppError>
     Ok(AppState::new(Parts {
         stores,
         gate: Gate::new(config.keys_required),
+        rates: Rates::new(config.limits.key),
         blobs: blobs.clone(),
         uploads: blobs,
         clock: Arc::new(SystemClock),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures_util::FutureExt as _;
 use modelpress_server::domain::job::{Failure, Progress};
 use modelpress_server::domain::ports::{
-    Clock as _, Commit, Counts, Enqueued, JobFilter, Reply, Store, StoreError, Stores, SystemClock,
+    Clock as _, Commit, Counts, Enqueued, JobFilter, Reply, Room, Store, StoreError, Stores, SystemClock,
 };
 use modelpress_server::domain::{
     ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Event, FileRef, Job, JobId, JobState, KeyId,
@@ -185,6 +185,13 @@ impl Stores for MemoryStore {
 }
 
 impl Store for MemoryStore {
+    fn stored_bytes(&self) -> Reply<'_, u64> {
+        self.run(|t| {
+            let files = t.models.values().flat_map(|(model, _)| &model.files);
+            Ok(files.map(|file| file.bytes).sum())
+        })
+    }
+
     fn insert_key<'a>(&'a self, key: &'a ApiKey) -> Reply<'a, ()> {
         self.run(|t| {
             t.api_keys.insert(key.id, key.clone());
@@ -350,7 +357,7 @@ impl Store for MemoryStore {
         })
     }
 
-    fn enqueue<'a>(&'a self, job: &'a NewJob, most_queued: u64) -> Reply<'a, Enqueued> {
+    fn enqueue<'a>(&'a self, job: &'a NewJob, room: Room) -> Reply<'a, Enqueued> {
         self.run(|t| {
             if let Some((key, print)) = &job.idempotency {
                 match t.keys.get(key) {
@@ -360,7 +367,7 @@ impl Store for MemoryStore {
                 }
                 t.keys.insert(key.clone(), (*print, job.id));
             }
-            if t.jobs.values().filter(|j| j.state == JobState::Queued).count() as u64 >= most_queued {
+            if t.jobs.values().filter(|j| j.state == JobState::Queued).count() as u64 >= room.all {
                 return Err(StoreError::Full);
             }
             let row = Job {

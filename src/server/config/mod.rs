@@ -10,6 +10,7 @@ mod size;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,10 +61,34 @@ pub struct Limits {
     pub streams: usize,
     /// Jobs waiting before new ones are turned away.
     pub queued_jobs: u64,
+    /// What one tenant may have.
+    pub tenant: Quotas,
+    /// What one key may ask for.
+    pub key: Rates,
     /// Memory above which a plan is refused; none on a server whose workers are elsewhere and unknown.
     pub plan_memory_bytes: Option<u64>,
     /// Age at which an unfinished upload is deleted.
     pub upload_age: Duration,
+}
+
+/// What one tenant may have; no bound where nothing is said.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Quotas {
+    /// Bytes stored.
+    pub bytes: Option<u64>,
+    /// Jobs that wait.
+    pub queued_jobs: Option<u64>,
+    /// Jobs that run, on all nodes.
+    pub running_jobs: Option<u64>,
+}
+
+/// How often one key may ask; no bound where nothing is said.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rates {
+    /// Requests a minute.
+    pub requests: Option<NonZeroU32>,
+    /// New jobs an hour.
+    pub jobs: Option<NonZeroU32>,
 }
 
 /// In-process compression workers.

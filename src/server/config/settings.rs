@@ -5,6 +5,7 @@
 //! Invariant: `Settings::of(&config)` written to a file gives the same config again.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::domain::queue::Retention;
 use crate::telemetry::LogFormat;
 
 use super::check::{address, allowed, at_least_one, database, days, in_days, memory, seconds, threads};
-use super::{ByteSize, Config, ConfigError, Database, Limits, Workers, redact_url};
+use super::{ByteSize, Config, ConfigError, Database, Limits, Quotas, Rates, Workers, redact_url};
 
 /// Whether the API asks for keys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
@@ -193,6 +194,47 @@ pub struct Settings {
     )]
     pub upload_expiry_hours: Option<u64>,
 
+    /// Bytes that one tenant may store; 0 = no bound [default: 0]
+    #[arg(
+        long,
+        env = "MODELPRESS_TENANT_MAX_BYTES",
+        value_name = "SIZE",
+        help_heading = "Tenants"
+    )]
+    pub tenant_max_bytes: Option<ByteSize>,
+    /// Jobs of one tenant that may wait; 0 = no bound [default: 0]
+    #[arg(
+        long,
+        env = "MODELPRESS_TENANT_MAX_QUEUED_JOBS",
+        value_name = "N",
+        help_heading = "Tenants"
+    )]
+    pub tenant_max_queued_jobs: Option<u64>,
+    /// Jobs of one tenant that may run at a time, on all nodes; 0 = no bound [default: 0]
+    #[arg(
+        long,
+        env = "MODELPRESS_TENANT_MAX_RUNNING_JOBS",
+        value_name = "N",
+        help_heading = "Tenants"
+    )]
+    pub tenant_max_running_jobs: Option<u64>,
+    /// Requests a minute that one key may make; 0 = no bound [default: 0]
+    #[arg(
+        long,
+        env = "MODELPRESS_KEY_REQUESTS_PER_MINUTE",
+        value_name = "N",
+        help_heading = "Tenants"
+    )]
+    pub key_requests_per_minute: Option<u32>,
+    /// New jobs an hour that one key may ask for; 0 = no bound [default: 0]
+    #[arg(
+        long,
+        env = "MODELPRESS_KEY_JOBS_PER_HOUR",
+        value_name = "N",
+        help_heading = "Tenants"
+    )]
+    pub key_jobs_per_hour: Option<u32>,
+
     /// Jobs this process runs at once; 0 = none, use `modelpress worker` [default: 1]
     #[arg(long, env = "MODELPRESS_WORKERS", value_name = "N", help_heading = "Workers")]
     pub workers: Option<usize>,
@@ -290,6 +332,11 @@ impl Settings {
             max_model_files: self.max_model_files.or(other.max_model_files),
             max_queued_jobs: self.max_queued_jobs.or(other.max_queued_jobs),
             upload_expiry_hours: self.upload_expiry_hours.or(other.upload_expiry_hours),
+            tenant_max_bytes: self.tenant_max_bytes.or(other.tenant_max_bytes),
+            tenant_max_queued_jobs: self.tenant_max_queued_jobs.or(other.tenant_max_queued_jobs),
+            tenant_max_running_jobs: self.tenant_max_running_jobs.or(other.tenant_max_running_jobs),
+            key_requests_per_minute: self.key_requests_per_minute.or(other.key_requests_per_minute),
+            key_jobs_per_hour: self.key_jobs_per_hour.or(other.key_jobs_per_hour),
             workers: self.workers.or(other.workers),
             worker_threads: self.worker_threads.or(other.worker_threads),
             worker_device: self.worker_device.or(other.worker_device),
@@ -350,6 +397,15 @@ impl Settings {
             connections: at_least_one("max_connections", self.max_connections, 1024)?,
             streams: at_least_one("max_event_streams", self.max_event_streams, 256)?,
             queued_jobs: self.max_queued_jobs.unwrap_or(10_000),
+            tenant: Quotas {
+                bytes: self.tenant_max_bytes.map(|size| size.0).filter(|n| *n > 0),
+                queued_jobs: self.tenant_max_queued_jobs.filter(|n| *n > 0),
+                running_jobs: self.tenant_max_running_jobs.filter(|n| *n > 0),
+            },
+            key: Rates {
+                requests: self.key_requests_per_minute.and_then(NonZeroU32::new),
+                jobs: self.key_jobs_per_hour.and_then(NonZeroU32::new),
+            },
             plan_memory_bytes: match (self.workers, self.worker_memory_bytes) {
                 (Some(0), None | Some(ByteSize(0))) => None,
                 (_, asked) => Some(memory(asked)),
@@ -388,6 +444,11 @@ impl Settings {
             max_model_files: Some(config.limits.model_files),
             max_queued_jobs: Some(config.limits.queued_jobs),
             upload_expiry_hours: Some(config.limits.upload_age.as_secs() / 3600),
+            tenant_max_bytes: Some(ByteSize(config.limits.tenant.bytes.unwrap_or(0))),
+            tenant_max_queued_jobs: Some(config.limits.tenant.queued_jobs.unwrap_or(0)),
+            tenant_max_running_jobs: Some(config.limits.tenant.running_jobs.unwrap_or(0)),
+            key_requests_per_minute: Some(config.limits.key.requests.map_or(0, NonZeroU32::get)),
+            key_jobs_per_hour: Some(config.limits.key.jobs.map_or(0, NonZeroU32::get)),
             workers: Some(config.workers.count),
             worker_threads: Some(config.workers.threads),
             worker_device: Some(config.workers.device.clone()),

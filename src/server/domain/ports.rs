@@ -42,6 +42,9 @@ pub enum StoreError {
     /// The queue is full.
     #[error("queue is full")]
     Full,
+    /// As many jobs of the tenant wait as may.
+    #[error("{0} jobs of the tenant wait already")]
+    TenantFull(u64),
     /// The database has no disk space left.
     #[error("database without disk space: {0}")]
     NoSpace(String),
@@ -64,6 +67,22 @@ pub struct JobFilter {
     pub after: Option<JobId>,
     /// At most so many.
     pub limit: u32,
+}
+
+/// How many jobs may wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Of all tenants.
+    pub all: u64,
+    /// Of the tenant; no bound of its own if nothing is said.
+    pub tenant: Option<u64>,
+}
+
+impl Room {
+    /// Room for so many, whoever's they are.
+    pub fn of(all: u64) -> Self {
+        Self { all, tenant: None }
+    }
 }
 
 /// A new job, or the one that an earlier request made.
@@ -112,6 +131,9 @@ pub trait Stores: Send + Sync + std::fmt::Debug {
 
 /// The rows of one tenant, as the API needs them: another one's are not found. Lists are newest first.
 pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Bytes of all that the tenant keeps: files of models, datasets and artifacts, uploads as long as they will be.
+    fn stored_bytes(&self) -> Reply<'_, u64>;
+
     /// Records a key.
     fn insert_key<'a>(&'a self, key: &'a ApiKey) -> Reply<'a, ()>;
     /// One key.
@@ -159,7 +181,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn delete_upload(&self, id: UploadId) -> Reply<'_, ()>;
 
     /// Records a job, its first event and its idempotency key in one transaction.
-    fn enqueue<'a>(&'a self, job: &'a NewJob, most_queued: u64) -> Reply<'a, Enqueued>;
+    fn enqueue<'a>(&'a self, job: &'a NewJob, room: Room) -> Reply<'a, Enqueued>;
     /// One job.
     fn job(&self, id: JobId) -> Reply<'_, Job>;
     /// Jobs by filter.

@@ -47,6 +47,8 @@ pub struct Node {
     pub memory_bytes: u64,
     /// Techniques this version knows; a job that needs another one is left for a newer worker.
     pub techniques: Vec<String>,
+    /// Jobs of one tenant that may run at a time, on all nodes; no bound if nothing is said.
+    pub most_of_tenant: Option<u64>,
 }
 
 /// A job in hand.

@@ -16,9 +16,10 @@ use axum::http::{HeaderMap, header};
 use time::OffsetDateTime;
 
 use super::problem::{self, Problem};
+use super::rates::{Policy, Told};
 use super::state::{AppState, Parts};
 use crate::domain::key::read_token;
-use crate::domain::ports::{Store, StoreError};
+use crate::domain::ports::{Bounds, Store, StoreError};
 use crate::domain::{ApiKey, KeyId, Scope, Tenant};
 
 /// How long a key that was read counts as it was: a revocation reaches other nodes within this time.
@@ -80,6 +81,7 @@ pub struct Caller {
     pub store: Arc<dyn Store>,
     /// The key that was shown, if one had to be or was.
     pub key: Option<Arc<ApiKey>>,
+    told: Option<Told>,
 }
 
 impl Deref for Caller {
@@ -91,21 +93,55 @@ impl Deref for Caller {
 }
 
 impl Caller {
-    async fn of(headers: &HeaderMap, app: &AppState) -> Result<Self, Problem> {
-        let key = match token(headers)? {
+    async fn of(head: &Head, app: &AppState) -> Result<Self, Problem> {
+        let told = head.extensions.get::<Told>();
+        let key = match token(&head.headers)? {
             Some(token) => Some(known(&token, app).await?),
             None if app.gate.required => return Err(stranger("send Authorization: Bearer <key>", "")),
             None => None,
         };
+        app.rates.admit(Policy::Requests, key.as_deref(), told)?;
         let tenant = key
             .as_ref()
             .map_or_else(Tenant::default, |key| key.tenant.clone());
         Ok(Self {
+            told: told.cloned(),
             store: app.stores.of(&tenant),
             app: app.clone(),
             tenant,
             key,
         })
+    }
+
+    /// Counts a new job; refuses one too many.
+    pub fn ask_for_a_job(&self) -> Result<(), Problem> {
+        self.app
+            .rates
+            .admit(Policy::Jobs, self.key.as_deref(), self.told.as_ref())
+    }
+
+    /// Bounds of a file that may reach `max_bytes`, within what the tenant may still store. What is on its way by other
+    /// requests is not counted.
+    pub async fn bounds(&self, max_bytes: u64, announced: Option<u64>) -> Result<Bounds, Problem> {
+        let left = self.check_bytes(announced.unwrap_or(0)).await?;
+        Ok(self.app.bounds(max_bytes.min(left), announced))
+    }
+
+    /// Refuses bytes for which the tenant has no room left; says how many it has.
+    pub async fn check_bytes(&self, more: u64) -> Result<u64, Problem> {
+        let Some(most) = self.limits.tenant.bytes else {
+            return Ok(u64::MAX);
+        };
+        let stored = self.store.stored_bytes().await?;
+        let left = most.saturating_sub(stored);
+        if left == 0 || more > left {
+            let detail = format!(
+                "tenant {} stores {stored} of the {most} bytes it may; delete models, datasets or uploads to make room",
+                self.tenant
+            );
+            return Err(Problem::new(problem::QUOTA_EXCEEDED, detail).with_code("stored_bytes_exceeded"));
+        }
+        Ok(left)
     }
 
     /// Whether they may do this. Without a key, where none is asked for, everything.
@@ -160,7 +196,7 @@ impl<P: Permission> FromRequestParts<AppState> for May<P> {
     type Rejection = Problem;
 
     async fn from_request_parts(head: &mut Head, app: &AppState) -> Result<Self, Problem> {
-        let caller = Caller::of(&head.headers, app).await?;
+        let caller = Caller::of(head, app).await?;
         if caller.may(P::SCOPE) {
             return Ok(Self(caller, PhantomData));
         }

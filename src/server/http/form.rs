@@ -93,8 +93,9 @@ async fn file(
     undo: &mut Undo,
 ) -> Result<(), Problem> {
     check_new_file(state, &read.files, &name)?;
+    let bounds = state.bounds(u64::MAX, None).await?;
     let (pump, body) = bridge(field);
-    let (sent, stored) = tokio::join!(pump, state.blobs.put(body, state.bounds(u64::MAX, None), None));
+    let (sent, stored) = tokio::join!(pump, state.blobs.put(body, bounds, None));
     let stored = match (sent, stored) {
         (Err(problem), Err(BlobError::Truncated(_))) => return Err(problem),
         (_, stored) => stored?,

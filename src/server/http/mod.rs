@@ -18,6 +18,7 @@ pub mod openapi;
 pub mod page;
 pub mod path;
 pub mod problem;
+pub mod rates;
 pub mod readiness;
 pub mod refuse;
 pub mod routes;
@@ -53,6 +54,7 @@ pub fn router(state: AppState) -> Router {
         })
         .layer(DefaultBodyLimit::disable())
         .layer(uncached)
+        .layer(from_fn(rates::told))
         .layer(from_fn(linger::linger));
     observe::observed(routes, &state.metrics).with_state(state)
 }

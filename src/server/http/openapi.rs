@@ -14,7 +14,7 @@ use super::routes;
 /// Problems any operation may answer with.
 const ALWAYS: [&str; 2] = ["internal", "unavailable"];
 /// Problems any operation may answer with that asks for a key.
-const WITH_KEY: [&str; 2] = ["unauthenticated", "insufficient_scope"];
+const WITH_KEY: [&str; 3] = ["unauthenticated", "insufficient_scope", "rate_limited"];
 
 #[derive(OpenApi)]
 #[openapi(

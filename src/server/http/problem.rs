@@ -83,6 +83,10 @@ kinds! {
     UNSUPPORTED_MEDIA_TYPE = 415 "unsupported_media_type" "The content type is not supported here";
     /// No byte of the range exists.
     RANGE_NOT_SATISFIABLE = 416 "range_not_satisfiable" "The range lies outside the file";
+    /// A key asks too often.
+    RATE_LIMITED = 429 "rate_limited" "Too many requests";
+    /// The tenant has what it may have.
+    QUOTA_EXCEEDED = 429 "quota_exceeded" "A quota of the tenant is used up";
     /// Fields are unknown, missing or wrong.
     FIELDS_INVALID = 422 "fields_invalid" "Some fields are unknown, missing or wrong";
     /// A file name that cannot be stored.

@@ -4,6 +4,7 @@
 //! Must not know: handlers.
 //! Invariant: an error of ours never shows its text to the client.
 
+use axum::http::header;
 use modelpress_engine::{Class, Error as EngineError, Refusal};
 
 use super::problem::{self, Problem};
@@ -31,6 +32,12 @@ impl From<StoreError> for Problem {
                 Self::new(problem::IDEMPOTENCY_MISMATCH, detail)
             }
             StoreError::Full => Self::new(problem::OVERLOADED, "too many jobs are waiting; try again later"),
+            StoreError::TenantFull(most) => {
+                let detail = format!("{most} jobs of the tenant wait already, which is as many as may");
+                Self::new(problem::QUOTA_EXCEEDED, detail)
+                    .with_code("queued_jobs_exceeded")
+                    .with_header(header::RETRY_AFTER, "30")
+            }
             StoreError::NoSpace(cause) => {
                 Self::new(problem::DISK_FULL, "the database has no disk space for this").because(cause)
             }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::Gate;
 use super::page::Cursors;
+use super::rates::Rates;
 use super::readiness::Readiness;
 use crate::config::Limits;
 use crate::domain::ports::{Blobs, Bounds, Clock, Stores, Uploads};
@@ -25,6 +26,8 @@ pub struct Parts {
     pub stores: Arc<dyn Stores>,
     /// Who may enter.
     pub gate: Gate,
+    /// How often they may ask.
+    pub rates: Rates,
     /// Bytes by digest.
     pub blobs: Arc<dyn Blobs>,
     /// Bytes on their way in.

@@ -28,6 +28,16 @@ impl Rows {
         Ok(Document::from_store(row.text("report")?))
     }
 
+    pub(super) async fn count_bytes(&self) -> Result<u64, StoreError> {
+        let row = self
+            .db
+            .read()
+            .await?
+            .one(&sql::STORED_BYTES, &[self.owner()])
+            .await?;
+        row.map_or(Ok(0), |row| row.count("bytes"))
+    }
+
     pub(super) async fn orphans(&self, digests: &[String]) -> Result<Vec<String>, StoreError> {
         let mut session = self.db.read().await?;
         let rows = session.all(&sql::UNREFERENCED, &[json(&digests)?]).await?;

@@ -24,8 +24,12 @@ impl Rows {
             node.memory_bytes.into(),
             json(&node.techniques)?,
             now.into(),
+            node.most_of_tenant.unwrap_or(u64::MAX).into(),
         ];
         let mut tx = self.db.write().await?;
+        if node.most_of_tenant.is_some() {
+            tx.one(&sql::JOB_CLAIM_TURN, &[]).await?;
+        }
         let Some(row) = tx.one(&sql::JOB_CLAIM, &args).await? else {
             return Ok(None);
         };

@@ -13,7 +13,7 @@ use super::events::{append, state_event};
 use super::statement as sql;
 use crate::domain::job::{Failure, Progress};
 use crate::domain::model::hex;
-use crate::domain::ports::{Counts, Enqueued, JobFilter, StoreError};
+use crate::domain::ports::{Counts, Enqueued, JobFilter, Room, StoreError};
 use crate::domain::queue::Lease;
 use crate::domain::{Job, JobId, JobState, ModelState, NewJob};
 
@@ -31,7 +31,7 @@ enum Way {
 }
 
 impl Rows {
-    pub(super) async fn add_job(&self, job: &NewJob, most_queued: u64) -> Result<Enqueued, StoreError> {
+    pub(super) async fn add_job(&self, job: &NewJob, room: Room) -> Result<Enqueued, StoreError> {
         let mut tx = self.db.write().await?;
         if let Way::Replay(id) = self.take_key(&mut tx, job).await? {
             return Ok(Enqueued::Replayed(self.load_job(&mut tx, id).await?));
@@ -53,10 +53,7 @@ impl Rows {
             tx.commit().await?;
             return Ok(Enqueued::Duplicate(found));
         }
-        let waiting = tx.one(&sql::JOB_WAITING, &[(most_queued + 1).into()]).await?;
-        if waiting.map_or(Ok(0), |row| row.count("waiting"))? > most_queued {
-            return Err(StoreError::Full);
-        }
+        self.check_room(&mut tx, room).await?;
         tx.run(
             &sql::JOB_BODY_INSERT,
             &[text(job.id), json(&job.recipe)?, job.plan.as_str().into()],
@@ -71,6 +68,22 @@ impl Rows {
         let found = self.load_job(&mut tx, job.id).await?;
         tx.commit().await?;
         Ok(Enqueued::New(found))
+    }
+
+    /// The job is among those counted: it is in the transaction that ends when there is no room for it.
+    async fn check_room(&self, tx: &mut Session, room: Room) -> Result<(), StoreError> {
+        let count = |row: Option<Row>| row.map_or(Ok(0), |row| row.count("waiting"));
+        let waiting = tx.one(&sql::JOB_WAITING, &[(room.all + 1).into()]).await?;
+        if count(waiting)? > room.all {
+            return Err(StoreError::Full);
+        }
+        if let Some(most) = room.tenant {
+            let args = [(most + 1).into(), self.owner()];
+            if count(tx.one(&sql::JOB_WAITING_OF, &args).await?)? > most {
+                return Err(StoreError::TenantFull(most));
+            }
+        }
+        Ok(())
     }
 
     /// Claims the idempotency key, if there is one. A request with the same key that is under way makes this wait.

@@ -16,7 +16,7 @@ use super::statement as sql;
 use super::{endings, migrate};
 use crate::domain::job::Progress;
 use crate::domain::model::TensorRow;
-use crate::domain::ports::{Commit, Counts, Enqueued, JobFilter, Reply, Store, StoreError, Stores};
+use crate::domain::ports::{Commit, Counts, Enqueued, JobFilter, Reply, Room, Store, StoreError, Stores};
 use crate::domain::queue::{
     Beat, Claim, Ending, Fenced, Lease, NewEvent, Node, Pulse, Queue, Reaped, Retention, Silent,
 };
@@ -108,6 +108,10 @@ impl Stores for Rows {
 }
 
 impl Store for Rows {
+    fn stored_bytes(&self) -> Reply<'_, u64> {
+        timed(self.count_bytes()).boxed()
+    }
+
     fn insert_key<'a>(&'a self, key: &'a ApiKey) -> Reply<'a, ()> {
         timed(self.add_key(key)).boxed()
     }
@@ -192,8 +196,8 @@ impl Store for Rows {
         timed(self.remove_upload(id)).boxed()
     }
 
-    fn enqueue<'a>(&'a self, job: &'a NewJob, most_queued: u64) -> Reply<'a, Enqueued> {
-        timed(self.add_job(job, most_queued)).boxed()
+    fn enqueue<'a>(&'a self, job: &'a NewJob, room: Room) -> Reply<'a, Enqueued> {
+        timed(self.add_job(job, room)).boxed()
     }
 
     fn job(&self, id: JobId) -> Reply<'_, Job> {

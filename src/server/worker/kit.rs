@@ -26,6 +26,8 @@ pub struct Settings {
     pub threads: usize,
     /// Memory that a plan may ask for.
     pub memory_bytes: u64,
+    /// Jobs of one tenant that may run at a time.
+    pub most_of_tenant: Option<u64>,
     /// How long a lease holds.
     pub ttl: Duration,
     /// Folder for scratch space.

@@ -186,6 +186,7 @@ impl Crew {
             ttl: settings.ttl,
             memory_bytes: settings.memory_bytes,
             techniques: self.kit.engine.techniques(),
+            most_of_tenant: settings.most_of_tenant,
         };
         while !self.closing.is_cancelled() {
             let ear = Ear::listen(&self.kit.wake);

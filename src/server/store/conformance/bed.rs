@@ -12,7 +12,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::domain::ports::{Commit, Enqueued, Store as _, StoreError};
+use crate::domain::ports::{Commit, Enqueued, Room, Store as _, StoreError};
 use crate::domain::queue::{Beat, Claim, End, Ending, Lease, Node, Publication, Queue as _, QueueError};
 use crate::domain::*;
 use crate::store::{Rows, postgres, sqlite};
@@ -117,6 +117,7 @@ pub(super) fn node(ttl: Duration) -> Node {
         ttl,
         memory_bytes: 1000,
         techniques: vec!["affine".into(), "gguf".into()],
+        most_of_tenant: None,
     }
 }
 
@@ -222,7 +223,7 @@ impl Bed {
     }
 
     pub(super) async fn send(&self, job: &NewJob) -> Result<Enqueued, StoreError> {
-        self.rows.enqueue(job, 1_000_000).await
+        self.rows.enqueue(job, Room::of(1_000_000)).await
     }
 
     /// Enqueues a job like [`Bed::new_job`].

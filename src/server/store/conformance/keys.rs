@@ -1,7 +1,7 @@
 //! Idempotency keys and equal work.
 
 use super::bed::{Bed, HOUR};
-use crate::domain::ports::{Enqueued, Store as _, StoreError, Stores as _};
+use crate::domain::ports::{Enqueued, Room, Store as _, StoreError, Stores as _};
 use crate::domain::queue::End;
 use crate::domain::{JobState, NewJob};
 
@@ -20,7 +20,7 @@ pub(super) async fn a_repeated_request_finds_the_first_job(bed: Bed) {
     };
     assert_eq!(job.id, first.id);
     // Even when the queue is full, and when the job is over.
-    let again = bed.rows.enqueue(&keyed(&bed, "k", 1), 0).await;
+    let again = bed.rows.enqueue(&keyed(&bed, "k", 1), Room::of(0)).await;
     assert!(matches!(again, Ok(Enqueued::Replayed(_))), "{again:?}");
     bed.rows.cancel_job(first.id, "test").await.expect("cancels");
     let Ok(Enqueued::Replayed(job)) = bed.send(&keyed(&bed, "k", 1)).await else {
@@ -45,7 +45,7 @@ pub(super) async fn a_key_runs_out(bed: Bed) {
 }
 
 pub(super) async fn a_refused_request_leaves_its_key_free(bed: Bed) {
-    let full = bed.rows.enqueue(&keyed(&bed, "k", 1), 0).await;
+    let full = bed.rows.enqueue(&keyed(&bed, "k", 1), Room::of(0)).await;
     assert!(matches!(full, Err(StoreError::Full)), "{full:?}");
     let other = bed.send(&keyed(&bed, "k", 2)).await;
     assert!(matches!(other, Ok(Enqueued::New(_))), "{other:?}");

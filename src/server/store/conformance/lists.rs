@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::bed::{Bed, HOUR, beat, ending, node};
-use crate::domain::ports::{JobFilter, Store as _, StoreError, Stores as _};
+use crate::domain::ports::{JobFilter, Room, Store as _, StoreError, Stores as _};
 use crate::domain::queue::{Beat, End, Queue as _};
 use crate::domain::{Clock as _, JobId, JobState, ModelId, Progress};
 
@@ -102,12 +102,12 @@ pub(super) async fn counts_and_readiness(bed: Bed) {
 
 pub(super) async fn a_full_queue_turns_jobs_away(bed: Bed) {
     for _ in 0..2 {
-        bed.rows.enqueue(&bed.new_job(), 2).await.expect("room");
+        bed.rows.enqueue(&bed.new_job(), Room::of(2)).await.expect("room");
     }
     let job = bed.new_job();
-    let full = bed.rows.enqueue(&job, 2).await;
+    let full = bed.rows.enqueue(&job, Room::of(2)).await;
     assert!(matches!(full, Err(StoreError::Full)), "{full:?}");
     assert!(matches!(bed.rows.job(job.id).await, Err(StoreError::NotFound)));
     bed.claim(HOUR).await.expect("one");
-    bed.rows.enqueue(&job, 2).await.expect("room again");
+    bed.rows.enqueue(&job, Room::of(2)).await.expect("room again");
 }

@@ -14,6 +14,7 @@ mod leases;
 mod lists;
 mod models;
 mod oracle;
+mod quotas;
 mod results;
 mod schema;
 mod storms;
@@ -85,6 +86,12 @@ suite! {
     }
     oracle {
         any_sequence_agrees_with_the_pure_machine
+    }
+    quotas {
+        a_tenants_queue_has_an_end
+        a_tenant_runs_so_many_at_a_time
+        a_tenant_never_runs_more_than_it_may
+        the_bytes_of_a_tenant
     }
     results {
         a_success_publishes_everything_at_once

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::bed::{Bed, digest};
 use crate::domain::key::Secret;
-use crate::domain::ports::{Enqueued, JobFilter, Store as _, StoreError, Stores as _};
+use crate::domain::ports::{Enqueued, JobFilter, Room, Store as _, StoreError, Stores as _};
 use crate::domain::{ApiKey, Clock as _, KeyId, NewJob, Scope, Tenant, Upload, UploadId};
 
 fn other() -> Tenant {
@@ -65,7 +65,7 @@ pub(super) async fn nobody_sees_anothers_rows(bed: Bed) {
         .delete_upload(upload.id)
         .await
         .expect("as if it were missing");
-    not_found!(theirs.enqueue(&NewJob { ..bed.new_job() }, 10));
+    not_found!(theirs.enqueue(&bed.new_job(), Room::of(10)));
     let filter = JobFilter {
         limit: 10,
         ..JobFilter::default()
@@ -183,8 +183,8 @@ pub(super) async fn idempotency_keys_are_a_tenants_own(bed: Bed) {
     };
     let mine = bed.send(&keyed(bed.model, 1)).await;
     assert!(matches!(mine, Ok(Enqueued::New(_))), "{mine:?}");
-    let new = theirs.enqueue(&keyed(model.id, 2), 10).await;
+    let new = theirs.enqueue(&keyed(model.id, 2), Room::of(10)).await;
     assert!(matches!(new, Ok(Enqueued::New(_))), "{new:?}");
-    let again = theirs.enqueue(&keyed(model.id, 2), 10).await;
+    let again = theirs.enqueue(&keyed(model.id, 2), Room::of(10)).await;
     assert!(matches!(again, Ok(Enqueued::Replayed(_))), "{again:?}");
 }

@@ -3,6 +3,7 @@ WITH next AS MATERIALIZED (
     SELECT id FROM job
     WHERE state = 'queued' AND run_after <= CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) AND need_memory_bytes <= $3 AND attempt < max_attempts
       AND CAST(techniques AS jsonb) <@ CAST($4 AS jsonb)
+      AND (CAST($6 AS bigint) = 9223372036854775807 OR (SELECT count(*) FROM job AS busy WHERE busy.state = 'running' AND busy.tenant = job.tenant) < CAST($6 AS bigint))
     ORDER BY priority DESC, run_after, id
     LIMIT 1
     FOR UPDATE SKIP LOCKED

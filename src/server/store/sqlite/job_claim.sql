@@ -6,6 +6,7 @@ WHERE id = (
     SELECT id FROM job
     WHERE state = 'queued' AND run_after <= CAST(unixepoch('subsec') * 1000 AS INTEGER) AND need_memory_bytes <= $3 AND attempt < max_attempts
       AND NOT EXISTS (SELECT 1 FROM json_each(techniques) AS t WHERE t.value NOT IN (SELECT value FROM json_each($4)))
+      AND ($6 = 9223372036854775807 OR (SELECT count(*) FROM job AS busy WHERE busy.state = 'running' AND busy.tenant = job.tenant) < $6)
     ORDER BY priority DESC, run_after, id
     LIMIT 1
 )

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::script::{Act, Script};
 use crate::blobs::LocalBlobs;
 use crate::domain::model::set_digest;
-use crate::domain::ports::{Blobs as _, Bounds, Commit, Store as _, SystemClock};
+use crate::domain::ports::{Blobs as _, Bounds, Commit, Room, Store as _, SystemClock};
 use crate::domain::queue::Retention;
 use crate::domain::{
     Clock as _, Dataset, DatasetId, Document, FileRef, Job, JobId, Model, ModelId, ModelState, NewJob,
@@ -89,6 +89,7 @@ impl House {
                 workers: self.workers,
                 threads: 1,
                 memory_bytes: 1 << 30,
+                most_of_tenant: None,
                 ttl: Duration::from_hours(1),
                 scratch: self.scratch(),
                 neighbours: Neighbours::None,
@@ -220,7 +221,7 @@ impl House {
             idempotency: None,
             created_at: SystemClock.now(),
         };
-        self.rows.enqueue(&job, 100).await.expect("enqueues");
+        self.rows.enqueue(&job, Room::of(100)).await.expect("enqueues");
         self.wake.notify_waiters();
         id
     }

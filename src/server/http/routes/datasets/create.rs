@@ -75,7 +75,7 @@ const RAW: [(&str, &str); 4] = [
                headers(("Location" = String, description = "Where the dataset is")))),
     extensions(("x-problem-codes" = json!(["json_invalid", "header_invalid", "body_truncated", "digest_mismatch",
         "idle_timeout", "conflict", "too_large", "unsupported_media_type", "fields_invalid", "file_name_invalid",
-        "pickle_refused", "dataset_rejected", "disk_full"])))
+        "pickle_refused", "dataset_rejected", "quota_exceeded", "disk_full"])))
 )]
 pub async fn create_dataset(
     May(state, ..): May<WriteDatasets>,
@@ -112,7 +112,8 @@ async fn from_form(state: &Caller, request: Request) -> Result<Dataset, Problem>
 async fn from_body(state: &Caller, request: Request, name: &str) -> Result<Dataset, Problem> {
     not_encoded(request.headers())?;
     let expected = headers::repr_digest(request.headers())?;
-    let bounds = state.bounds(u64::MAX, headers::content_length(request.headers()));
+    let announced = headers::content_length(request.headers());
+    let bounds = state.bounds(u64::MAX, announced).await?;
     let body = stream(request.into_body());
     let stored = state.blobs.put(body, bounds, expected).await?;
     state.metrics.uploads_received_bytes.inc_by(stored.bytes);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::JobOut;
-use crate::domain::ports::Enqueued;
+use crate::domain::ports::{Enqueued, Room};
 use crate::domain::{Document, JobId, NewJob};
 use crate::http::auth::{Caller, May, WriteJobs};
 use crate::http::engine::{AskedRecipe, check_metadata};
@@ -62,16 +62,21 @@ pub struct JobIn {
                        ("Idempotent-Replayed" = Option<String>, description = "`true` if an earlier request made it")))),
     extensions(("x-problem-codes" = json!(["json_invalid", "header_invalid", "body_truncated", "too_large",
         "unsupported_media_type", "fields_invalid", "recipe_refused", "not_ready", "conflict", "idempotency_running",
-        "idempotency_mismatch", "overloaded", "request_timeout"])))
+        "idempotency_mismatch", "quota_exceeded", "overloaded", "request_timeout"])))
 )]
 pub async fn create_job(
     May(state, ..): May<WriteJobs>,
     headers: HeaderMap,
     input: Input<JobIn>,
 ) -> Result<Response, Problem> {
+    state.ask_for_a_job()?;
     let key = idempotency_key(&headers)?;
     let job = new_job(&state, key, traceparent(&headers), input).await?;
-    let (status, replayed, job) = match state.store.enqueue(&job, state.limits.queued_jobs).await? {
+    let room = Room {
+        all: state.limits.queued_jobs,
+        tenant: state.limits.tenant.queued_jobs,
+    };
+    let (status, replayed, job) = match state.store.enqueue(&job, room).await? {
         Enqueued::New(job) => (StatusCode::ACCEPTED, false, job),
         Enqueued::Replayed(job) => (StatusCode::ACCEPTED, true, job),
         Enqueued::Duplicate(job) => (StatusCode::OK, false, job),

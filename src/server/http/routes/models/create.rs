@@ -63,7 +63,7 @@ pub struct ModelForm {
                headers(("Location" = String, description = "Where the model is")))),
     extensions(("x-problem-codes" = json!(["json_invalid", "body_truncated", "path_not_allowed", "idle_timeout",
         "conflict", "too_large", "unsupported_media_type", "fields_invalid", "file_name_invalid", "pickle_refused",
-        "model_rejected", "disk_full"])))
+        "model_rejected", "quota_exceeded", "disk_full"])))
 )]
 pub async fn create_model(May(state, ..): May<WriteModels>, request: Request) -> Result<Response, Problem> {
     let model = if headers::media_type(request.headers()) == "multipart/form-data" {

@@ -36,7 +36,7 @@ use crate::http::undo::Undo;
     responses((status = 201, description = "The file is stored", body = FileOut),
               (status = 200, description = "The file replaced an earlier one", body = FileOut)),
     extensions(("x-problem-codes" = json!(["header_invalid", "body_truncated", "digest_mismatch", "not_found",
-        "idle_timeout", "conflict", "too_large", "file_name_invalid", "pickle_refused", "disk_full"])))
+        "idle_timeout", "conflict", "too_large", "file_name_invalid", "pickle_refused", "quota_exceeded", "disk_full"])))
 )]
 pub async fn put_model_file(
     May(state, ..): May<WriteModels>,
@@ -48,7 +48,8 @@ pub async fn put_model_file(
     let expected = headers::repr_digest(&headers)?;
     let model = state.store.model(id).await.map_err(about("model", &id))?;
     may_take(&state, &model, &name)?;
-    let bounds = state.bounds(u64::MAX, headers::content_length(&headers));
+    let announced = headers::content_length(&headers);
+    let bounds = state.bounds(u64::MAX, announced).await?;
     let stored = state.blobs.put(stream(body), bounds, expected).await?;
     state.metrics.uploads_received_bytes.inc_by(stored.bytes);
 

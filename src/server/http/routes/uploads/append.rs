@@ -45,7 +45,7 @@ const TYPES: [&str; 3] = [
                headers(("Upload-Offset" = u64), ("Upload-Complete" = String), ("Upload-Expires" = String)))),
     extensions(("x-problem-codes" = json!(["header_invalid", "body_truncated", "digest_mismatch", "not_found",
         "idle_timeout", "conflict", "offset_mismatch", "upload_superseded", "gone", "tus_version", "too_large",
-        "unsupported_media_type", "checksum_mismatch", "disk_full"])))
+        "unsupported_media_type", "checksum_mismatch", "quota_exceeded", "disk_full"])))
 )]
 pub async fn append_upload(
     May(state, ..): May<WriteUploads>,
@@ -122,13 +122,18 @@ async fn announce(state: &Caller, upload: &mut Upload, length: Option<u64>) -> R
         return Err(Problem::new(problem::HEADER_INVALID, detail));
     }
     super::check_length(state, length)?;
+    state.check_bytes(length).await?;
     state.store.announce_upload(upload.id, length).await?;
     upload.length = Some(length);
     Ok(())
 }
 
 async fn append(state: &Caller, upload: &Upload, piece: &Piece, body: Body) -> Result<u64, Problem> {
-    let bounds = state.bounds(upload.length.unwrap_or(u64::MAX), piece.bytes);
+    // What was announced is counted already.
+    let bounds = match upload.length {
+        Some(length) => state.app.bounds(length, piece.bytes),
+        None => state.bounds(u64::MAX, piece.bytes).await?,
+    };
     let appended = state
         .uploads
         .append(upload.id, piece.offset, stream(body), bounds, piece.checksum);

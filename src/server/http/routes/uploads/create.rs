@@ -48,7 +48,7 @@ pub struct UploadIn {
                        ("Upload-Expires" = String), ("Upload-Limit" = String)))),
     extensions(("x-problem-codes" = json!(["json_invalid", "header_invalid", "body_truncated", "digest_mismatch",
         "idle_timeout", "tus_version", "too_large", "unsupported_media_type", "fields_invalid", "checksum_mismatch",
-        "disk_full"])))
+        "quota_exceeded", "disk_full"])))
 )]
 pub async fn create_upload(May(state, ..): May<WriteUploads>, request: Request) -> Result<Response, Problem> {
     let headers = request.headers();
@@ -87,6 +87,7 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 async fn begin(state: &Caller, length: Option<u64>, metadata: Option<String>) -> Result<Upload, Problem> {
     if let Some(length) = length {
         check_length(state, length)?;
+        state.check_bytes(length).await?;
     }
     let now = state.clock.now();
     let id = UploadId::from_uuid(uuid::Uuid::now_v7());

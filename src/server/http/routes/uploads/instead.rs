@@ -26,7 +26,7 @@ use crate::http::problem::{self, Problem};
     responses((status = 204, description = "As the other method answers")),
     extensions(("x-problem-codes" = json!(["header_invalid", "body_truncated", "digest_mismatch", "checksum_mismatch",
         "not_found", "idle_timeout", "conflict", "offset_mismatch", "upload_superseded", "gone", "too_large",
-        "unsupported_media_type", "disk_full"])))
+        "unsupported_media_type", "quota_exceeded", "disk_full"])))
 )]
 pub async fn override_upload_method(
     caller: May<WriteUploads>,
