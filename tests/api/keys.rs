@@ -290,3 +290,75 @@ async fn a_public_address_needs_a_key() {
         .await
         .expect("starts");
 }
+
+/// Who changed what is written down, with key and request; what failed, or changed nothing, is not.
+#[tokio::test]
+async fn changes_are_written_down() {
+    let (app, admin) = guarded().await;
+    let (writer, key) = made(&app, &admin, &json!({"name": "w", "scopes": ["models:write"]})).await;
+    let send = |method, path: String, body: Value| {
+        let (app, writer) = (&app, &writer);
+        async move { with_key(app, writer, method, &path, Some(&body)).await }
+    };
+    let model = send(Method::POST, "/v1/models".into(), json!({})).await;
+    let request = model.headers()["x-request-id"]
+        .to_str()
+        .expect("ASCII")
+        .to_owned();
+    let model = text(&json_of(model, StatusCode::CREATED).await["id"]);
+    let path = format!("/v1/models/{model}");
+    assert_eq!(
+        send(Method::GET, path.clone(), json!({})).await.status(),
+        StatusCode::OK
+    );
+    assert!(
+        send(Method::POST, format!("{path}/commit"), json!({}))
+            .await
+            .status()
+            .is_client_error()
+    );
+    assert!(
+        send(Method::POST, "/v1/jobs".into(), json!({}))
+            .await
+            .status()
+            .is_client_error()
+    );
+    assert_eq!(
+        send(Method::DELETE, path, json!({})).await.status(),
+        StatusCode::NO_CONTENT
+    );
+
+    problem(
+        with_key(&app, &writer, Method::GET, "/v1/audit", None).await,
+        403,
+        "insufficient_scope",
+    )
+    .await;
+    let page = with_key(&app, &admin, Method::GET, "/v1/audit?limit=3", None).await;
+    let page = json_of(page, StatusCode::OK).await;
+    let seen: Vec<(&str, &str)> = page["data"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|entry| {
+            (
+                entry["action"].as_str().expect("a word"),
+                entry["target"].as_str().expect("an id"),
+            )
+        })
+        .collect();
+    let id = text(&key["id"]);
+    let expected = [
+        ("DELETE /v1/models/{id}", model.as_str()),
+        ("POST /v1/models", model.as_str()),
+        ("POST /v1/keys", id.as_str()),
+    ];
+    assert_eq!(seen, expected);
+    let made = &page["data"][1];
+    assert_eq!(
+        (text(&made["key"]), text(&made["request_id"])),
+        (id.clone(), request)
+    );
+    assert_eq!(made["client"], "127.0.0.1");
+    app.stop().await;
+}

@@ -10,8 +10,8 @@ use modelpress_server::domain::ports::{
     Clock as _, Commit, Counts, Enqueued, JobFilter, Reply, Room, Store, StoreError, Stores, SystemClock,
 };
 use modelpress_server::domain::{
-    ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Event, FileRef, Job, JobId, JobState, KeyId,
-    Model, ModelId, ModelState, NewJob, Tenant, TensorRow, Upload, UploadId,
+    ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Job, JobId,
+    JobState, KeyId, Model, ModelId, ModelState, NewJob, Tenant, TensorRow, Upload, UploadId,
 };
 use serde_json::json;
 
@@ -23,6 +23,7 @@ pub struct Tables {
     pub uploads: BTreeMap<UploadId, Upload>,
     pub jobs: BTreeMap<JobId, Job>,
     pub events: BTreeMap<JobId, Vec<Event>>,
+    pub entries: BTreeMap<EntryId, Entry>,
     pub api_keys: BTreeMap<KeyId, ApiKey>,
     pub keys: BTreeMap<String, ([u8; 32], JobId)>,
     pub reports: BTreeMap<JobId, Document>,
@@ -189,6 +190,21 @@ impl Store for MemoryStore {
         self.run(|t| {
             let files = t.models.values().flat_map(|(model, _)| &model.files);
             Ok(files.map(|file| file.bytes).sum())
+        })
+    }
+
+    fn add_entry<'a>(&'a self, entry: &'a Entry) -> Reply<'a, ()> {
+        self.run(|t| {
+            t.entries.insert(entry.id, entry.clone());
+            Ok(())
+        })
+    }
+
+    fn list_entries(&self, after: Option<EntryId>, limit: u32) -> Reply<'_, Vec<Entry>> {
+        self.run(|t| {
+            let rows = t.entries.values().rev();
+            let rows = rows.filter(|entry| after.is_none_or(|after| entry.id < after));
+            Ok(rows.take(limit as usize).cloned().collect())
         })
     }
 

@@ -289,6 +289,15 @@ pub struct Settings {
     )]
     pub keep_unsuccessful_days: Option<u64>,
 
+    /// Days that entries of the audit log are kept; 0 = for ever [default: 365]
+    #[arg(
+        long,
+        env = "MODELPRESS_KEEP_AUDIT_DAYS",
+        value_name = "N",
+        help_heading = "Tenants"
+    )]
+    pub keep_audit_days: Option<u64>,
+
     /// How log lines look [default: auto]
     #[arg(long, env = "MODELPRESS_LOG_FORMAT", value_enum, help_heading = "Logging")]
     pub log_format: Option<LogFormat>,
@@ -344,6 +353,7 @@ impl Settings {
             lease_seconds: self.lease_seconds.or(other.lease_seconds),
             keep_succeeded_days: self.keep_succeeded_days.or(other.keep_succeeded_days),
             keep_unsuccessful_days: self.keep_unsuccessful_days.or(other.keep_unsuccessful_days),
+            keep_audit_days: self.keep_audit_days.or(other.keep_audit_days),
             log_format: self.log_format.or(other.log_format),
             log_filter: self.log_filter.or(other.log_filter),
         }
@@ -378,6 +388,7 @@ impl Settings {
             retention: Retention {
                 succeeded: days(self.keep_succeeded_days, 30),
                 unsuccessful: days(self.keep_unsuccessful_days, 90),
+                audit: days(self.keep_audit_days, 365),
             },
             drain: seconds("drain_seconds", self.drain_seconds, 20, 0)?,
             log_format: self.log_format.unwrap_or_default(),
@@ -456,6 +467,7 @@ impl Settings {
             lease_seconds: secs(config.workers.lease),
             keep_succeeded_days: Some(in_days(config.retention.succeeded)),
             keep_unsuccessful_days: Some(in_days(config.retention.unsuccessful)),
+            keep_audit_days: Some(in_days(config.retention.audit)),
             log_format: Some(config.log_format),
             log_filter: Some(config.log_filter.clone()),
         }

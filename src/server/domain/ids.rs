@@ -53,6 +53,8 @@ ids! {
     ArtifactId "art_";
     /// A dataset.
     DatasetId "ds_";
+    /// An entry of the audit log.
+    EntryId "aud_";
     /// A job.
     JobId "job_";
     /// An API key.

@@ -5,6 +5,7 @@
 //! Invariant: the same words for the same things in the API, the database, the metrics and the log.
 
 pub mod artifact;
+pub mod audit;
 pub mod dataset;
 pub mod document;
 pub mod ids;
@@ -18,9 +19,10 @@ pub mod tenant;
 pub mod upload;
 
 pub use artifact::Artifact;
+pub use audit::Entry;
 pub use dataset::Dataset;
 pub use document::Document;
-pub use ids::{ArtifactId, DatasetId, IdError, JobId, KeyId, ModelId, UploadId};
+pub use ids::{ArtifactId, DatasetId, EntryId, IdError, JobId, KeyId, ModelId, UploadId};
 pub use job::{Event, Failure, Job, JobState, NewJob, Progress};
 pub use key::{ApiKey, Scope};
 pub use model::{FileRef, Model, ModelState, TensorRow};

@@ -17,8 +17,8 @@ use time::OffsetDateTime;
 
 use super::model::TensorRow;
 use super::{
-    ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Event, FileRef, Job, JobId, JobState, KeyId,
-    Model, ModelId, NewJob, Tenant, Upload, UploadId,
+    ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Job, JobId,
+    JobState, KeyId, Model, ModelId, NewJob, Tenant, Upload, UploadId,
 };
 
 /// What a store call comes to.
@@ -133,6 +133,11 @@ pub trait Stores: Send + Sync + std::fmt::Debug {
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// Bytes of all that the tenant keeps: files of models, datasets and artifacts, uploads as long as they will be.
     fn stored_bytes(&self) -> Reply<'_, u64>;
+
+    /// Adds to the audit log.
+    fn add_entry<'a>(&'a self, entry: &'a Entry) -> Reply<'a, ()>;
+    /// Entries of the audit log made before `after`.
+    fn list_entries(&self, after: Option<EntryId>, limit: u32) -> Reply<'_, Vec<Entry>>;
 
     /// Records a key.
     fn insert_key<'a>(&'a self, key: &'a ApiKey) -> Reply<'a, ()>;

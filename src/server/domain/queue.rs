@@ -173,6 +173,8 @@ pub struct Retention {
     pub succeeded: Option<Duration>,
     /// Failed and cancelled jobs.
     pub unsuccessful: Option<Duration>,
+    /// Entries of the audit log.
+    pub audit: Option<Duration>,
 }
 
 /// The job table, as workers need it.

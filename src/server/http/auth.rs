@@ -15,6 +15,7 @@ use axum::http::request::Parts as Head;
 use axum::http::{HeaderMap, header};
 use time::OffsetDateTime;
 
+use super::audit::Actor;
 use super::problem::{self, Problem};
 use super::rates::{Policy, Told};
 use super::state::{AppState, Parts};
@@ -198,6 +199,9 @@ impl<P: Permission> FromRequestParts<AppState> for May<P> {
     async fn from_request_parts(head: &mut Head, app: &AppState) -> Result<Self, Problem> {
         let caller = Caller::of(head, app).await?;
         if caller.may(P::SCOPE) {
+            if let Some(actor) = head.extensions.get::<Actor>() {
+                actor.is(&caller);
+            }
             return Ok(Self(caller, PhantomData));
         }
         let scope = P::SCOPE.as_str();

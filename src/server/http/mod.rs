@@ -4,6 +4,7 @@
 //! Must not know: SQL, folders, which store it talks to.
 //! Invariant: nothing enters unchecked; no error leaves as anything but a problem document.
 
+pub mod audit;
 pub mod auth;
 pub mod conditional;
 pub mod engine;
@@ -54,6 +55,7 @@ pub fn router(state: AppState) -> Router {
         })
         .layer(DefaultBodyLimit::disable())
         .layer(uncached)
+        .layer(from_fn(audit::audited))
         .layer(from_fn(rates::told))
         .layer(from_fn(linger::linger));
     observe::observed(routes, &state.metrics).with_state(state)

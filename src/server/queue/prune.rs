@@ -38,8 +38,8 @@ impl Pruner {
         loop {
             let pause = match self.queue.prune(self.retention).await {
                 Ok(0) => PERIOD.mul_f64(0.5 + rand::random::<f64>()),
-                Ok(jobs) => {
-                    tracing::info!(jobs, "pruned jobs that ended long ago");
+                Ok(rows) => {
+                    tracing::info!(rows, "pruned jobs and audit entries of long ago");
                     PAUSE
                 }
                 Err(error) => {

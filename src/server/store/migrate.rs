@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
     step!(2, "0002_datasets"),
     step!(3, "0003_upload_metadata"),
     step!(4, "0004_tenants"),
+    step!(5, "0005_audit"),
 ];
 
 /// The version that this program needs.

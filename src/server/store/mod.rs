@@ -9,6 +9,7 @@
 //! `sqlite/` and `postgres/` those that exist twice under one name. `statement.rs` lists them all.
 
 mod artifacts;
+mod audit;
 mod claims;
 mod datasets;
 mod db;

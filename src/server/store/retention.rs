@@ -1,6 +1,6 @@
 //! What is deleted when it is old enough.
 //!
-//! Owns: the order in which old jobs and keys go.
+//! Owns: the order in which old jobs, audit entries and idempotency keys go.
 //! Must not know: blobs; the sweep finds those without a row.
 //! Invariant: a batch a call, and never a job that is not over.
 
@@ -12,7 +12,7 @@ use crate::domain::JobState;
 use crate::domain::ports::StoreError;
 use crate::domain::queue::Retention;
 
-/// Jobs deleted in one transaction, of each state.
+/// Rows deleted in one transaction, of each kind.
 const BATCH: u32 = 100;
 
 impl Rows {
@@ -30,6 +30,11 @@ impl Rows {
                 let args = [state.as_str().into(), (now - age).into(), BATCH.into()];
                 dropped += tx.run(&sql::JOB_PRUNE, &args).await?;
             }
+        }
+        if let Some(age) = retention.audit {
+            dropped += tx
+                .run(&sql::AUDIT_PRUNE, &[(now - age).into(), BATCH.into()])
+                .await?;
         }
         tx.run(&sql::IDEMPOTENCY_PRUNE, &[now.into()]).await?;
         tx.commit().await?;

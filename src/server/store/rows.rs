@@ -21,8 +21,8 @@ use crate::domain::queue::{
     Beat, Claim, Ending, Fenced, Lease, NewEvent, Node, Pulse, Queue, Reaped, Retention, Silent,
 };
 use crate::domain::{
-    ApiKey, Artifact, ArtifactId, Clock, Dataset, DatasetId, Document, Event, FileRef, Job, JobId, JobState,
-    KeyId, Model, ModelId, NewJob, Tenant, Upload, UploadId,
+    ApiKey, Artifact, ArtifactId, Clock, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Job,
+    JobId, JobState, KeyId, Model, ModelId, NewJob, Tenant, Upload, UploadId,
 };
 
 /// A database that is open. As a [`Store`] it is that of one tenant, at first the default one; as [`Stores`] and
@@ -110,6 +110,14 @@ impl Stores for Rows {
 impl Store for Rows {
     fn stored_bytes(&self) -> Reply<'_, u64> {
         timed(self.count_bytes()).boxed()
+    }
+
+    fn add_entry<'a>(&'a self, entry: &'a Entry) -> Reply<'a, ()> {
+        timed(self.write_entry(entry)).boxed()
+    }
+
+    fn list_entries(&self, after: Option<EntryId>, limit: u32) -> Reply<'_, Vec<Entry>> {
+        timed(self.page_of_entries(after, limit)).boxed()
     }
 
     fn insert_key<'a>(&'a self, key: &'a ApiKey) -> Reply<'a, ()> {

@@ -5,6 +5,7 @@
 //! Invariant: a route of the API is in the OpenAPI document because both come from this table.
 
 pub mod artifacts;
+pub mod audit;
 pub mod catalog;
 pub mod datasets;
 pub mod health;
@@ -42,6 +43,7 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         .routes(routes!(keys::create::create_key, keys::list::list_keys))
         .routes(routes!(keys::get::get_key, keys::revoke::revoke_key))
         .routes(routes!(keys::rotate::rotate_key))
+        .routes(routes!(audit::list_audit_entries))
         .routes(routes!(catalog::list_formats))
         .routes(routes!(catalog::list_presets))
         .routes(routes!(catalog::list_techniques))

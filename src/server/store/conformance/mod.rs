@@ -108,5 +108,6 @@ suite! {
         nobody_sees_anothers_rows
         keys_end_for_good
         idempotency_keys_are_a_tenants_own
+        the_audit_log_is_a_tenants_own_and_forgets
     }
 }

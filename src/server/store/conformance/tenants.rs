@@ -3,10 +3,11 @@
 use time::Duration;
 use uuid::Uuid;
 
-use super::bed::{Bed, digest};
+use super::bed::{Bed, HOUR, digest};
 use crate::domain::key::Secret;
 use crate::domain::ports::{Enqueued, JobFilter, Room, Store as _, StoreError, Stores as _};
-use crate::domain::{ApiKey, Clock as _, KeyId, NewJob, Scope, Tenant, Upload, UploadId};
+use crate::domain::queue::{Queue as _, Retention};
+use crate::domain::{ApiKey, Clock as _, Entry, EntryId, KeyId, NewJob, Scope, Tenant, Upload, UploadId};
 
 fn other() -> Tenant {
     "other".parse().expect("a name")
@@ -187,4 +188,39 @@ pub(super) async fn idempotency_keys_are_a_tenants_own(bed: Bed) {
     assert!(matches!(new, Ok(Enqueued::New(_))), "{new:?}");
     let again = theirs.enqueue(&keyed(model.id, 2), Room::of(10)).await;
     assert!(matches!(again, Ok(Enqueued::Replayed(_))), "{again:?}");
+}
+
+/// Entries come back as they were written, newest first, to their tenant only, until they are old.
+pub(super) async fn the_audit_log_is_a_tenants_own_and_forgets(bed: Bed) {
+    let theirs = bed.rows.of(&other());
+    let entry = |key, object: Option<&str>| Entry {
+        id: EntryId::from_uuid(Uuid::now_v7()),
+        key,
+        action: "POST /v1/jobs".into(),
+        object: object.map(str::to_owned),
+        request_id: "r-1".into(),
+        client: object.map(|_| "192.0.2.7".to_owned()),
+        at: bed.clock.now(),
+    };
+    let first = entry(None, None);
+    theirs.add_entry(&first).await.expect("writes");
+    bed.clock.advance(HOUR);
+    let second = entry(Some(KeyId::from_uuid(Uuid::now_v7())), Some("job_x"));
+    theirs.add_entry(&second).await.expect("writes");
+    let list = theirs.list_entries(None, 10).await.expect("lists");
+    assert_eq!(list, [second.clone(), first.clone()]);
+    let page = theirs.list_entries(Some(second.id), 10).await.expect("lists");
+    assert_eq!(page, [first]);
+    assert!(bed.rows.list_entries(None, 10).await.expect("lists").is_empty());
+
+    let keep = |age| Retention {
+        succeeded: None,
+        unsuccessful: None,
+        audit: age,
+    };
+    bed.rows.prune(keep(None)).await.expect("prunes");
+    assert_eq!(theirs.list_entries(None, 10).await.expect("lists").len(), 2);
+    let dropped = bed.rows.prune(keep(Some(HOUR / 2))).await.expect("prunes");
+    assert_eq!(dropped, 1);
+    assert_eq!(theirs.list_entries(None, 10).await.expect("lists"), [second]);
 }

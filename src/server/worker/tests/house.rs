@@ -96,6 +96,7 @@ impl House {
                 retention: Retention {
                     succeeded: None,
                     unsuccessful: None,
+                    audit: None,
                 },
             },
         };
