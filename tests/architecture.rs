@@ -40,7 +40,7 @@ const SERVER: Edges = &[
         ],
     ),
     ("blobs", &["domain", "telemetry"]),
-    ("cli", &["app", "config", "domain", "http", "telemetry"]),
+    ("cli", &["app", "config", "domain", "http", "telemetry", "upkeep"]),
     ("config", &["domain", "telemetry"]),
     ("dashboard", &[]),
     ("domain", &[]),
@@ -48,6 +48,7 @@ const SERVER: Edges = &[
     ("queue", &["domain", "telemetry"]),
     ("store", &["domain"]),
     ("telemetry", &[]),
+    ("upkeep", &["blobs", "config", "domain", "store"]),
     ("worker", &["domain", "queue", "telemetry"]),
 ];
 

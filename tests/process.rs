@@ -11,6 +11,8 @@ mod llama;
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "process/backup.rs"]
+mod backup;
 #[path = "process/commands.rs"]
 mod commands;
 #[path = "process/crash.rs"]

@@ -15,4 +15,5 @@ pub mod http;
 pub mod queue;
 pub mod store;
 pub mod telemetry;
+pub mod upkeep;
 pub mod worker;

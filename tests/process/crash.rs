@@ -21,7 +21,7 @@ pub(crate) fn get(server: &Server, path: &str) -> Value {
     value(&server.ask(&format!("GET {path}"), b"").1)
 }
 
-fn model(server: &Server) -> String {
+pub(crate) fn model(server: &Server) -> String {
     let id = server.id_of("/v1/models", "{}");
     let (head, body) = server.ask(&format!("PUT /v1/models/{id}/files/model.safetensors"), &small());
     assert!(head.starts_with("HTTP/1.1 201"), "{head}\n{body}");
@@ -31,7 +31,7 @@ fn model(server: &Server) -> String {
 }
 
 /// Asks for the job; with a server that dies at once there may be no answer.
-fn job(server: &Server, model: &str) -> Option<String> {
+pub(crate) fn job(server: &Server, model: &str) -> Option<String> {
     let body = json!({"model": model, "recipe": "W8A16", "formats": ["safetensors"]}).to_string();
     let headers = "Content-Type: application/json\r\nIdempotency-Key: once";
     let answer = server.try_ask("POST /v1/jobs", headers, body.as_bytes());

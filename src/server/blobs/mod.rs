@@ -4,6 +4,7 @@
 //! Must not know: models, jobs, HTTP, SQL.
 //! Invariant: a file under `blobs/` is complete, durable and has the digest that is its name.
 
+pub mod carry;
 mod checksum;
 mod direct;
 mod intake;

@@ -88,21 +88,27 @@ pub(super) fn take_file(layout: &Layout, path: &Path) -> Result<Stored, BlobErro
 
 fn copy_in(layout: &Layout, from: &Path) -> Result<Stored, BlobError> {
     let key = format!("copy-{}", uuid::Uuid::now_v7().simple());
-    let copied = copy_as(layout, &key, from);
+    let copied = copy_as(layout, &key, from, None);
     remove(&layout.upload(&key))?;
     let stored = copied?;
     remove(from)?;
     Ok(stored)
 }
 
-fn copy_as(layout: &Layout, key: &str, from: &Path) -> Result<Stored, BlobError> {
+/// Copies bytes in and publishes them, if they are those that are expected.
+pub(super) fn copy_as(
+    layout: &Layout,
+    key: &str,
+    from: &Path,
+    expected: Option<Hash>,
+) -> Result<Stored, BlobError> {
     let mut partial = Partial::create_transient(layout, key)?;
     let mut file = File::open(from)?;
     let mut buffer = vec![0; 1 << 20];
     loop {
         let n = file.read(&mut buffer)?;
         if n == 0 {
-            return publish(layout, &partial.seal()?, None);
+            return publish(layout, &partial.seal()?, expected);
         }
         partial.write(&[Bytes::copy_from_slice(&buffer[..n])])?;
     }

@@ -4,6 +4,7 @@
 //! Must not know: how commands do their work.
 //! Invariant: stdout carries results, stderr everything else; the exit code says what happened.
 
+mod backup;
 mod check_config;
 mod compress;
 mod datasets;
@@ -68,6 +69,10 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Make, list and revoke API keys
     Keys(keys::KeysArgs),
+    /// Back up database and blobs of an SQLite server, also while it runs
+    Backup(backup::BackupArgs),
+    /// Bring a backup back into a new data folder
+    Restore(backup::RestoreArgs),
     /// Bring the database schema up to date
     Migrate(ConfigArgs),
     /// Check the configuration and print what is in effect, secrets hidden
@@ -131,6 +136,8 @@ pub fn run() -> ExitCode {
         Command::Compress(args) => compress::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Keys(args) => keys::run(args),
+        Command::Backup(args) => backup::back_up(args),
+        Command::Restore(args) => backup::restore(args),
         Command::Migrate(args) => migrate::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Healthcheck(args) => healthcheck::run(args),

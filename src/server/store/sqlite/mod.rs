@@ -4,6 +4,10 @@
 //! Must not know: statements.
 //! Invariant: one process and one writer at a time; a commit that returned survives a power cut.
 
+mod snapshot;
+
+pub use snapshot::{blobs, snapshot};
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
