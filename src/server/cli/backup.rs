@@ -53,7 +53,10 @@ pub(super) fn restore(args: RestoreArgs) -> Result<(), Failure> {
     let config = args.config.load()?;
     block_on(async {
         let told = Told::new();
-        let restored = restore::restore(&config, &args.from, &|so_far, all| told.tell(so_far, all)).await;
+        let restored = restore::restore(&config, &args.from, &|so_far, all| {
+            told.tell(so_far, all);
+        })
+        .await;
         let (manifest, done) = restored.map_err(failure)?;
         // Brings the schema up to date, and shows that the database can be opened.
         let opened = crate::app::open_stores(&config).await;
