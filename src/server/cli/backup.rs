@@ -34,7 +34,7 @@ pub(super) fn back_up(args: BackupArgs) -> Result<(), Failure> {
     block_on(async {
         let told = Told::new();
         let done = backup::backup(&config, &args.out, SystemClock.now(), &|so_far, all| {
-            told.tell(so_far, all)
+            told.tell(so_far, all);
         })
         .await;
         let done = done.map_err(failure)?;

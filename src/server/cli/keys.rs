@@ -36,7 +36,7 @@ struct CreateArgs {
     /// Whose things it opens
     #[arg(long, default_value_t)]
     tenant: Tenant,
-    /// What it may do: admin, or <noun>:read and <noun>:write
+    /// What it may do: admin, or read and write of a noun, as in jobs:write
     #[arg(long, value_delimiter = ',', value_name = "SCOPE", default_value = "admin", value_parser = scope)]
     scopes: Vec<Scope>,
     /// Days after which it runs out [default: never]
