@@ -48,7 +48,7 @@ const SERVER: Edges = &[
     ("queue", &["domain", "telemetry"]),
     ("store", &["domain"]),
     ("telemetry", &[]),
-    ("upkeep", &["blobs", "config", "domain", "store"]),
+    ("upkeep", &["blobs", "config", "domain", "store", "telemetry"]),
     ("worker", &["domain", "queue", "telemetry"]),
 ];
 

@@ -17,6 +17,8 @@ mod backup;
 mod commands;
 #[path = "process/crash.rs"]
 mod crash;
+#[path = "process/doctor.rs"]
+mod doctor;
 #[path = "process/going_on.rs"]
 mod going_on;
 #[path = "process/serve.rs"]

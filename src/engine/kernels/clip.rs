@@ -8,7 +8,7 @@
 use super::affine::{Grid, Spec, assemble};
 use super::linalg::{Into, View, product};
 use super::{check_finite, wide};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::weight::Affine;
 use rayon::prelude::*;
 
@@ -64,14 +64,24 @@ impl Grams {
 }
 
 /// Quantizes rows of `cols` values; with Gram matrices, each group's range is the one that changes the output least.
-pub fn quantize(values: &[f32], cols: usize, spec: &Spec, grams: Option<&Grams>) -> Result<Affine> {
+/// `stop` is asked before each row.
+pub fn quantize(
+    values: &[f32],
+    cols: usize,
+    spec: &Spec,
+    grams: Option<&Grams>,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Result<Affine> {
     check_finite(values, 0)?;
     let (_, size) = spec.granularity.groups(cols);
     let mut codes = vec![0; values.len()];
-    let grids: Vec<Vec<Grid>> = codes
+    let grids: Result<Vec<Vec<Grid>>> = codes
         .par_chunks_mut(cols.max(1))
         .zip(values.par_chunks(cols.max(1)))
         .map_init(Vec::new, |errors: &mut Vec<f32>, (codes, row)| {
+            if stop() {
+                return Err(Error::cancelled());
+            }
             errors.resize(size, 0.0);
             let mut grids = Vec::with_capacity(row.len() / size.max(1));
             for (group, (values, codes)) in row.chunks(size).zip(codes.chunks_mut(size)).enumerate() {
@@ -88,10 +98,10 @@ pub fn quantize(values: &[f32], cols: usize, spec: &Spec, grams: Option<&Grams>)
                 }
                 grids.push(grid);
             }
-            grids
+            Ok(grids)
         })
         .collect();
-    assemble(spec, codes, cols, &grids.concat())
+    assemble(spec, codes, cols, &grids?.concat())
 }
 
 wide! {
@@ -170,8 +180,8 @@ mod tests {
             signed_scales: false,
         };
         let grams = Grams::of(&x, cols, size);
-        let plain = quantize(&w, cols, &spec(Range::MinMax), None).unwrap();
-        let clipped = quantize(&w, cols, &spec(Range::Mse), Some(&grams)).unwrap();
+        let plain = quantize(&w, cols, &spec(Range::MinMax), None, &|| false).unwrap();
+        let clipped = quantize(&w, cols, &spec(Range::Mse), Some(&grams), &|| false).unwrap();
         let (plain, clipped) = (loss(&x, &w, cols, &plain), loss(&x, &w, cols, &clipped));
         assert!(clipped < 0.8 * plain, "{clipped} {plain}");
     }

@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 
 use super::layout::{Layout, remove, unhex};
-use super::shelf::copy_as;
+use super::shelf::{copy_as, locate};
 use crate::domain::ports::{BlobError, Hash};
 
 /// How a blob came over.
@@ -80,4 +80,17 @@ impl Carrier {
         }
         Ok(dropped)
     }
+}
+
+/// The blobs of these that are not there, or not of their size, or stood for by a file that has changed.
+pub fn missing(root: &Path, wanted: &[(String, u64)]) -> io::Result<Vec<String>> {
+    let layout = Layout::open(root)?;
+    let there = |digest: &str, bytes: u64| {
+        let path = locate(&layout, digest).ok()?;
+        (fs::metadata(path).ok()?.len() == bytes).then_some(())
+    };
+    let lost = wanted
+        .iter()
+        .filter(|(digest, bytes)| there(digest, *bytes).is_none());
+    Ok(lost.map(|(digest, _)| digest.clone()).collect())
 }

@@ -8,6 +8,7 @@ mod backup;
 mod check_config;
 mod compress;
 mod datasets;
+mod doctor;
 mod healthcheck;
 mod keys;
 mod migrate;
@@ -73,6 +74,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Bring a backup back into a new data folder
     Restore(backup::RestoreArgs),
+    /// Look whether disk, database, files, clock, limits and keys are well, and say how to mend what is not
+    Doctor(ConfigArgs),
     /// Bring the database schema up to date
     Migrate(ConfigArgs),
     /// Check the configuration and print what is in effect, secrets hidden
@@ -138,6 +141,7 @@ pub fn run() -> ExitCode {
         Command::Keys(args) => keys::run(args),
         Command::Backup(args) => backup::back_up(args),
         Command::Restore(args) => backup::restore(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Migrate(args) => migrate::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Healthcheck(args) => healthcheck::run(args),

@@ -18,6 +18,7 @@ mod events;
 mod jobs;
 mod keys;
 mod live;
+pub mod look;
 mod migrate;
 mod models;
 pub mod postgres;

@@ -17,6 +17,7 @@ use super::{BLOBS, CURSOR_KEY, DATABASE, Done, MANIFEST, Manifest, Progress, Upk
 use crate::blobs::carry::{Carried, Carrier};
 use crate::config::{Config, Database};
 use crate::domain::ports::BlobError;
+use crate::store::look::Look;
 use crate::store::sqlite;
 
 /// Snapshots that are tried: what one refers to may be deleted before it is copied.
@@ -37,7 +38,7 @@ pub async fn backup(
     loop {
         remove(&new)?;
         sqlite::snapshot(database, &new).await?;
-        let wanted = sqlite::blobs(&new).await?;
+        let wanted = Look::sqlite(&new).await?.blobs().await?;
         match carry(&carrier, &wanted, progress) {
             Ok(done) => {
                 finish(config, out, &new, &carrier, &wanted, done, now)?;

@@ -5,6 +5,7 @@
 //! Invariant: a running server is never disturbed.
 
 pub mod backup;
+pub mod doctor;
 pub mod restore;
 
 use std::path::Path;

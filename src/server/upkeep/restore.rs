@@ -11,7 +11,7 @@ use super::backup::carry;
 use super::{BLOBS, CURSOR_KEY, DATABASE, Done, MANIFEST, Manifest, Progress, UpkeepError, copy};
 use crate::blobs::carry::Carrier;
 use crate::config::{Config, Database};
-use crate::store::sqlite;
+use crate::store::look::Look;
 
 /// Restores a backup into the data folder of a configuration.
 pub async fn restore(
@@ -31,7 +31,7 @@ pub async fn restore(
             database.display()
         )));
     }
-    let wanted = sqlite::blobs(&from.join(DATABASE)).await?;
+    let wanted = Look::sqlite(&from.join(DATABASE)).await?.blobs().await?;
     let carrier = Carrier::open(&from.join(BLOBS), &config.blob_dir()).map_err(UpkeepError::at(from))?;
     let done = carry(&carrier, &wanted, progress)?;
     let key = from.join(CURSOR_KEY);

@@ -69,6 +69,8 @@ impl<'a> Searcher<'a> {
     }
 
     fn block(&mut self, here: &mut Here<'_>) -> Result<()> {
+        let observer = self.stage.observer;
+        let stop = || observer.should_stop();
         let (batch, hidden) = sample(here, self.settings.tokens)?;
         let cuts = here.network.cuts(here.block);
         let original = here.weights.clone();
@@ -112,7 +114,7 @@ impl<'a> Searcher<'a> {
                     .iter()
                     .find(|f| f.feed.inputs.contains(&reader.input));
                 let input = self.input(&state.inputs[reader.input], &spec, fold)?;
-                let affine = quantized(&original, &reader.tensor, &spec, &input, None)?;
+                let affine = quantized(&original, &reader.tensor, &spec, &input, None, &stop)?;
                 let effective = effective(&affine, &input)?;
                 here.weights.replace(&reader.tensor, &effective)?;
                 inputs.insert(&reader.tensor, input);
@@ -149,10 +151,12 @@ impl<'a> Searcher<'a> {
         folds: &[Fold<'_>],
         inputs: &HashMap<&str, Input>,
     ) -> Result<()> {
+        let observer = self.stage.observer;
+        let stop = || observer.should_stop();
         for fold in folds {
             let feeder = fold.feed.feeder.weight();
             if let (Some(spec), Some(input)) = (self.spec(feeder, self.range()), inputs.get(feeder)) {
-                let affine = quantized(original, feeder, &spec, input, Some(fold))?;
+                let affine = quantized(original, feeder, &spec, input, Some(fold), &stop)?;
                 self.put(feeder, Weight::Affine(affine));
             }
             for (name, tensor) in fold.feeder(original)? {
@@ -198,6 +202,7 @@ fn quantized(
     spec: &Spec,
     input: &Input,
     feeds: Option<&Fold<'_>>,
+    stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Affine> {
     let weight = original.get(name)?;
     let (rows, cols) = weight.dims2()?;
@@ -212,7 +217,7 @@ fn quantized(
             }
         }
     }
-    clip::quantize(&values, cols, spec, input.grams.as_ref()).map_err(|e| Error {
+    clip::quantize(&values, cols, spec, input.grams.as_ref(), stop).map_err(|e| Error {
         message: format!("tensor {name}: {}", e.message),
         ..e
     })

@@ -39,10 +39,15 @@ pub(super) struct Trial<'a> {
 }
 
 /// A weight as it multiplies after `W → Q(W · s) / s`.
-pub(super) fn rounded(weight: &Tensor, scales: &[f32], spec: &Spec) -> Result<Tensor> {
+pub(super) fn rounded(
+    weight: &Tensor,
+    scales: &[f32],
+    spec: &Spec,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Result<Tensor> {
     let mut values = with_values(weight, <[f32]>::to_vec)?;
     multiply_columns(&mut values, scales);
-    let made = clip::quantize(&values, scales.len(), spec, None)?;
+    let made = clip::quantize(&values, scales.len(), spec, None, stop)?;
     let mut values = read_all(&made)?;
     for row in values.chunks_mut(scales.len()) {
         row.iter_mut().zip(scales).for_each(|(v, s)| *v /= s);
@@ -115,6 +120,10 @@ impl Trial<'_> {
         Ok(sums.iter().map(|s| (s / rows.max(1) as f64) as f32).collect())
     }
 
+    fn stop(&self) -> impl Fn() -> bool + Sync {
+        || self.observer.should_stop()
+    }
+
     /// The same for all channels that the feeder has only one of: their mean.
     fn shared(&self, values: &[f32]) -> Vec<f32> {
         let mut sums = vec![(0f32, 0usize); values.len()];
@@ -142,7 +151,7 @@ impl Trial<'_> {
         };
         let mut weights = self.weights.clone();
         for (name, spec) in &self.specs {
-            let weight = rounded(self.weights.get(name)?, scales, spec)?;
+            let weight = rounded(self.weights.get(name)?, scales, spec, &self.stop())?;
             weights.replace(name, &weight)?;
         }
         let answer = self.answer(&weights)?;
@@ -160,7 +169,7 @@ impl Trial<'_> {
                 continue;
             };
             let weight = self.weights.get(&reader.tensor)?;
-            let error = (rounded(weight, scales, spec)? - weight)?;
+            let error = (rounded(weight, scales, spec, &self.stop())? - weight)?;
             let change = self.ops.linear(&self.state.inputs[reader.input], &error, None)?;
             total += with_values(&change, |y| y.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>())?;
         }

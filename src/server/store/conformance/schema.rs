@@ -10,6 +10,7 @@ use crate::domain::model::hex;
 use crate::domain::ports::{Clock as _, Store as _, StoreError, SystemClock};
 use crate::domain::{Model, ModelId, ModelState};
 use crate::store::db::Db;
+use crate::store::look::Look;
 use crate::store::statement::ALL;
 use crate::store::{migrate, postgres, sqlite};
 
@@ -206,4 +207,43 @@ async fn what_follows_a_full_disk_works_again() {
     rows.insert_model(&model("small".into()))
         .await
         .expect("there is room for this");
+}
+
+/// Upkeep looks at a database that a server has open, and at one where nothing is.
+#[tokio::test]
+async fn a_look_sees_what_is_there() {
+    async fn look(mut look: Look, version: i64) {
+        assert_eq!(look.schema().await.expect("answers"), (version, migrate::CURRENT));
+        if version > 0 {
+            assert_eq!(look.good_keys(SystemClock.now()).await.expect("counts"), 0);
+            assert!(look.blobs().await.expect("lists").is_empty());
+        }
+        assert!(look.damage().await.expect("answers").is_empty());
+        let apart = look.clock_millis().await.expect("answers").map(|now| {
+            let here = SystemClock.now().unix_timestamp() * 1000;
+            (now - here).abs()
+        });
+        assert!(apart.is_none_or(|millis| millis < 60_000), "{apart:?}");
+    }
+    let clock = std::sync::Arc::new(SystemClock);
+    let folder = tempfile::tempdir().expect("temp folder");
+    let path = folder.path().join("test.db");
+    let _rows = sqlite::open(&path, clock.clone()).await.expect("opens");
+    look(Look::sqlite(&path).await.expect("connects"), migrate::CURRENT).await;
+    let empty = folder.path().join("empty.db");
+    std::fs::write(&empty, b"").expect("written");
+    look(Look::sqlite(&empty).await.expect("connects"), 0).await;
+
+    let Some(url) = postgres_url("a_look_sees_what_is_there") else {
+        return;
+    };
+    let schema = Schema::create(&url).await;
+    look(Look::postgres(&schema.url).await.expect("connects"), 0).await;
+    let _rows = postgres::open(&schema.url, clock).await.expect("opens");
+    look(
+        Look::postgres(&schema.url).await.expect("connects"),
+        migrate::CURRENT,
+    )
+    .await;
+    schema.drop().await;
 }

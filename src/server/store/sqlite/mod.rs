@@ -6,7 +6,7 @@
 
 mod snapshot;
 
-pub use snapshot::{blobs, snapshot};
+pub use snapshot::snapshot;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};

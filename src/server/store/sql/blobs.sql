@@ -1,8 +1,8 @@
-SELECT digest, max(bytes) AS bytes FROM (
-    SELECT digest, bytes FROM model_file
+SELECT word, max(number) AS number FROM (
+    SELECT digest AS word, bytes AS number FROM model_file
     UNION ALL SELECT digest, bytes FROM dataset_file
     UNION ALL SELECT digest, bytes FROM artifact_file
     UNION ALL SELECT digest, bytes FROM upload WHERE digest IS NOT NULL
-)
-GROUP BY digest
-ORDER BY digest
+) AS files
+GROUP BY word
+ORDER BY word
