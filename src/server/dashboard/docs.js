@@ -125,12 +125,20 @@ function responses(operation) {
   })];
 }
 
+/** What a key must allow, where the server asks for keys. */
+function scope(operation) {
+  const scopes = (operation.security ?? []).flatMap((one) => one.key ?? []);
+  if (!scopes.length) return null;
+  return element("p", { class: "small quiet" }, "Scope of the key, if the server asks for one: ",
+    scopes.map((one) => element("code", {}, one)));
+}
+
 function operationCard({ verb, path, operation }) {
   const words = `${verb} ${path} ${operation.summary ?? ""} ${operation.operationId}`.toLowerCase();
   return element("section", { class: "operation", id: operation.operationId, "data-words": words },
     element("h3", {}, element("span", { class: `verb ${verb}` }, verb.toUpperCase()), element("code", {}, path)),
     element("p", {}, element("strong", {}, operation.summary ?? ""), " ", element("a", { href: `#${operation.operationId}`, "aria-label": "Link to this operation" }, "#")),
-    prose(operation.description),
+    prose(operation.description), scope(operation),
     code(curl(verb, path, operation)),
     parameters(operation), body(operation), responses(operation));
 }

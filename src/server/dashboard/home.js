@@ -2,18 +2,19 @@
 import { api, copyButton, element, hasKey, keyForm, problemText } from "./page.js";
 
 const base = new URL(".", document.baseURI).href.replace(/\/$/, "");
+const key = hasKey() ? ' -H "Authorization: Bearer $MODELPRESS_KEY"' : "";
 const start = [
-  `curl ${base}/v1/models \\`,
+  `curl${key} ${base}/v1/models \\`,
   `  -F file=@config.json -F file=@model.safetensors -F file=@tokenizer.json`,
-  `curl ${base}/v1/jobs -H 'Content-Type: application/json' \\`,
+  `curl${key} ${base}/v1/jobs -H 'Content-Type: application/json' \\`,
   `  -d '{"model":"mdl_…","recipe":"Q4_K_M"}'`,
-  `curl -N ${base}/v1/jobs/job_…/events -H 'Accept: text/event-stream'`,
-  `curl -OJ ${base}/v1/artifacts/art_…/archive`,
+  `curl${key} -N ${base}/v1/jobs/job_…/events -H 'Accept: text/event-stream'`,
+  `curl${key} -OJ ${base}/v1/artifacts/art_…/archive`,
 ].join("\n");
 const code = document.getElementById("start");
 code.textContent = start;
 code.closest(".copyable").append(copyButton(() => start));
-document.getElementById("curl").textContent = `curl ${base}/v1/jobs?limit=10`;
+document.getElementById("curl").textContent = `curl${key} ${base}/v1/jobs?limit=10`;
 
 const state = document.getElementById("state");
 const table = document.getElementById("jobs");
@@ -53,8 +54,8 @@ function ask(problem) {
   table.hidden = true;
   if (state.querySelector("form")) return;
   state.replaceChildren(keyForm(problem.detail, () => {
-    state.textContent = "Reading the job list…";
-    refresh();
+    // Its commands show the key from now on.
+    location.reload();
   }));
 }
 
