@@ -26,7 +26,8 @@ fn doctor(data: &Path, more: &[&str]) -> (Option<i32>, String) {
 fn about<'a>(said: &'a str, subject: &str) -> (&'a str, Option<&'a str>) {
     let mut lines = said.lines();
     let line = lines.find(|line| line.get(9..).is_some_and(|rest| rest.starts_with(subject)));
-    let line = line.unwrap_or_else(|| panic!("nothing about {subject}: {said}"));
+    assert!(line.is_some(), "nothing about {subject}: {said}");
+    let line = line.unwrap_or_default();
     let fix = lines
         .next()
         .and_then(|next| next.trim_start().strip_prefix("fix: "));

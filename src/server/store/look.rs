@@ -96,18 +96,14 @@ impl Look {
         timed(async {
             match &mut self.0 {
                 Connection::Sqlite(connection) => {
-                    let query = arg
-                        .into_iter()
-                        .fold(sqlx::query(sql), |query, arg| query.bind(arg));
+                    let query = arg.into_iter().fold(sqlx::query(sql), sqlx::query::Query::bind);
                     let rows = query.fetch_all(connection).await?;
                     rows.iter()
                         .map(|row| Ok((row.try_get("word")?, row.try_get("number")?)))
                         .collect()
                 }
                 Connection::Postgres(connection) => {
-                    let query = arg
-                        .into_iter()
-                        .fold(sqlx::query(sql), |query, arg| query.bind(arg));
+                    let query = arg.into_iter().fold(sqlx::query(sql), sqlx::query::Query::bind);
                     let rows = query.fetch_all(connection).await?;
                     rows.iter()
                         .map(|row| Ok((row.try_get("word")?, row.try_get("number")?)))
