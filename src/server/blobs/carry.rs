@@ -42,6 +42,9 @@ impl Carrier {
 
     /// Brings a blob over.
     pub fn carry(&self, digest: &str) -> Result<Carried, BlobError> {
+        // First of all: whatever stands in a database, only a digest becomes a path.
+        let hash: Option<Hash> = unhex(digest).and_then(|bytes| bytes.try_into().ok());
+        let hash = hash.ok_or(BlobError::NotFound)?;
         if self.to.blob(digest).is_file() {
             return Ok(Carried::Known);
         }
@@ -49,8 +52,6 @@ impl Carrier {
         if !source.is_file() {
             return self.note(digest);
         }
-        let hash: Option<Hash> = unhex(digest).and_then(|bytes| bytes.try_into().ok());
-        let hash = hash.ok_or(BlobError::NotFound)?;
         let key = format!("carry-{}", uuid::Uuid::now_v7().simple());
         let copied = copy_as(&self.to, &key, &source, Some(hash));
         remove(&self.to.upload(&key))?;

@@ -9,6 +9,7 @@ use time::{Duration, OffsetDateTime};
 use super::serve::block_on;
 use super::{ConfigArgs, FAILED, Failure, USAGE, complain, say};
 use crate::domain::key::{Asked, issue};
+use crate::domain::model::is_name;
 use crate::domain::ports::{Clock as _, StoreError, Stores, SystemClock};
 use crate::domain::{ApiKey, KeyId, Scope, Tenant};
 
@@ -149,7 +150,6 @@ fn failed(error: StoreError) -> Failure {
 
 /// A key on one line, its columns separated by tabs.
 fn line(key: &ApiKey) -> String {
-    let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.as_str()).collect();
     let at = |time: Option<OffsetDateTime>| time.and_then(|time| time.format(&Rfc3339).ok());
     let end = match (key.revoked_at, key.expires_at) {
         (Some(_), _) => format!("revoked {}", at(key.revoked_at).unwrap_or_default()),
@@ -157,17 +157,21 @@ fn line(key: &ApiKey) -> String {
         (None, None) => "for ever".to_owned(),
     };
     let used = at(key.last_used_at).map_or_else(|| "never used".to_owned(), |time| format!("used {time}"));
-    format!("{}\t{}\t{}\t{end}\t{used}", key.id, key.name, scopes.join(","))
+    format!(
+        "{}\t{}\t{}\t{end}\t{used}",
+        key.id,
+        key.name,
+        Scope::words(&key.scopes, ",")
+    )
 }
 
 fn scope(text: &str) -> Result<Scope, String> {
-    let words: Vec<&str> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
     text.parse()
-        .map_err(|_e| format!("there are {}", words.join(", ")))
+        .map_err(|_e| format!("there are {}", Scope::words(Scope::ALL, ", ")))
 }
 
 fn name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > 200 || text.chars().any(char::is_control) {
+    if !is_name(text) {
         return Err("a name has 1 to 200 bytes and no control characters".to_owned());
     }
     Ok(text.to_owned())

@@ -71,6 +71,12 @@ scopes! {
 pub struct ScopeError;
 
 impl Scope {
+    /// Several, in words.
+    pub fn words(scopes: &[Self], between: &str) -> String {
+        let words: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+        words.join(between)
+    }
+
     /// Who has this may also do that: writing includes reading, admin everything.
     pub fn covers(self, other: Self) -> bool {
         let noun = |scope: Self| scope.as_str().split_once(':');

@@ -100,6 +100,11 @@ pub fn hex(bytes: &[u8]) -> String {
         })
 }
 
+/// Whether something may be called so: short and printable.
+pub fn is_name(name: &str) -> bool {
+    (1..=200).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
 /// Why a file name is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {

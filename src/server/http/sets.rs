@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::auth::Caller;
 use super::problem::{self, Problem, shorten};
 use super::refuse::about;
-use crate::domain::model::check_file_name;
+use crate::domain::model::{check_file_name, is_name};
 use crate::domain::ports::StoreError;
 use crate::domain::{FileRef, UploadId};
 
@@ -75,13 +75,11 @@ pub fn check_room(state: &Caller, files: usize) -> Result<(), Problem> {
 /// What a user calls a thing is short and printable.
 pub fn check_name(name: Option<&str>) -> Result<(), Problem> {
     match name {
-        Some(name) if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) => {
-            Err(Problem::field(
-                "/name",
-                "invalid_value",
-                "a name has 1 to 200 bytes and no control characters",
-            ))
-        }
+        Some(name) if !is_name(name) => Err(Problem::field(
+            "/name",
+            "invalid_value",
+            "a name has 1 to 200 bytes and no control characters",
+        )),
         _ => Ok(()),
     }
 }

@@ -21,12 +21,11 @@ impl Rows {
     }
 
     async fn insert_key_row(&self, tx: &mut Session, key: &ApiKey) -> Result<(), StoreError> {
-        let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.as_str()).collect();
         let args = [
             text(key.id),
             self.owner(),
             key.name.as_str().into(),
-            text(scopes.join(" ")),
+            text(Scope::words(&key.scopes, " ")),
             key.secret_digest.as_str().into(),
             key.created_at.into(),
             key.expires_at.into(),

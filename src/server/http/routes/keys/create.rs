@@ -63,13 +63,17 @@ pub(super) fn made(key: &ApiKey, token: String) -> Response {
 fn checked(state: &Caller, asked: KeyIn) -> Result<Asked, Problem> {
     check_name(Some(&asked.name))?;
     if asked.scopes.is_empty() {
-        let detail = format!("name at least one of {}", words());
+        let detail = format!("name at least one of {}", Scope::words(Scope::ALL, ", "));
         return Err(Problem::field("/scopes", "missing_scopes", detail));
     }
     let mut scopes = Vec::new();
     for (i, word) in asked.scopes.iter().enumerate() {
         let unknown = |_e| {
-            let detail = format!("{} is not a scope; there are {}", shorten(word), words());
+            let detail = format!(
+                "{} is not a scope; there are {}",
+                shorten(word),
+                Scope::words(Scope::ALL, ", ")
+            );
             Problem::field(format!("/scopes/{i}"), "unknown_scope", detail)
         };
         let scope: Scope = word.parse().map_err(unknown)?;
@@ -87,9 +91,4 @@ fn checked(state: &Caller, asked: KeyIn) -> Result<Asked, Problem> {
         scopes,
         expires_at: asked.expires_at,
     })
-}
-
-fn words() -> String {
-    let words: Vec<&str> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
-    words.join(", ")
 }
