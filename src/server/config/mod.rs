@@ -5,6 +5,7 @@
 //! Invariant: a [`Config`] that exists is usable, and printing it never shows a secret.
 
 mod check;
+mod effective;
 mod settings;
 mod size;
 

@@ -1,22 +1,18 @@
 //! The settings as they are written: every one optional, the same names in file, variable and flag.
 //!
-//! Owns: the list of settings with help text, defaults and ranges.
-//! Must not know: how the server uses them.
-//! Invariant: `Settings::of(&config)` written to a file gives the same config again.
+//! Owns: the list of settings with help text, and which of two sources wins.
+//! Must not know: what they mean together (`effective`), how the server uses them.
+//! Invariant: a setting that is not written is `None`, never a default.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::queue::Retention;
 use crate::telemetry::LogFormat;
 
-use super::check::{address, allowed, at_least_one, database, days, in_days, memory, seconds, threads};
-use super::{ByteSize, Config, ConfigError, Database, Limits, Quotas, Rates, Workers, redact_url};
+use super::{ByteSize, ConfigError};
 
 /// Whether the API asks for keys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
@@ -32,7 +28,7 @@ pub enum Auth {
 }
 
 impl Auth {
-    fn asks(self, listen: SocketAddr) -> bool {
+    pub(super) fn asks(self, listen: SocketAddr) -> bool {
         match self {
             Self::Auto => !listen.ip().is_loopback(),
             Self::Required => true,
@@ -356,120 +352,6 @@ impl Settings {
             keep_audit_days: self.keep_audit_days.or(other.keep_audit_days),
             log_format: self.log_format.or(other.log_format),
             log_filter: self.log_filter.or(other.log_filter),
-        }
-    }
-
-    pub(super) fn validate(self) -> Result<Config, ConfigError> {
-        let data_dir = self
-            .data_dir
-            .clone()
-            .unwrap_or_else(|| "./modelpress-data".into());
-        let listen = address("listen", self.listen.as_deref().unwrap_or("127.0.0.1:8080"))?;
-        Ok(Config {
-            database: database(self.database_url.as_deref(), &data_dir)?,
-            data_dir,
-            listen,
-            keys_required: self.auth.unwrap_or_default().asks(listen),
-            metrics_listen: self
-                .metrics_listen
-                .as_deref()
-                .map(|a| address("metrics_listen", a))
-                .transpose()?,
-            cursor_secret: self.cursor_secret.clone(),
-            allowed_model_paths: allowed(self.allowed_model_paths.as_deref().unwrap_or_default())?,
-            limits: self.limits()?,
-            workers: Workers {
-                count: self.workers.unwrap_or(1),
-                threads: threads(self.worker_threads.unwrap_or(0)),
-                device: self.worker_device.clone().unwrap_or_else(|| "cpu".to_owned()),
-                memory_bytes: memory(self.worker_memory_bytes),
-                lease: seconds("lease_seconds", self.lease_seconds, 60, 3)?,
-            },
-            retention: Retention {
-                succeeded: days(self.keep_succeeded_days, 30),
-                unsuccessful: days(self.keep_unsuccessful_days, 90),
-                audit: days(self.keep_audit_days, 365),
-            },
-            drain: seconds("drain_seconds", self.drain_seconds, 20, 0)?,
-            log_format: self.log_format.unwrap_or_default(),
-            log_filter: self.log_filter.unwrap_or_else(|| "info".to_owned()),
-        })
-    }
-
-    fn limits(&self) -> Result<Limits, ConfigError> {
-        Ok(Limits {
-            body_bytes: self.max_body_bytes.map_or(1 << 20, |s| s.0),
-            file_bytes: self.max_file_bytes.map_or(1 << 40, |s| s.0),
-            model_files: at_least_one("max_model_files", self.max_model_files, 2000)?,
-            reserve_bytes: self.reserve_bytes.map_or(1 << 30, |s| s.0),
-            request: seconds("request_timeout_seconds", self.request_timeout_seconds, 30, 1)?,
-            idle: seconds("idle_timeout_seconds", self.idle_timeout_seconds, 60, 1)?,
-            header: seconds("header_timeout_seconds", self.header_timeout_seconds, 15, 1)?,
-            connections: at_least_one("max_connections", self.max_connections, 1024)?,
-            streams: at_least_one("max_event_streams", self.max_event_streams, 256)?,
-            queued_jobs: self.max_queued_jobs.unwrap_or(10_000),
-            tenant: Quotas {
-                bytes: self.tenant_max_bytes.map(|size| size.0).filter(|n| *n > 0),
-                queued_jobs: self.tenant_max_queued_jobs.filter(|n| *n > 0),
-                running_jobs: self.tenant_max_running_jobs.filter(|n| *n > 0),
-            },
-            key: Rates {
-                requests: self.key_requests_per_minute.and_then(NonZeroU32::new),
-                jobs: self.key_jobs_per_hour.and_then(NonZeroU32::new),
-            },
-            plan_memory_bytes: match (self.workers, self.worker_memory_bytes) {
-                (Some(0), None | Some(ByteSize(0))) => None,
-                (_, asked) => Some(memory(asked)),
-            },
-            upload_age: Duration::from_secs(3600 * self.upload_expiry_hours.unwrap_or(24).clamp(1, 24 * 365)),
-        })
-    }
-
-    /// The effective settings of a config, secrets redacted: what `check-config` prints.
-    pub fn of(config: &Config) -> Self {
-        let secs = |d: Duration| Some(d.as_secs());
-        Self {
-            data_dir: Some(config.data_dir.clone()),
-            database_url: match &config.database {
-                Database::Sqlite(_) => None,
-                Database::Postgres(url) => Some(redact_url(url)),
-            },
-            allowed_model_paths: Some(config.allowed_model_paths.clone()),
-            reserve_bytes: Some(ByteSize(config.limits.reserve_bytes)),
-            listen: Some(config.listen.to_string()),
-            auth: Some(if config.keys_required {
-                Auth::Required
-            } else {
-                Auth::Off
-            }),
-            metrics_listen: config.metrics_listen.map(|a| a.to_string()),
-            cursor_secret: config.cursor_secret.as_ref().map(|_| "***".to_owned()),
-            request_timeout_seconds: secs(config.limits.request),
-            idle_timeout_seconds: secs(config.limits.idle),
-            header_timeout_seconds: secs(config.limits.header),
-            drain_seconds: secs(config.drain),
-            max_connections: Some(config.limits.connections),
-            max_event_streams: Some(config.limits.streams),
-            max_body_bytes: Some(ByteSize(config.limits.body_bytes)),
-            max_file_bytes: Some(ByteSize(config.limits.file_bytes)),
-            max_model_files: Some(config.limits.model_files),
-            max_queued_jobs: Some(config.limits.queued_jobs),
-            upload_expiry_hours: Some(config.limits.upload_age.as_secs() / 3600),
-            tenant_max_bytes: Some(ByteSize(config.limits.tenant.bytes.unwrap_or(0))),
-            tenant_max_queued_jobs: Some(config.limits.tenant.queued_jobs.unwrap_or(0)),
-            tenant_max_running_jobs: Some(config.limits.tenant.running_jobs.unwrap_or(0)),
-            key_requests_per_minute: Some(config.limits.key.requests.map_or(0, NonZeroU32::get)),
-            key_jobs_per_hour: Some(config.limits.key.jobs.map_or(0, NonZeroU32::get)),
-            workers: Some(config.workers.count),
-            worker_threads: Some(config.workers.threads),
-            worker_device: Some(config.workers.device.clone()),
-            worker_memory_bytes: Some(ByteSize(config.limits.plan_memory_bytes.unwrap_or(0))),
-            lease_seconds: secs(config.workers.lease),
-            keep_succeeded_days: Some(in_days(config.retention.succeeded)),
-            keep_unsuccessful_days: Some(in_days(config.retention.unsuccessful)),
-            keep_audit_days: Some(in_days(config.retention.audit)),
-            log_format: Some(config.log_format),
-            log_filter: Some(config.log_filter.clone()),
         }
     }
 }
