@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// A file of a model: the name the user gave it and where its bytes are. The two need not match: a blob store
 /// names files by digest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceFile {
     /// Relative name with `/` separators, e.g. `model-00001-of-00002.safetensors`.
     pub name: String,

@@ -3,10 +3,12 @@
 //! Owns: [`Error`] and its classes. Must not know: HTTP statuses (the server maps codes).
 //! Invariant: every message names the thing (file, tensor, field) and, where there is one, the fix.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Who can mend it, and whether trying again can help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Class {
     /// The file or the request is wrong: never retried.
     BadInput,

@@ -87,6 +87,7 @@ impl App {
         stores: Arc<dyn Stores>,
         queue: Option<Arc<dyn Queue>>,
     ) -> Result<Self, AppError> {
+        choose_tls();
         let state = state(&config, stores)?;
         ask_for_a_key(&state, &config).await?;
         let listener = bind(config.listen).await?;
@@ -149,6 +150,13 @@ impl App {
         tasks.close();
         tasks.wait().await;
         tracing::info!("stopped");
+    }
+}
+
+/// Says once, for the whole process, whose cryptography TLS uses. Clients of other servers need it.
+pub fn choose_tls() {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::trace!("TLS was chosen before");
     }
 }
 

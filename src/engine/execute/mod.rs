@@ -29,12 +29,13 @@ use crate::report::{FormatReport, Report};
 use crate::tensor::TensorInfo;
 use course::Course;
 use made::Made;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use tensors::compress;
 
 /// A file of an artifact.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactFile {
     /// Relative name.
     pub name: String,
@@ -47,7 +48,7 @@ pub struct ArtifactFile {
 }
 
 /// One format's files.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artifact {
     /// Format.
     pub format: String,

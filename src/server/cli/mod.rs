@@ -133,6 +133,7 @@ impl From<std::io::Error> for Failure {
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
     crate::telemetry::allocator::keep_freed_blocks();
+    crate::app::choose_tls();
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Worker(args) => worker::run(args),
