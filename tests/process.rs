@@ -21,6 +21,8 @@ mod crash;
 mod doctor;
 #[path = "process/going_on.rs"]
 mod going_on;
+#[path = "process/isolation.rs"]
+mod isolation;
 #[path = "process/serve.rs"]
 mod serve;
 #[path = "process/server.rs"]

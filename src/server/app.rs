@@ -155,7 +155,10 @@ impl App {
 
 /// Says once, for the whole process, whose cryptography TLS uses. Clients of other servers need it.
 pub fn choose_tls() {
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
         tracing::trace!("TLS was chosen before");
     }
 }
@@ -195,7 +198,7 @@ fn hire(state: &AppState, config: &Config, queue: Arc<dyn Queue>) -> Result<Pool
     } else {
         &config.workers.device
     };
-    let engine = worker::engine::Real::on(device).map_err(AppError::Device)?;
+    let engine = worker::engine::Children::of(config.children.clone(), device).map_err(AppError::Device)?;
     Ok(Pool::start(Kit {
         queue,
         blobs: state.blobs.clone(),
@@ -249,6 +252,7 @@ fn state(config: &Config, stores: Arc<dyn Stores>) -> Result<AppState, AppError>
         gate: Gate::new(config.keys_required),
         rates: Rates::new(config.limits.key),
         blobs: blobs.clone(),
+        children: config.children.clone(),
         uploads: blobs,
         clock: Arc::new(SystemClock),
         metrics: Arc::new(Metrics::new()?),

@@ -7,6 +7,7 @@
 
 pub mod app;
 pub mod blobs;
+pub mod child;
 pub mod cli;
 pub mod config;
 pub mod dashboard;

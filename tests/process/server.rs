@@ -71,6 +71,21 @@ impl Server {
         );
     }
 
+    /// The processes that work for it.
+    pub(crate) fn children(&self) -> Vec<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let lists = tasks.into_iter().flatten().flatten().map(|task| {
+            // A thread may end meanwhile.
+            std::fs::read_to_string(task.path().join("children")).unwrap_or_default()
+        });
+        let ids = |list: String| -> Vec<u32> {
+            list.split_ascii_whitespace()
+                .filter_map(|id| id.parse().ok())
+                .collect()
+        };
+        lists.flat_map(ids).collect()
+    }
+
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().expect("ends")
     }

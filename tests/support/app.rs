@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use modelpress_server::app::App;
+use modelpress_server::child::Host;
 use modelpress_server::config::{Config, Settings};
 use modelpress_server::domain::ports::Stores;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
@@ -178,7 +179,12 @@ fn config(dir: &TempDir, settings: Settings) -> Config {
         drain_seconds: Some(5),
         ..Settings::default()
     };
-    Config::load(None, settings.or(defaults)).expect("valid config")
+    let config = Config::load(None, settings.or(defaults)).expect("valid config");
+    Config {
+        // A test's program is not the server's.
+        children: Host::of(env!("CARGO_BIN_EXE_modelpress").into()),
+        ..config
+    }
 }
 
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -84,6 +84,13 @@ enum Command {
     Healthcheck(ConfigArgs),
     /// Print the OpenAPI document
     Openapi(openapi::OpenapiArgs),
+    /// Read files or execute a plan for a server, which talks to it through pipes
+    #[command(hide = true)]
+    Engine {
+        /// Memory that it may write to
+        #[arg(long, value_name = "BYTES")]
+        memory_bytes: Option<u64>,
+    },
 }
 
 /// Where the configuration comes from. Flags win over variables, variables over the file.
@@ -147,6 +154,7 @@ pub fn run() -> ExitCode {
         Command::CheckConfig(args) => check_config::run(args),
         Command::Healthcheck(args) => healthcheck::run(args),
         Command::Openapi(args) => openapi::run(&args),
+        Command::Engine { memory_bytes } => return crate::child::run(memory_bytes),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::child::Host;
 use crate::domain::queue::Retention;
 
 use super::check::{address, allowed, at_least_one, database, days, in_days, memory, seconds, threads};
@@ -40,6 +41,7 @@ impl Settings {
                 memory_bytes: memory(self.worker_memory_bytes),
                 lease: seconds("lease_seconds", self.lease_seconds, 60, 3)?,
             },
+            children: Host::this_program(),
             retention: Retention {
                 succeeded: days(self.keep_succeeded_days, 30),
                 unsuccessful: days(self.keep_unsuccessful_days, 90),

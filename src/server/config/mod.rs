@@ -18,6 +18,7 @@ use std::time::Duration;
 pub use settings::{Auth, Settings};
 pub use size::ByteSize;
 
+use crate::child::Host;
 use crate::domain::queue::Retention;
 use crate::telemetry::LogFormat;
 
@@ -128,6 +129,8 @@ pub struct Config {
     pub limits: Limits,
     /// In-process workers.
     pub workers: Workers,
+    /// Who starts the processes that read uploaded files and execute plans.
+    pub children: Host,
     /// How long jobs are kept.
     pub retention: Retention,
     /// Time that running requests get at shutdown.

@@ -1,44 +1,40 @@
-//! Asking the engine from a request: on a blocking thread, with blobs as its files.
+//! Asking the engine from a request: in a child process, with blobs as its files.
 //!
-//! Owns: the hop to a blocking thread, opening a stored model or dataset, planning.
+//! Owns: the hop there, and what a child's end means for the request.
 //! Must not know: routes, rows.
-//! Invariant: the async threads never read a model's or dataset's bytes.
+//! Invariant: this process never reads a model's or dataset's bytes; a request that is given up ends its child.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use modelpress_engine::dataset::BUILTIN;
 use modelpress_engine::plan::named_datasets;
-use modelpress_engine::{Checkpoint, Dataset, Datasets, Plan, Recipe, Refusal, SourceFile, inspect, plan};
+use modelpress_engine::{Plan, Recipe, Refusal, SourceFile};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::problem::Problem;
-use super::refuse::{RecipePlace, refused_recipe, rejected_dataset, rejected_model};
+use super::refuse::{RecipePlace, refused_recipe, rejected, unread};
+use super::state::Parts;
+use crate::child::{self, Answer, Ear, End, Inspected, Objection, Order, Word};
 use crate::domain::FileRef;
-use crate::domain::model::TensorRow;
 use crate::domain::ports::Blobs;
+use crate::telemetry::usage::Used;
 
-/// What an inspection finds.
-#[derive(Debug)]
-pub struct Inspected {
-    /// The engine's summary as JSON.
-    pub summary: Value,
-    /// Every tensor, in file order.
-    pub tensors: Vec<TensorRow>,
-}
+/// Memory that a child may write to while it reads files for a request.
+const MEMORY: u64 = 2 << 30;
+/// What takes longer hangs: reading a dataset of a hundred gigabytes through takes a quarter of it.
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// Inspects a set of files.
-pub async fn inspect_files(blobs: &dyn Blobs, files: &[FileRef]) -> Result<Inspected, Problem> {
-    let sources = sources(blobs, files).await?;
-    blocking(move || {
-        let checkpoint = inspect(&sources).map_err(|error| rejected_model(&error))?;
-        let summary = serde_json::to_value(checkpoint.summary()).map_err(Problem::internal)?;
-        Ok(Inspected {
-            summary,
-            tensors: tensor_rows(&checkpoint),
-        })
-    })
-    .await
+pub async fn inspect_files(state: &Parts, files: &[FileRef]) -> Result<Inspected, Problem> {
+    let files = sources(state.blobs.as_ref(), files).await?;
+    match ask(state, Order::Inspect { files }).await? {
+        Answer::Inspected(found) => Ok(found),
+        _ => Err(other_answer()),
+    }
 }
 
 /// A recipe as a request spells it.
@@ -88,8 +84,8 @@ impl ReadRecipe {
     }
 
     /// The refusal of a recipe that names things which are not there.
-    pub fn refused(&self, refusals: &[Refusal]) -> Problem {
-        refused_recipe(refusals, self.place)
+    pub fn refused(&self, refusals: Vec<Refusal>) -> Problem {
+        objected(refusals, self.place)
     }
 }
 
@@ -97,51 +93,107 @@ impl ReadRecipe {
 pub async fn read_recipe(asked: AskedRecipe) -> Result<ReadRecipe, Problem> {
     blocking(move || {
         let AskedRecipe { value, place } = asked;
-        let refused = |refusals: Vec<Refusal>| refused_recipe(&refusals, place);
-        let recipe = Recipe::from_value(&value).map_err(refused)?;
+        let recipe = Recipe::from_value(&value).map_err(|refusals| objected(refusals, place))?;
         Ok(ReadRecipe { recipe, place })
     })
     .await
 }
 
+fn objected(refusals: Vec<Refusal>, place: RecipePlace) -> Problem {
+    let objections: Vec<Objection> = refusals.into_iter().map(Into::into).collect();
+    refused_recipe(&objections, place)
+}
+
 /// Reads every record of a dataset; answers the engine's summary as JSON.
-pub async fn read_dataset(blobs: &dyn Blobs, files: &[FileRef]) -> Result<Value, Problem> {
-    let sources = sources(blobs, files).await?;
-    blocking(move || {
-        let summary = Dataset::open(&sources).and_then(|dataset| dataset.summary());
-        let summary = summary.map_err(|error| rejected_dataset(&error))?;
-        serde_json::to_value(summary).map_err(Problem::internal)
-    })
-    .await
+pub async fn read_dataset(state: &Parts, files: &[FileRef]) -> Result<Value, Problem> {
+    let files = sources(state.blobs.as_ref(), files).await?;
+    match ask(state, Order::ReadDataset { files }).await? {
+        Answer::Dataset(summary) => Ok(summary),
+        _ => Err(other_answer()),
+    }
 }
 
 /// Plans a recipe on a model's files, with the datasets under the names that the recipe uses. A plan that asks for
 /// more memory than any worker has is refused.
 pub async fn plan_recipe(
-    blobs: &dyn Blobs,
+    state: &Parts,
     files: &[FileRef],
     datasets: &[(String, Vec<FileRef>)],
     asked: ReadRecipe,
-    memory_bytes: Option<u64>,
 ) -> Result<Plan, Problem> {
-    let model = sources(blobs, files).await?;
+    let blobs = state.blobs.as_ref();
+    let files = sources(blobs, files).await?;
     let mut named = Vec::with_capacity(datasets.len());
     for (name, files) in datasets {
         named.push((name.clone(), sources(blobs, files).await?));
     }
+    let ReadRecipe { recipe, place } = asked;
+    let order = Order::Plan {
+        recipe: Box::new(recipe),
+        files,
+        datasets: named,
+    };
+    let plan: Plan = match ask(state, order).await? {
+        Answer::Plan(plan) => serde_json::from_value(plan).map_err(Problem::internal)?,
+        Answer::Refused(objections) => return Err(refused_recipe(&objections, place)),
+        _ => return Err(other_answer()),
+    };
+    fits(&plan, state.limits.plan_memory_bytes).map_err(|refusal| objected(vec![refusal], place))?;
+    Ok(plan)
+}
+
+/// A request that waits for a child.
+struct Waiting {
+    given_up: Arc<AtomicBool>,
+    begun: Instant,
+}
+
+impl Ear for Waiting {
+    fn hear(&self, _word: Word) {}
+
+    fn used(&self, _used: Used) {}
+
+    fn patience(&self) -> Option<Duration> {
+        let is_over = self.given_up.load(Ordering::Relaxed) || self.begun.elapsed() > LONGEST;
+        is_over.then_some(Duration::ZERO)
+    }
+}
+
+/// Tells the child, when the request is dropped, that nobody waits for it.
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Gives a child an order and waits for its answer.
+async fn ask(state: &Parts, order: Order) -> Result<Answer, Problem> {
+    let given_up = GivenUp(Arc::default());
+    let ear = Waiting {
+        given_up: given_up.0.clone(),
+        begun: Instant::now(),
+    };
+    let host = state.children.clone();
     blocking(move || {
-        let refused = |refusals: Vec<Refusal>| asked.refused(&refusals);
-        let mut datasets = Datasets::new();
-        for (name, files) in named {
-            let dataset = Dataset::open(&files).map_err(|error| rejected_dataset(&error))?;
-            datasets.insert(name, dataset);
+        let job = child::Job {
+            order: &order,
+            memory_bytes: MEMORY,
+        };
+        match host.run(&job, &ear) {
+            End::Answer(Ok(answer)) => Ok(answer),
+            End::Answer(Err(wrong)) => Err(rejected(&wrong)),
+            End::Panicked(text) => Err(Problem::internal(format!("the engine panicked: {text}"))),
+            End::Died(death) => Err(unread(&death, MEMORY)),
+            End::NotStarted(error) => Err(Problem::internal(error)),
         }
-        let checkpoint = inspect(&model).map_err(|error| rejected_model(&error))?;
-        let plan = plan(&asked.recipe, &checkpoint, &datasets).map_err(refused)?;
-        fits(&plan, memory_bytes).map_err(|refusal| refused(vec![refusal]))?;
-        Ok(plan)
     })
     .await
+}
+
+fn other_answer() -> Problem {
+    Problem::internal("a child answered what it was not asked")
 }
 
 /// What no worker may claim would wait for ever.
@@ -182,16 +234,6 @@ async fn sources(blobs: &dyn Blobs, files: &[FileRef]) -> Result<Vec<SourceFile>
         });
     }
     Ok(sources)
-}
-
-fn tensor_rows(checkpoint: &Checkpoint) -> Vec<TensorRow> {
-    let rows = checkpoint.tensor_summaries().into_iter().map(|tensor| TensorRow {
-        name: tensor.name,
-        dtype: tensor.dtype,
-        shape: tensor.shape.into_iter().map(|n| n as u64).collect(),
-        bytes: tensor.bytes,
-    });
-    rows.collect()
 }
 
 /// Engine work at once: each may hold the headers and the plan of a model of very many tensors.

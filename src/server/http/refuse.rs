@@ -5,9 +5,10 @@
 //! Invariant: an error of ours never shows its text to the client.
 
 use axum::http::header;
-use modelpress_engine::{Class, Error as EngineError, Refusal};
+use modelpress_engine::Class;
 
 use super::problem::{self, Problem};
+use crate::child::{Cause, Death, Objection, Subject, Wrong};
 use crate::domain::model::NameError;
 use crate::domain::ports::{BlobError, StoreError};
 
@@ -95,30 +96,50 @@ impl From<NameError> for Problem {
     }
 }
 
-/// The engine cannot read the files of a model.
-pub fn rejected_model(error: &EngineError) -> Problem {
-    rejected(problem::MODEL_REJECTED, error)
-}
-
-/// The engine cannot read the files of a dataset.
-pub fn rejected_dataset(error: &EngineError) -> Problem {
-    rejected(problem::DATASET_REJECTED, error)
-}
-
-fn rejected(kind: problem::Kind, error: &EngineError) -> Problem {
-    match error.class {
-        Class::BadInput | Class::Unsupported | Class::Numeric => Problem::new(kind, error.message.clone())
-            .with_code(error.code)
-            .with_error("/files", error.code, error.message.clone()),
-        Class::Resources if error.code == "disk_full" => {
-            Problem::new(problem::DISK_FULL, "the server has no disk space for this").because(error)
+/// The engine cannot read the files of a model or a dataset.
+pub fn rejected(wrong: &Wrong) -> Problem {
+    let kind = match wrong.subject {
+        Subject::Dataset => problem::DATASET_REJECTED,
+        Subject::Model | Subject::Work => problem::MODEL_REJECTED,
+    };
+    match wrong.class {
+        Class::BadInput | Class::Unsupported | Class::Numeric => Problem::new(kind, wrong.message.clone())
+            .with_code(&wrong.code)
+            .with_error("/files", &wrong.code, wrong.message.clone()),
+        Class::Resources if wrong.code == "disk_full" => {
+            Problem::new(problem::DISK_FULL, "the server has no disk space for this").because(&wrong.message)
         }
-        Class::Resources | Class::Cancelled | Class::Internal => Problem::internal(error),
+        Class::Resources | Class::Cancelled | Class::Internal => Problem::internal(&wrong.message),
     }
 }
 
+/// The process that read the files died of them: they are no files that anything should read again.
+pub fn unread(death: &Death, limit: u64) -> Problem {
+    let (code, detail) = match death.cause {
+        Cause::Memory => (
+            "reading_needs_memory",
+            format!(
+                "reading the files takes more than {limit} bytes of memory, which no sound model or dataset does"
+            ),
+        ),
+        Cause::Ended => (
+            "reading_hangs",
+            "reading the files did not come to an end".to_owned(),
+        ),
+        Cause::Killed | Cause::Crashed => (
+            "reading_crashes",
+            "the process that read the files died; the server's log has the details".to_owned(),
+        ),
+    };
+    tracing::error!(cause = ?death.cause, signal = death.signal, peak_rss_bytes = death.peak_rss_bytes,
+        last_words = death.last_words, "a process that read files for a request died");
+    Problem::new(problem::MODEL_REJECTED, detail.clone())
+        .with_code(code)
+        .with_error("/files", code, detail)
+}
+
 /// The recipe cannot work. The engine points into the recipe; `place` says where that is in the request.
-pub fn refused_recipe(refusals: &[Refusal], place: RecipePlace) -> Problem {
+pub fn refused_recipe(refusals: &[Objection], place: RecipePlace) -> Problem {
     let detail = match refusals {
         [one] => one.detail.clone(),
         [first, rest @ ..] => format!("{} (and {} more)", first.detail, rest.len()),
@@ -128,7 +149,7 @@ pub fn refused_recipe(refusals: &[Refusal], place: RecipePlace) -> Problem {
     refusals.iter().fold(problem, |problem, refusal| {
         problem.with_error(
             place.pointer(&refusal.pointer),
-            refusal.code,
+            &refusal.code,
             refusal.detail.clone(),
         )
     })

@@ -15,6 +15,7 @@ use super::auth::Gate;
 use super::page::Cursors;
 use super::rates::Rates;
 use super::readiness::Readiness;
+use crate::child::Host;
 use crate::config::Limits;
 use crate::domain::ports::{Blobs, Bounds, Clock, Stores, Uploads};
 use crate::telemetry::Metrics;
@@ -30,6 +31,8 @@ pub struct Parts {
     pub rates: Rates,
     /// Bytes by digest.
     pub blobs: Arc<dyn Blobs>,
+    /// Who reads files in processes of their own.
+    pub children: Host,
     /// Bytes on their way in.
     pub uploads: Arc<dyn Uploads>,
     /// Time.

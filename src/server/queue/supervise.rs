@@ -9,26 +9,19 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 
+use crate::telemetry::panic_text;
+
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 1000 });
 
 /// Runs a loop to its return; a panic is logged and the loop begun again.
 pub async fn supervise<F: Future<Output = ()>>(name: &str, mut begin: impl FnMut() -> F) {
     while let Err(panic) = AssertUnwindSafe(begin()).catch_unwind().await {
         tracing::error!(
-            panic = text(panic.as_ref()),
+            panic = panic_text(panic.as_ref()),
             "loop {name} panicked; beginning it again"
         );
         tokio::time::sleep(PAUSE).await;
     }
-}
-
-/// What a panic said.
-pub fn text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }
 
 #[cfg(test)]

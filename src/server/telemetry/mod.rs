@@ -11,3 +11,12 @@ pub mod usage;
 
 pub use logs::{LogError, LogFormat, start};
 pub use metrics::Metrics;
+
+/// What a panic said.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

@@ -1,4 +1,4 @@
-//! Time, CPU and memory of this process, read from /proc (zeros where there is none).
+//! Time, CPU and memory of this process and its children, read from /proc (zeros where there is none).
 //!
 //! Owns: the reading.
 //! Must not know: who asks.
@@ -27,6 +27,26 @@ pub struct Spent {
     pub peak_rss_bytes: u64,
 }
 
+/// What a process used so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Used {
+    /// User and system time of all its threads.
+    pub cpu_seconds: f64,
+    /// High-water mark of its resident memory.
+    pub peak_rss_bytes: u64,
+}
+
+/// What another process used so far; nothing of one that is gone.
+pub fn of_process(id: u32) -> Option<Used> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    Some(Used {
+        cpu_seconds: cpu_seconds(&stat),
+        // Of one that ended and was not waited for there is no memory any more.
+        peak_rss_bytes: kilobytes(&status, "VmHWM:")?,
+    })
+}
+
 impl Meter {
     /// Starts measuring and resets the memory high-water mark where the kernel allows it.
     pub fn start() -> Self {
@@ -36,7 +56,7 @@ impl Meter {
         }
         Self {
             begun: Instant::now(),
-            cpu_seconds: cpu_seconds(),
+            cpu_seconds: own_cpu_seconds(),
         }
     }
 
@@ -44,7 +64,7 @@ impl Meter {
     pub fn read(&self) -> Spent {
         Spent {
             elapsed: self.begun.elapsed(),
-            cpu_seconds: cpu_seconds() - self.cpu_seconds,
+            cpu_seconds: own_cpu_seconds() - self.cpu_seconds,
             peak_rss_bytes: status_bytes("VmHWM:"),
         }
     }
@@ -77,8 +97,11 @@ fn kilobytes(text: &str, key: &str) -> Option<u64> {
     Some(number * 1024)
 }
 
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+fn own_cpu_seconds() -> f64 {
+    cpu_seconds(&std::fs::read_to_string("/proc/self/stat").unwrap_or_default())
+}
+
+fn cpu_seconds(stat: &str) -> f64 {
     // The command name may hold spaces and brackets: fields are counted after the last ')'.
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let ticks = after_name
@@ -101,5 +124,7 @@ mod tests {
         assert!(spent.peak_rss_bytes > 1 << 20);
         assert!(spent.cpu_seconds >= 0.0);
         assert!(machine_memory_bytes() > 1 << 28);
+        let used = of_process(std::process::id()).expect("is there");
+        assert!(used.peak_rss_bytes > 1 << 20);
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use super::engine::{Fault, FaultKind, Made, Work, source};
+use super::engine::{Fault, FaultKind, Made, Work, crashed, source};
 use super::kit::Kit;
 use super::probe::Point;
 use super::publish::{Obstacle, Press};
@@ -25,8 +25,7 @@ use crate::domain::queue::{Claim, End, Ending, Lease, Publication, Queue, QueueE
 use crate::domain::{Failure, FileRef};
 use crate::queue::keep::{Kept as _, Stop, keep};
 use crate::queue::retry::{self, Hope};
-use crate::queue::supervise::text;
-use crate::telemetry::allocator;
+use crate::telemetry::panic_text;
 
 /// How often progress and lines reach the queue.
 const SHOW: Duration = Duration::from_millis(500);
@@ -38,7 +37,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Bench<'a> {
     pub(super) kit: &'a Kit,
     pub(super) scratch: &'a Scratch,
-    pub(super) threads: &'a Arc<rayon::ThreadPool>,
 }
 
 /// Tells the engine to stop when the attempt itself is dropped or panics.
@@ -105,18 +103,17 @@ impl Bench<'_> {
         }
     }
 
-    /// Runs the engine in this worker's thread pool, on a thread that the runtime need not wait for.
+    /// Runs the engine, with a thread that waits for it and that the runtime need not wait for.
     async fn make(&self, claim: &Claim, watch: &Arc<Watch>) -> Result<Made, Fault> {
         let work = self.prepare(claim).await?;
-        let (engine, watch, pool) = (self.kit.engine.clone(), watch.clone(), self.threads.clone());
+        let (engine, watch) = (self.kit.engine.clone(), watch.clone());
         let (send, receive) = oneshot::channel();
         let span = tracing::Span::current();
         let run = move || {
             let _entered = span.enter();
-            let made = catch_unwind(AssertUnwindSafe(|| pool.install(|| engine.run(&work, &watch))));
+            let made = catch_unwind(AssertUnwindSafe(|| engine.run(&work, &watch)));
             let _nobody_waits_any_more =
-                send.send(made.unwrap_or_else(|panic| Err(crashed(text(panic.as_ref())))));
-            allocator::give_back();
+                send.send(made.unwrap_or_else(|panic| Err(crashed(panic_text(panic.as_ref())))));
         };
         std::thread::Builder::new()
             .name("attempt".to_owned())
@@ -139,6 +136,8 @@ impl Bench<'_> {
             plan: claim.plan.clone(),
             files,
             datasets,
+            threads: self.kit.settings.threads,
+            need_memory_bytes: claim.need_memory_bytes,
             kept: self.scratch.kept(claim.lease),
             out: self.scratch.attempt(claim.lease).map_err(|error| Fault {
                 code: "io".to_owned(),
@@ -273,15 +272,6 @@ fn word(end: &End) -> &'static str {
         End::Retry(..) => "retried",
         End::Cancelled => "cancelled",
         End::Released => "released",
-    }
-}
-
-fn crashed(panic: &str) -> Fault {
-    tracing::error!(panic, "the engine panicked");
-    Fault {
-        code: "internal".to_owned(),
-        message: "the engine crashed; the server's log has the details".to_owned(),
-        kind: FaultKind::Failed(Hope::Crash),
     }
 }
 

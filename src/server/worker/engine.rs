@@ -1,21 +1,20 @@
 //! The engine as an attempt sees it.
 //!
-//! Owns: the [`Engine`] trait, the adapter to `modelpress_engine`, what its errors mean for a retry.
+//! Owns: the [`Engine`] trait, the engine in child processes, what errors and deaths mean for a retry.
 //! Must not know: queues, blobs.
 //! Invariant: a plan is executed as it was stored, never made again.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use modelpress_engine::{
-    Artifact, Class, Compute, Dataset, Datasets, Error, Level, Observer, Outcome, Plan, Site, SourceFile,
-    Usage, catalog, execute, inspect,
-};
-use serde_json::Value;
+use modelpress_engine::{Artifact, Class, Compute, SourceFile, catalog};
 
 use super::Watch;
-use super::scratch::Kept;
+use crate::child::{self, Answer, Cause, Death, Ear, Execution, Host, Order, Word, Wrong};
 use crate::domain::Document;
+use crate::queue::keep::Stop;
 use crate::queue::retry::Hope;
+use crate::telemetry::usage::Used;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -30,6 +29,10 @@ pub struct Work {
     pub kept: PathBuf,
     /// An empty folder for the outcome.
     pub out: PathBuf,
+    /// Compute threads.
+    pub threads: usize,
+    /// Memory that the plan asks for.
+    pub need_memory_bytes: u64,
 }
 
 /// What was made.
@@ -69,25 +72,29 @@ pub enum FaultKind {
 pub trait Engine: Send + Sync + std::fmt::Debug {
     /// The techniques it knows.
     fn techniques(&self) -> Vec<String>;
-    /// Executes a plan on the calling thread, and on the thread pool that it is installed in.
+    /// Executes a plan; the calling thread waits.
     fn run(&self, work: &Work, watch: &Watch) -> Result<Made, Fault>;
 }
 
-/// `modelpress_engine` on one device.
+/// The engine in a child process.
 #[derive(Debug, Clone)]
-pub struct Real {
-    compute: Compute,
+pub struct Children {
+    host: Host,
+    device: String,
 }
 
-impl Real {
-    /// Opens the device of that name, or says in one sentence why it cannot be used.
-    pub fn on(device: &str) -> Result<Self, String> {
-        let compute = Compute::open(device.parse()?).map_err(|error| error.message)?;
-        Ok(Self { compute })
+impl Children {
+    /// Children of that host, which compute on the device of that name; says in one sentence why it cannot be used.
+    pub fn of(host: Host, device: &str) -> Result<Self, String> {
+        Compute::open(device.parse()?).map_err(|error| error.message)?;
+        Ok(Self {
+            host,
+            device: device.to_owned(),
+        })
     }
 }
 
-impl Engine for Real {
+impl Engine for Children {
     fn techniques(&self) -> Vec<String> {
         catalog::techniques()
             .into_iter()
@@ -96,105 +103,141 @@ impl Engine for Real {
     }
 
     fn run(&self, work: &Work, watch: &Watch) -> Result<Made, Fault> {
-        let plan: Plan = work.plan.read().map_err(|error| Fault {
-            code: "plan_unreadable".to_owned(),
-            message: format!("the stored plan cannot be read by this version: {error}; submit the job again"),
-            kind: FaultKind::Failed(Hope::None),
-        })?;
-        let model = inspect(&work.files)?;
-        let datasets = open_datasets(&work.datasets)?;
-        let own = work.out.join(".scratch");
-        // Held until the attempt is over.
-        let kept = match plan.calibration {
-            Some(_) => Kept::lock(&work.kept).map_err(|e| Error::io("scratch space", &e))?,
-            None => None,
+        let order = Order::Execute(Execution {
+            plan: work.plan.as_str().to_owned(),
+            files: work.files.clone(),
+            datasets: work.datasets.clone(),
+            kept: work.kept.clone(),
+            out: work.out.clone(),
+            threads: work.threads,
+            device: self.device.clone(),
+        });
+        let memory_bytes = limit(work.need_memory_bytes);
+        let job = child::Job {
+            order: &order,
+            memory_bytes,
         };
-        let site = Site {
-            out: &work.out,
-            scratch: if kept.is_some() { &work.kept } else { &own },
-            compute: self.compute.clone(),
-        };
-        let outcome = execute(&plan, &model, &datasets, &site, watch)?;
-        made(outcome, keeps_artifacts(&plan))
-    }
-}
-
-fn open_datasets(named: &[(String, Vec<SourceFile>)]) -> Result<Datasets, Error> {
-    let mut datasets = Datasets::new();
-    for (name, files) in named {
-        datasets.insert(name.clone(), Dataset::open(files)?);
-    }
-    Ok(datasets)
-}
-
-/// Whether what missed a gate is published even so.
-fn keeps_artifacts(plan: &Plan) -> bool {
-    plan.recipe.gates.as_ref().is_none_or(|gates| gates.keep_artifact)
-}
-
-fn made(outcome: Outcome, keep_if_missed: bool) -> Result<Made, Fault> {
-    let source = outcome.report.totals.source_bytes;
-    let report = Document::of(&outcome.report).map_err(|error| Fault {
-        code: "internal".to_owned(),
-        message: format!("the report cannot be written: {error}"),
-        kind: FaultKind::Failed(Hope::None),
-    })?;
-    let is_kept = outcome.gate.is_none() || keep_if_missed;
-    let formats = outcome.report.formats.iter().filter(|_| is_kept);
-    Ok(Made {
-        saved_bytes: formats
-            .map(|format| source.saturating_sub(format.weight_bytes))
-            .sum(),
-        report,
-        artifacts: if is_kept { outcome.artifacts } else { Vec::new() },
-        gate: outcome.gate,
-    })
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        let kind = match error.class {
-            Class::Cancelled => FaultKind::Stopped,
-            Class::Resources => FaultKind::Failed(Hope::Passing),
-            Class::BadInput | Class::Unsupported | Class::Numeric | Class::Internal => {
-                FaultKind::Failed(Hope::None)
-            }
-        };
-        Self {
-            code: error.code.to_owned(),
-            message: error.message,
-            kind,
+        match self.host.run(&job, &Listener(watch)) {
+            child::End::Answer(Ok(Answer::Made(made))) => Ok(Made {
+                artifacts: made.artifacts,
+                report: Document::from_store(made.report),
+                saved_bytes: made.saved_bytes,
+                gate: made.gate,
+            }),
+            child::End::Answer(Ok(_)) => Err(crashed("a child answered what it was not asked")),
+            child::End::Answer(Err(wrong)) => Err(wrong.into()),
+            child::End::Panicked(text) => Err(crashed(&text)),
+            child::End::Died(death) => Err(died(&death, work.need_memory_bytes, memory_bytes)),
+            child::End::NotStarted(error) => Err(Fault {
+                code: "io".to_owned(),
+                message: format!("the process for the work cannot be started: {error}"),
+                kind: FaultKind::Failed(Hope::Passing),
+            }),
         }
     }
 }
 
-impl Observer for Watch {
-    fn stage(&self, name: &str, index: usize, of: usize) {
-        self.begin_stage(name, index, of);
+/// Memory that a child may write to. The plan's figure is what the work holds at its peak; the allocator keeps freed
+/// blocks beside that, threads have stacks: twice as much and a gigabyte is never needed, and bounds what goes astray.
+fn limit(need_memory_bytes: u64) -> u64 {
+    need_memory_bytes.saturating_mul(2).saturating_add(1 << 30)
+}
+
+/// An attempt that listens to its child.
+struct Listener<'a>(&'a Watch);
+
+impl Ear for Listener<'_> {
+    fn hear(&self, word: Word) {
+        match word {
+            Word::Stage { name, index, of } => self.0.begin_stage(&name, index, of),
+            Word::Advanced { done, total } => self.0.advance(done, total),
+            Word::Event {
+                warning,
+                message,
+                data,
+            } => self
+                .0
+                .note(if warning { "warning" } else { "info" }, &message, data),
+            // `Host::run` answers with these.
+            Word::Answer(_) | Word::Panicked(_) => {}
+        }
     }
 
-    fn advanced(&self, bytes_done: u64, bytes_total: u64, _detail: &str) {
-        self.advance(bytes_done, bytes_total);
+    fn used(&self, used: Used) {
+        self.0.used(used);
     }
 
-    fn event(&self, level: Level, message: &str, data: Value) {
-        let level = match level {
-            Level::Info => "info",
-            Level::Warning => "warning",
-        };
-        self.note(level, message, data);
+    fn patience(&self) -> Option<Duration> {
+        self.0.stopped().map(|stop| match stop {
+            // The next claimer may begin when the lease is over.
+            Stop::Lost => Duration::from_secs(2),
+            Stop::Cancel | Stop::Drain => Duration::from_secs(5),
+        })
     }
+}
 
-    fn should_stop(&self) -> bool {
-        self.stopped().is_some()
+fn died(death: &Death, planned: u64, limit: u64) -> Fault {
+    tracing::error!(cause = ?death.cause, signal = death.signal, peak_rss_bytes = death.peak_rss_bytes,
+        planned_bytes = planned, last_words = death.last_words, "the process that worked died");
+    let peak = death.peak_rss_bytes;
+    let (code, message, kind) = match death.cause {
+        Cause::Ended => (
+            "cancelled",
+            "the work did not stop when it was asked to and was ended".to_owned(),
+            FaultKind::Stopped,
+        ),
+        Cause::Memory => (
+            "out_of_memory",
+            format!("the work asked for more than its limit of {limit} bytes; {planned} were planned"),
+            FaultKind::Failed(Hope::Crash),
+        ),
+        Cause::Killed => (
+            "out_of_memory",
+            format!(
+                "the process that worked was killed when it used {peak} bytes of {planned} planned: unless somebody \
+                 did that, the machine ran out of memory; give it more, or lower worker_memory_bytes or workers"
+            ),
+            FaultKind::Failed(Hope::Crash),
+        ),
+        Cause::Crashed => (
+            "internal",
+            "the engine crashed; the server's log has the details".to_owned(),
+            FaultKind::Failed(Hope::Crash),
+        ),
+    };
+    Fault {
+        code: code.to_owned(),
+        message,
+        kind,
     }
+}
 
-    fn usage(&self) -> Usage {
-        let spent = self.spent();
-        Usage {
-            elapsed_seconds: spent.elapsed.as_secs_f64(),
-            cpu_seconds: spent.cpu_seconds,
-            peak_rss_bytes: spent.peak_rss_bytes,
+/// A bug of ours; the log says which.
+pub(super) fn crashed(panic: &str) -> Fault {
+    tracing::error!(panic, "the engine panicked");
+    Fault {
+        code: "internal".to_owned(),
+        message: "the engine crashed; the server's log has the details".to_owned(),
+        kind: FaultKind::Failed(Hope::Crash),
+    }
+}
+
+impl From<Wrong> for Fault {
+    fn from(wrong: Wrong) -> Self {
+        Self {
+            kind: kind(wrong.class),
+            code: wrong.code,
+            message: wrong.message,
+        }
+    }
+}
+
+fn kind(class: Class) -> FaultKind {
+    match class {
+        Class::Cancelled => FaultKind::Stopped,
+        Class::Resources => FaultKind::Failed(Hope::Passing),
+        Class::BadInput | Class::Unsupported | Class::Numeric | Class::Internal => {
+            FaultKind::Failed(Hope::None)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Attempts: claimed jobs become artifacts.
 //!
-//! Owns: compute threads, scratch space, the way from the engine's outcome to published bytes.
+//! Owns: scratch space, the way from the engine's outcome to published bytes.
 //! Must not know: HTTP, SQL; what a technique does.
 //! Invariant: an attempt publishes everything in one fenced transaction or nothing, whenever the process dies.
 

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rayon::ThreadPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -33,9 +32,6 @@ pub enum PoolError {
     /// Scratch space cannot be used.
     #[error("scratch folder {0}: {1}")]
     Scratch(PathBuf, io::Error),
-    /// Compute threads cannot be started.
-    #[error("compute threads: {0}")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
 }
 
 /// Workers at work.
@@ -87,7 +83,6 @@ impl Pool {
         let settings = kit.settings.clone();
         let scratch = Scratch::open(&settings.scratch)
             .map_err(|error| PoolError::Scratch(settings.scratch.clone(), error))?;
-        let threads = (0..settings.workers).map(|number| compute_threads(number, settings.threads));
         let crew = Crew {
             kit,
             scratch,
@@ -102,10 +97,9 @@ impl Pool {
             ending: CancellationToken::new(),
             running: crew.running.clone(),
         };
-        let threads = threads.collect::<Result<Vec<_>, _>>()?;
         pool.spawn_loops(&crew.kit);
         let workers = pool.workers.clone();
-        pool.workers.spawn(crew.begin(threads, workers));
+        pool.workers.spawn(crew.begin(workers));
         Ok(pool)
     }
 
@@ -148,14 +142,6 @@ fn reaper(kit: &Kit) -> Reaper {
     }
 }
 
-fn compute_threads(worker: usize, threads: usize) -> Result<Arc<ThreadPool>, PoolError> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(move |n| format!("compute-{worker}-{n}"))
-        .build()?;
-    Ok(Arc::new(pool))
-}
-
 /// What the workers of one process share.
 #[derive(Debug)]
 struct Crew {
@@ -167,19 +153,19 @@ struct Crew {
 }
 
 impl Crew {
-    async fn begin(self, threads: Vec<Arc<ThreadPool>>, tasks: TaskTracker) {
+    async fn begin(self, tasks: TaskTracker) {
         if self.kit.settings.neighbours == Neighbours::None {
             reaper(&self.kit).recover(&self.closing).await;
         }
         let crew = Arc::new(self);
-        for (number, threads) in threads.into_iter().enumerate() {
+        for number in 0..crew.kit.settings.workers {
             let crew = crew.clone();
-            tasks.spawn(async move { supervise("claim", || crew.work(number, &threads)).await });
+            tasks.spawn(async move { supervise("claim", || crew.work(number)).await });
         }
     }
 
     /// One worker: claims and attempts, until the pool closes.
-    async fn work(&self, number: usize, threads: &Arc<ThreadPool>) {
+    async fn work(&self, number: usize) {
         let settings = &self.kit.settings;
         let node = Node {
             worker: format!("{}-{number}", self.process),
@@ -191,7 +177,7 @@ impl Crew {
         while !self.closing.is_cancelled() {
             let ear = Ear::listen(&self.kit.wake);
             match self.claim(&node).await {
-                Some(claim) => self.attempt(&claim, threads).await,
+                Some(claim) => self.attempt(&claim).await,
                 None => ear.wait(&self.closing).await,
             }
         }
@@ -214,7 +200,7 @@ impl Crew {
         }
     }
 
-    async fn attempt(&self, claim: &Claim, threads: &Arc<ThreadPool>) {
+    async fn attempt(&self, claim: &Claim) {
         let kit = &self.kit;
         if claim.attempt == 1 {
             let waited = kit.clock.now() - claim.created_at;
@@ -233,7 +219,6 @@ impl Crew {
         let bench = Bench {
             kit,
             scratch: &self.scratch,
-            threads,
         };
         let lease = claim.lease;
         let span = tracing::info_span!("attempt", job = %lease.job, attempt = claim.attempt, fence = lease.fence,

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::child::Kept;
 use crate::domain::queue::Lease;
 
 const LOCK: &str = "lock";
@@ -24,26 +25,6 @@ pub(super) struct Scratch {
     folder: PathBuf,
     kept: PathBuf,
     _lock: File,
-}
-
-/// What a job keeps between its attempts, for one of them alone.
-#[derive(Debug)]
-pub(super) struct Kept {
-    _lock: File,
-}
-
-impl Kept {
-    /// Takes the folder; nothing where another attempt, perhaps one that does not know yet that it lost its lease, works
-    /// in it.
-    pub(super) fn lock(folder: &Path) -> io::Result<Option<Self>> {
-        fs::create_dir_all(folder)?;
-        let lock = File::create(folder.join(LOCK))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(Self { _lock: lock })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(error),
-        }
-    }
 }
 
 impl Scratch {
@@ -158,15 +139,5 @@ mod tests {
         drop(living);
         drop(neighbour);
         assert_eq!(fs::read_dir(root.path()).expect("lists").count(), 0);
-    }
-
-    #[test]
-    fn one_attempt_at_a_time_works_with_what_a_job_keeps() {
-        let root = tempfile::tempdir().expect("temp folder");
-        let folder = root.path().join("job");
-        let first = Kept::lock(&folder).expect("locks");
-        assert!(first.is_some() && Kept::lock(&folder).expect("asks").is_none());
-        drop(first);
-        assert!(Kept::lock(&folder).expect("locks").is_some());
     }
 }

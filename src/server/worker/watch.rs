@@ -15,7 +15,7 @@ use crate::domain::queue::{Beat, NewEvent};
 use crate::domain::{Clock, Progress};
 use crate::queue::keep::{Kept, Stop};
 use crate::telemetry::Metrics;
-use crate::telemetry::usage::{Meter, Spent};
+use crate::telemetry::usage::{Meter, Spent, Used};
 
 /// Lines kept of one attempt: a technique that talks about each tensor must not fill the history.
 const MOST_LINES: usize = 1_000;
@@ -41,6 +41,8 @@ struct Inner {
     lines_seen: usize,
     stage_begun: Instant,
     measured: (Instant, u64),
+    /// Of the process that works, when it is not this one.
+    used: Option<Used>,
 }
 
 impl Watch {
@@ -65,6 +67,7 @@ impl Watch {
                 lines_seen: 0,
                 stage_begun: now,
                 measured: (now, 0),
+                used: None,
             }),
         }
     }
@@ -101,9 +104,22 @@ impl Watch {
         self.lock().stop
     }
 
+    /// The process that works used so much so far.
+    pub fn used(&self, used: Used) {
+        self.lock().used = Some(used);
+    }
+
     /// What was spent so far.
     pub fn spent(&self) -> Spent {
-        self.meter.read()
+        let own = self.meter.read();
+        match self.lock().used {
+            None => own,
+            Some(used) => Spent {
+                elapsed: own.elapsed,
+                cpu_seconds: used.cpu_seconds,
+                peak_rss_bytes: used.peak_rss_bytes,
+            },
+        }
     }
 
     /// How far it is.

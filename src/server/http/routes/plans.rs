@@ -98,8 +98,7 @@ pub(super) async fn plan(state: &Caller, model: &str, asked: AskedRecipe) -> Res
         .into_iter()
         .map(|(id, files)| (id.to_string(), files))
         .collect();
-    let memory_bytes = state.limits.plan_memory_bytes;
-    let plan = plan_recipe(state.blobs.as_ref(), &model.files, &named, recipe, memory_bytes).await?;
+    let plan = plan_recipe(state, &model.files, &named, recipe).await?;
     Ok(Planned {
         model,
         plan,
@@ -159,6 +158,6 @@ async fn named_datasets(
     if refusals.is_empty() {
         Ok(found)
     } else {
-        Err(recipe.refused(&refusals))
+        Err(recipe.refused(refusals))
     }
 }

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use modelpress_engine::{Artifact, ArtifactFile, Error, Observer as _, SourceFile};
+use modelpress_engine::{Artifact, ArtifactFile, Error, SourceFile};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
 use super::house::OUTPUT;
+use crate::child::{Subject, Wrong};
 use crate::domain::model::hex;
 use crate::domain::{Document, JobId};
 use crate::worker::Watch;
@@ -107,30 +108,30 @@ impl Script {
     fn play(&self, work: &Work, watch: &Watch) -> Result<Made, Fault> {
         let plan: Value = work.plan.read().expect("JSON");
         let job = plan["job"].as_str().unwrap_or_default();
-        watch.stage("compress", 0, 1);
-        watch.advanced(4, 8, "half");
+        watch.begin_stage("compress", 0, 1);
+        watch.advance(4, 8);
         self.read(job, work);
         let act = self.act(job);
         self.begun.lock().expect("whole").insert(job.to_owned());
         self.news.notify_waiters();
         match &act {
             Act::Make | Act::MissGate { .. } => {}
-            Act::Fail(error) => return Err(error.clone().into()),
+            Act::Fail(error) => return Err(fault(error)),
             Act::Panic => panic!("on purpose"),
             Act::UntilStopped => {
-                while !watch.should_stop() {
+                while watch.stopped().is_none() {
                     std::thread::sleep(Duration::from_millis(5));
                 }
-                return Err(Error::cancelled().into());
+                return Err(fault(&Error::cancelled()));
             }
             Act::WhenTold => self.wait_until_told(),
             Act::FailWhenTold(error) => {
                 self.wait_until_told();
-                return Err(error.clone().into());
+                return Err(fault(error));
             }
         }
-        watch.event(modelpress_engine::Level::Info, "a remark", json!({}));
-        watch.advanced(8, 8, "all");
+        watch.note("info", "a remark", json!({}));
+        watch.advance(8, 8);
         let mut made = made(work);
         if let Act::MissGate { keep } = act {
             made.gate = Some("kl is 0.3, and 0.1 was allowed".to_owned());
@@ -138,6 +139,10 @@ impl Script {
         }
         Ok(made)
     }
+}
+
+fn fault(error: &Error) -> Fault {
+    Wrong::of(Subject::Work, error.clone()).into()
 }
 
 /// Two files, like every artifact: the weights and their papers.

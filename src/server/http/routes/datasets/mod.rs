@@ -98,7 +98,7 @@ struct Brought {
 
 /// Reads the files through and, if they are a dataset, records it.
 async fn record(state: &Caller, brought: Brought) -> Result<Dataset, Problem> {
-    let summary: Value = read_dataset(state.blobs.as_ref(), &brought.files).await?;
+    let summary: Value = read_dataset(state, &brought.files).await?;
     let mut files = brought.files;
     files.sort_by(|a, b| a.name.cmp(&b.name));
     let dataset = Dataset {

@@ -142,7 +142,7 @@ async fn commit(state: &Caller, model: &Model) -> Result<Model, Problem> {
 }
 
 async fn inspected(state: &Caller, files: &[FileRef]) -> Result<Commit, Problem> {
-    let found = inspect_files(state.blobs.as_ref(), files).await?;
+    let found = inspect_files(state, files).await?;
     Ok(Commit {
         files: files.to_vec(),
         digest: set_digest(files),

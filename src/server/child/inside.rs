@@ -1,0 +1,187 @@
+//! The child's side: read the order, carry it out, answer.
+//!
+//! Owns: which engine call an order is.
+//! Must not know: who gave it.
+//! Invariant: a panic is answered like everything else; when standard input ends, so does the process, at once.
+
+use std::io::{BufRead as _, Read as _, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use modelpress_engine::{
+    Checkpoint, Class, Compute, Dataset, Datasets, Error, Outcome, Plan, Site, SourceFile, execute, inspect,
+    plan,
+};
+
+use super::observer::Line;
+use super::pipe::{Answer, Execution, Inspected, Made, Order, Subject, Word, Wrong};
+use super::stash::Kept;
+use super::{host, limits};
+use crate::domain::model::TensorRow;
+use crate::telemetry::panic_text;
+
+/// A parent that is gone is no reason to say anything.
+const ORPHANED: i32 = 3;
+
+type Reply = Result<Answer, Wrong>;
+
+/// The whole life of a child.
+pub fn run(memory_bytes: Option<u64>) -> ExitCode {
+    limits::set(memory_bytes);
+    let mut first = String::new();
+    let read = std::io::stdin()
+        .lock()
+        .take(host::LONGEST_LINE)
+        .read_line(&mut first);
+    let order: Order = match read
+        .map_err(|e| e.to_string())
+        .and_then(|_| serde_json::from_str(&first).map_err(|e| e.to_string()))
+    {
+        Ok(order) => order,
+        Err(error) => {
+            let _closed = writeln!(std::io::stderr(), "no order that can be read: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    drop(first);
+    let line = Arc::new(Line::new());
+    let listener = line.clone();
+    let listening = std::thread::Builder::new()
+        .name("orders".to_owned())
+        .spawn(move || listen(&listener));
+    if listening.is_err() {
+        return ExitCode::FAILURE;
+    }
+    let done = catch_unwind(AssertUnwindSafe(|| carry_out(order, &line)));
+    line.say(&match done {
+        Ok(reply) => Word::Answer(reply),
+        Err(panic) => Word::Panicked(panic_text(panic.as_ref()).to_owned()),
+    });
+    ExitCode::SUCCESS
+}
+
+/// A line asks to stop; the end of all lines says that nobody waits for the outcome.
+fn listen(line: &Line) {
+    let mut asked = String::new();
+    loop {
+        asked.clear();
+        match std::io::stdin().lock().take(64).read_line(&mut asked) {
+            Ok(0) | Err(_) => std::process::exit(ORPHANED),
+            Ok(_) => line.stop(),
+        }
+    }
+}
+
+fn carry_out(order: Order, line: &Line) -> Reply {
+    match order {
+        Order::Inspect { files } => inspected(&files),
+        Order::ReadDataset { files } => {
+            let about = |error| Wrong::of(Subject::Dataset, error);
+            let summary = Dataset::open(&files).and_then(|dataset| dataset.summary());
+            json(&summary.map_err(about)?).map(Answer::Dataset)
+        }
+        Order::Plan {
+            recipe,
+            files,
+            datasets,
+        } => {
+            let datasets = open_datasets(datasets)?;
+            match plan(&recipe, &open_model(&files)?, &datasets) {
+                Ok(plan) => json(&plan).map(Answer::Plan),
+                Err(refusals) => Ok(Answer::Refused(refusals.into_iter().map(Into::into).collect())),
+            }
+        }
+        Order::Execute(order) => executed(order, line),
+    }
+}
+
+fn open_model(files: &[SourceFile]) -> Result<Checkpoint, Wrong> {
+    inspect(files).map_err(|error| Wrong::of(Subject::Model, error))
+}
+
+fn open_datasets(named: Vec<(String, Vec<SourceFile>)>) -> Result<Datasets, Wrong> {
+    let mut datasets = Datasets::new();
+    for (name, files) in named {
+        let dataset = Dataset::open(&files).map_err(|error| Wrong::of(Subject::Dataset, error))?;
+        datasets.insert(name, dataset);
+    }
+    Ok(datasets)
+}
+
+fn inspected(files: &[SourceFile]) -> Reply {
+    let model = open_model(files)?;
+    let tensors = model.tensor_summaries().into_iter().map(|tensor| TensorRow {
+        name: tensor.name,
+        dtype: tensor.dtype,
+        shape: tensor.shape.into_iter().map(|n| n as u64).collect(),
+        bytes: tensor.bytes,
+    });
+    Ok(Answer::Inspected(Inspected {
+        tensors: tensors.collect(),
+        summary: json(&model.summary())?,
+    }))
+}
+
+fn executed(order: Execution, line: &Line) -> Reply {
+    let wrong = |error| Wrong::of(Subject::Work, error);
+    let plan: Plan = serde_json::from_str(&order.plan).map_err(|error| {
+        let message =
+            format!("the stored plan cannot be read by this version: {error}; submit the job again");
+        wrong(Error::new(Class::Unsupported, "plan_unreadable", message))
+    })?;
+    let device = order
+        .device
+        .parse()
+        .map_err(|e: String| wrong(Error::internal(e)))?;
+    let compute = Compute::open(device).map_err(wrong)?;
+    let threads = rayon::ThreadPoolBuilder::new()
+        .num_threads(order.threads)
+        .build_global();
+    threads.map_err(|error| {
+        let message = format!("compute threads: {error}");
+        wrong(Error::new(Class::Resources, "no_threads", message))
+    })?;
+    let model = open_model(&order.files)?;
+    let datasets = open_datasets(order.datasets)?;
+    let own = order.out.join(".scratch");
+    // Held until this process ends, which may be a moment after its parent did.
+    let kept = match plan.calibration {
+        Some(_) => Kept::lock(&order.kept).map_err(|e| wrong(Error::io("scratch space", &e)))?,
+        None => None,
+    };
+    let site = Site {
+        out: &order.out,
+        scratch: if kept.is_some() { &order.kept } else { &own },
+        compute,
+    };
+    let outcome = execute(&plan, &model, &datasets, &site, line).map_err(wrong)?;
+    let keep_if_missed = plan.recipe.gates.as_ref().is_none_or(|gates| gates.keep_artifact);
+    made(outcome, keep_if_missed).map(Answer::Made)
+}
+
+fn made(outcome: Outcome, keep_if_missed: bool) -> Result<Made, Wrong> {
+    let source = outcome.report.totals.source_bytes;
+    let report = serde_json::to_string(&outcome.report).map_err(|e| unwritable(&e))?;
+    let is_kept = outcome.gate.is_none() || keep_if_missed;
+    let formats = outcome.report.formats.iter().filter(|_| is_kept);
+    Ok(Made {
+        saved_bytes: formats
+            .map(|format| source.saturating_sub(format.weight_bytes))
+            .sum(),
+        report,
+        artifacts: if is_kept { outcome.artifacts } else { Vec::new() },
+        gate: outcome.gate,
+    })
+}
+
+fn json(value: &impl serde::Serialize) -> Result<serde_json::Value, Wrong> {
+    serde_json::to_value(value).map_err(|e| unwritable(&e))
+}
+
+fn unwritable(error: &serde_json::Error) -> Wrong {
+    Wrong::of(
+        Subject::Work,
+        Error::internal(format!("an answer cannot be written: {error}")),
+    )
+}
