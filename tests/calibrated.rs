@@ -119,6 +119,9 @@ struct Stopping {
     now: Mutex<String>,
     asked: AtomicUsize,
     told: Mutex<Vec<String>>,
+    /// How much later it is at every look at the clock.
+    tick: f64,
+    looks: AtomicUsize,
 }
 
 impl Observer for Stopping {
@@ -136,7 +139,10 @@ impl Observer for Stopping {
             && self.asked.fetch_add(1, Ordering::Relaxed) >= self.after
     }
     fn usage(&self) -> Usage {
-        Usage::default()
+        Usage {
+            elapsed_seconds: self.looks.fetch_add(1, Ordering::Relaxed) as f64 * self.tick,
+            ..Usage::default()
+        }
     }
 }
 
@@ -195,6 +201,41 @@ fn a_stage_goes_on_behind_its_last_finished_block_to_the_same_bytes() {
             "{resumed} runs of {technique} went on in the middle"
         );
     }
+}
+
+#[test]
+fn tensors_that_took_long_are_not_made_again_to_the_same_bytes_and_report() {
+    let house = house();
+    let stages = json!([{"technique": "rtn", "options": {"group_size": 32}}]);
+    let plan = house.plan(&json!({"stages": stages, "calibration": null}));
+    let whole = house.run(&plan, "rtn-whole", &Silent).expect("runs");
+    let slow = |after| Stopping {
+        stage: "compress".to_owned(),
+        after,
+        tick: 60.0,
+        ..Stopping::default()
+    };
+    let mut went_on = 0;
+    for after in (0..).step_by(3) {
+        let name = format!("rtn-stopped-{after}");
+        match house.run(&plan, &name, &slow(after)) {
+            Ok(_) => break,
+            Err(error) => assert_eq!(error.class, Class::Cancelled),
+        }
+        let going_on = slow(usize::MAX);
+        let outcome = house.run(&plan, &name, &going_on).expect("runs");
+        assert_eq!(digests(&outcome), digests(&whole), "stopped after {after}");
+        assert_eq!(
+            outcome.report.tensors, whole.report.tensors,
+            "stopped after {after}"
+        );
+        let told = going_on.told.into_inner().expect("no panic");
+        went_on += usize::from(told.iter().any(|t| t.contains("tensors were there already")));
+    }
+    assert!(went_on >= 3, "{went_on} runs went on in the middle");
+    // What is made as quickly as it is read is not kept.
+    let kept = house.folder.path().join("rtn-whole-scratch/tensors");
+    assert!(!kept.exists());
 }
 
 #[test]

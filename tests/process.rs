@@ -23,6 +23,8 @@ mod doctor;
 mod going_on;
 #[path = "process/isolation.rs"]
 mod isolation;
+#[path = "process/postgres.rs"]
+mod postgres;
 #[path = "process/serve.rs"]
 mod serve;
 #[path = "process/server.rs"]

@@ -30,7 +30,7 @@ pub mod weight;
 pub use checkpoint::{Checkpoint, ModelSummary, SourceFile, inspect};
 pub use dataset::{Dataset, DatasetSummary, Datasets};
 pub use error::{Class, Error};
-pub use execute::{Artifact, ArtifactFile, Outcome, Site, execute};
+pub use execute::{Artifact, ArtifactFile, Outcome, Site, execute, kept_files};
 pub use network::{Compute, DeviceName};
 pub use observe::{Level, Observer, Usage};
 pub use plan::{Plan, plan};

@@ -214,6 +214,7 @@ fn hire(state: &AppState, config: &Config, queue: Arc<dyn Queue>) -> Result<Pool
             memory_bytes: config.workers.memory_bytes,
             most_of_tenant: config.limits.tenant.running_jobs,
             ttl: config.workers.lease,
+            checkpoint: config.workers.checkpoint,
             scratch: config.scratch_dir(),
             neighbours: match config.database {
                 Database::Sqlite(_) => Neighbours::None,

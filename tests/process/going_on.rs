@@ -1,4 +1,4 @@
-//! kill -9 between the blocks of a calibrated job; another process on the same folder goes on behind the last one.
+//! kill -9 between the blocks of a calibrated job; another process, here or elsewhere, goes on behind the last one.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
@@ -9,13 +9,18 @@ use serde_json::{Value, json};
 
 use crate::crash::{files, get, over, value};
 use crate::llama;
+use crate::postgres::Schema;
 use crate::server::Server;
 
+const ABORTED: i32 = 6;
 const KILLED: i32 = 9;
 const BLOCKS: u64 = 4;
+const ROWS: usize = 64;
+/// Enough for a checkpoint between the first block and the last.
+const MANY_ROWS: usize = 512;
 
-/// Uploads the model and the data and asks for the job.
-fn begin(server: &Server, folder: &Path) -> String {
+/// Uploads the model and so many rows of data and asks for the job.
+fn begin(server: &Server, folder: &Path, rows: usize) -> String {
     llama::write(folder);
     let model = server.id_of("/v1/models", "{}");
     for name in ["config.json", "model.safetensors"] {
@@ -31,16 +36,16 @@ fn begin(server: &Server, folder: &Path) -> String {
             .collect();
         json!({"input_ids": ids}).to_string()
     };
-    let rows = (0..64).map(row).collect::<Vec<_>>().join("\n");
+    let data = (0..rows).map(row).collect::<Vec<_>>().join("\n");
     let headers = "Content-Type: application/jsonl";
     let (head, body) = server
-        .try_ask("POST /v1/datasets", headers, rows.as_bytes())
+        .try_ask("POST /v1/datasets", headers, data.as_bytes())
         .expect("answers");
     assert!(head.starts_with("HTTP/1.1 201"), "{head}\n{body}");
     let job = json!({"model": model, "recipe": {
         "stages": [{"technique": "gptq", "options": {"group_size": 32}}],
         "formats": ["compressed-tensors"],
-        "calibration": {"dataset": value(&body)["id"], "num_samples": 64, "max_seq_length": 256}}});
+        "calibration": {"dataset": value(&body)["id"], "num_samples": rows, "max_seq_length": 256}}});
     let (head, body) = server.ask("POST /v1/jobs", job.to_string().as_bytes());
     assert!(head.starts_with("HTTP/1.1 202"), "{head}\n{body}");
     value(&body)["id"].as_str().expect("an id").to_owned()
@@ -67,25 +72,25 @@ fn made(server: &Server, job: &Value) -> BTreeMap<String, String> {
     files
 }
 
-fn undisturbed() -> BTreeMap<String, String> {
+fn undisturbed(rows: usize) -> BTreeMap<String, String> {
     let (data, model) = (
         tempfile::tempdir().expect("temp dir"),
         tempfile::tempdir().expect("temp dir"),
     );
     let server = Server::start(data.path());
-    let job = begin(&server, model.path());
+    let job = begin(&server, model.path(), rows);
     made(&server, &over(&server, &job))
 }
 
 #[test]
 fn a_calibrated_job_killed_between_blocks_goes_on_behind_them_to_the_same_bytes() {
-    let expected = undisturbed();
+    let expected = undisturbed(ROWS);
     let (data, model) = (
         tempfile::tempdir().expect("temp dir"),
         tempfile::tempdir().expect("temp dir"),
     );
     let mut server = Server::start(data.path());
-    let job = begin(&server, model.path());
+    let job = begin(&server, model.path(), ROWS);
     let patience = Instant::now() + Duration::from_mins(1);
     while mark(data.path()).is_none() {
         assert!(Instant::now() < patience, "no block ends");
@@ -113,4 +118,60 @@ fn a_calibrated_job_killed_between_blocks_goes_on_behind_them_to_the_same_bytes(
     );
     assert_eq!(made(&server, &ended), expected, "the same bytes");
     assert!(!path.exists(), "a job that is over keeps nothing");
+}
+
+/// Two machines share a database and an object store, here a folder, and nothing else.
+#[test]
+fn a_job_goes_on_behind_its_checkpoint_on_another_machine_to_the_same_bytes() {
+    let Some(schema) = Schema::create("elsewhere") else {
+        return;
+    };
+    if !cfg!(debug_assertions) {
+        println!("SKIPPED: a release build has no probe to die at");
+        return;
+    }
+    let expected = undisturbed(MANY_ROWS);
+    let (here, elsewhere, model) = (
+        tempfile::tempdir().expect("temp dir"),
+        tempfile::tempdir().expect("temp dir"),
+        tempfile::tempdir().expect("temp dir"),
+    );
+    let both = [
+        ("MODELPRESS_DATABASE_URL", schema.url.as_str()),
+        ("MODELPRESS_LEASE_SECONDS", "3"),
+        ("MODELPRESS_CHECKPOINT_SECONDS", "1"),
+        ("MODELPRESS_CURSOR_SECRET", "the same secret on every machine"),
+    ];
+    let dies = [&both[..], &[("MODELPRESS_PROBE", "checkpoint:abort")]].concat();
+    let mut server = Server::start_with(here.path(), &dies);
+    let job = begin(&server, model.path(), MANY_ROWS);
+    assert_eq!(
+        server.wait().signal(),
+        Some(ABORTED),
+        "dies behind its first checkpoint"
+    );
+    let left = schema.number("SELECT count(*) FROM job_checkpoint");
+    assert!(left >= 3, "a mark, hidden states and weights: {left} files");
+
+    std::os::unix::fs::symlink(here.path().join("store"), elsewhere.path().join("store")).expect("links");
+    let server = Server::start_with(elsewhere.path(), &both);
+    let ended = over(&server, &job);
+    assert_eq!(
+        (&ended["status"], &ended["attempt"]),
+        (&json!("succeeded"), &json!(2)),
+        "{ended}"
+    );
+    let events = get(&server, &format!("/v1/jobs/{job}/events?limit=100"));
+    let said = |words: &str| {
+        let mut messages = events["data"].as_array().expect("events").iter();
+        messages.any(|e| e["message"].as_str().expect("a message").contains(words))
+    };
+    assert!(said("goes on from what an attempt elsewhere left"), "{events}");
+    assert!(said("where an earlier attempt ended"), "{events}");
+    assert_eq!(made(&server, &ended), expected, "the same bytes");
+    assert_eq!(
+        schema.number("SELECT count(*) FROM job_checkpoint"),
+        0,
+        "a job that is over keeps nothing"
+    );
 }

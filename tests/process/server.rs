@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -87,7 +88,17 @@ impl Server {
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("ends")
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("is ours") {
+                return status;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_mins(1),
+                "the server does not end"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// One request on a connection of its own; answers head and body.

@@ -10,6 +10,7 @@ mod experts;
 #[cfg(test)]
 mod imatrix_tests;
 mod made;
+mod pieces;
 mod quality;
 mod resume;
 mod shelf;
@@ -29,10 +30,13 @@ use crate::report::{FormatReport, Report};
 use crate::tensor::TensorInfo;
 use course::Course;
 use made::Made;
+use pieces::Pieces;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use tensors::compress;
+
+pub use resume::kept_files;
 
 /// A file of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,15 +138,13 @@ pub fn execute(
     let model = untied.as_ref().unwrap_or(uploaded);
     check_version(plan, model)?;
     let targets = layouts(plan, model)?;
-    let imports = plan.stages.iter().any(|stage| stage.needs.is_some());
-    if imports || plan.calibration.is_some() || plan.evaluation.is_some() {
-        std::fs::create_dir_all(site.scratch).map_err(|e| Error::io("scratch space", &e))?;
-    }
+    std::fs::create_dir_all(site.scratch).map_err(|e| Error::io("scratch space", &e))?;
     let made = Made::new(plan, model, site.scratch);
     let mut course = Course::of(plan, observer);
     let warnings = calibrated::run_all(&made, datasets, site, &mut course)?;
     course.begin("compress");
-    let (tensors, written) = compress(&made, site.out, &targets, &course)?;
+    let pieces = Pieces::at(site.scratch, resume::fingerprint(plan, site)?);
+    let (tensors, written) = compress(&made, &pieces, site.out, &targets, &course)?;
     course.end();
     course.begin("verify");
     verify(&targets, &written, &course)?;

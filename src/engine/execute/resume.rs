@@ -14,8 +14,15 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+const MARK: &str = "mark.json";
+/// The folder of weights that calibrated stages made.
+pub(super) const WEIGHTS: &str = "weights";
+/// The folder of tensors that are encoded already.
+pub(super) const PIECES: &str = "tensors";
+/// What a file is called until it is whole.
+const PART: &str = "part";
 /// Values that are written at a time.
 const PIECE: usize = 1 << 16;
 
@@ -31,6 +38,49 @@ struct Mark {
     ended: bool,
 }
 
+/// Of everything that the bytes depend on: the plan, in which recipe, model, data and version are, and the device.
+pub(super) fn fingerprint(plan: &Plan, site: &Site<'_>) -> Result<String> {
+    let on = (plan, site.compute.device_name());
+    let bytes = serde_json::to_vec(&on).map_err(|e| Error::internal(e.to_string()))?;
+    Ok(sha256(&bytes))
+}
+
+fn mark(scratch: &Path) -> Option<Mark> {
+    let read = std::fs::read(scratch.join(MARK)).ok()?;
+    serde_json::from_slice(&read).ok()
+}
+
+/// What another machine needs of a scratch folder to go on where this one is: names relative to it, the mark last. Each
+/// is whole and is never changed in place, but may be gone a moment later, when the work has gone on.
+pub fn kept_files(scratch: &Path) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for folder in [WEIGHTS, PIECES] {
+        let entries = match std::fs::read_dir(scratch.join(folder)) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if let Some(name) = name.filter(|_| path.extension().is_none_or(|end| end != PART)) {
+                names.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    names.sort_unstable();
+    if let Some(mark) = mark(scratch) {
+        if mark.blocks > 0 {
+            names.push(states(mark.blocks));
+        }
+        names.push(MARK.to_owned());
+    }
+    Ok(names)
+}
+
+fn states(blocks: usize) -> String {
+    format!("hidden-{blocks}")
+}
+
 /// Progress of calibrated stages.
 pub(super) struct Resume {
     folder: PathBuf,
@@ -40,11 +90,8 @@ pub(super) struct Resume {
 
 impl Resume {
     pub(super) fn open(plan: &Plan, site: &Site<'_>) -> Result<Self> {
-        let on = (plan, site.compute.device_name());
-        let bytes = serde_json::to_vec(&on).map_err(|e| Error::internal(e.to_string()))?;
-        let fingerprint = sha256(&bytes);
-        let read = std::fs::read(site.scratch.join("mark.json")).ok();
-        let mark = read.and_then(|bytes| serde_json::from_slice::<Mark>(&bytes).ok());
+        let fingerprint = fingerprint(plan, site)?;
+        let mark = mark(site.scratch);
         Ok(Self {
             folder: site.scratch.to_owned(),
             mark: mark.filter(|m| m.fingerprint == fingerprint),
@@ -139,15 +186,15 @@ impl Resume {
     }
 
     fn states(&self, blocks: usize) -> PathBuf {
-        self.folder.join(format!("hidden-{blocks}"))
+        self.folder.join(states(blocks))
     }
 
     fn write(&mut self, mark: Mark) -> Result<()> {
         let io = |e: std::io::Error| Error::io("writing the mark of a stage", &e);
         let bytes = serde_json::to_vec(&mark).map_err(|e| Error::internal(e.to_string()))?;
-        let part = self.folder.join("mark.part");
+        let part = self.folder.join(MARK).with_extension(PART);
         std::fs::write(&part, bytes).map_err(io)?;
-        std::fs::rename(&part, self.folder.join("mark.json")).map_err(io)?;
+        std::fs::rename(&part, self.folder.join(MARK)).map_err(io)?;
         self.mark = Some(mark);
         Ok(())
     }

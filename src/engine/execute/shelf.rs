@@ -42,7 +42,7 @@ enum Head {
 impl Shelf {
     pub(super) fn at(scratch: &Path) -> Self {
         Self {
-            folder: scratch.join("weights"),
+            folder: scratch.join(super::resume::WEIGHTS),
         }
     }
 

@@ -146,10 +146,7 @@ fn executed(order: Execution, line: &Line) -> Reply {
     let datasets = open_datasets(order.datasets)?;
     let own = order.out.join(".scratch");
     // Held until this process ends, which may be a moment after its parent did.
-    let kept = match plan.calibration {
-        Some(_) => Kept::lock(&order.kept).map_err(|e| wrong(Error::io("scratch space", &e)))?,
-        None => None,
-    };
+    let kept = Kept::lock(&order.kept).map_err(|e| wrong(Error::io("scratch space", &e)))?;
     let site = Site {
         out: &order.out,
         scratch: if kept.is_some() { &order.kept } else { &own },

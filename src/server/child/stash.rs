@@ -18,6 +18,11 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// Whether a file is the lock of its folder.
+    pub fn is_lock(file: &Path) -> bool {
+        file.file_name().is_some_and(|name| name == LOCK)
+    }
+
     /// Takes the folder; nothing where another attempt, perhaps one that does not know yet that it lost its lease, works
     /// in it.
     pub fn lock(folder: &Path) -> io::Result<Option<Self>> {

@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Settings};
+use crate::telemetry::allocator::keep_freed_blocks;
 
 /// Something broke while working.
 pub const FAILED: u8 = 1;
@@ -139,9 +140,12 @@ impl From<std::io::Error> for Failure {
 
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
-    crate::telemetry::allocator::keep_freed_blocks();
+    let command = Cli::parse().command;
+    if let Command::Compress(_) | Command::Engine { .. } = &command {
+        keep_freed_blocks();
+    }
     crate::app::choose_tls();
-    let result = match Cli::parse().command {
+    let result = match command {
         Command::Serve(args) => serve::run(args),
         Command::Worker(args) => worker::run(args),
         Command::Compress(args) => compress::run(&args),

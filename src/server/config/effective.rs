@@ -21,8 +21,13 @@ impl Settings {
             .clone()
             .unwrap_or_else(|| "./modelpress-data".into());
         let listen = address("listen", self.listen.as_deref().unwrap_or("127.0.0.1:8080"))?;
+        let database = database(self.database_url.as_deref(), &data_dir)?;
+        let checkpoint = match (&database, self.checkpoint_seconds.unwrap_or(60)) {
+            (Database::Sqlite(_), _) | (_, 0) => None,
+            (Database::Postgres(_), seconds) => Some(Duration::from_secs(seconds)),
+        };
         Ok(Config {
-            database: database(self.database_url.as_deref(), &data_dir)?,
+            database,
             data_dir,
             listen,
             keys_required: self.auth.unwrap_or_default().asks(listen),
@@ -40,6 +45,7 @@ impl Settings {
                 device: self.worker_device.clone().unwrap_or_else(|| "cpu".to_owned()),
                 memory_bytes: memory(self.worker_memory_bytes),
                 lease: seconds("lease_seconds", self.lease_seconds, 60, 3)?,
+                checkpoint,
             },
             children: Host::this_program(),
             retention: Retention {
@@ -122,6 +128,7 @@ impl Settings {
             worker_device: Some(config.workers.device.clone()),
             worker_memory_bytes: Some(ByteSize(config.limits.plan_memory_bytes.unwrap_or(0))),
             lease_seconds: secs(config.workers.lease),
+            checkpoint_seconds: Some(config.workers.checkpoint.map_or(0, |pause| pause.as_secs())),
             keep_succeeded_days: Some(in_days(config.retention.succeeded)),
             keep_unsuccessful_days: Some(in_days(config.retention.unsuccessful)),
             keep_audit_days: Some(in_days(config.retention.audit)),

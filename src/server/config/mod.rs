@@ -106,6 +106,8 @@ pub struct Workers {
     pub memory_bytes: u64,
     /// Lease time: a worker silent for this long loses its job.
     pub lease: Duration,
+    /// How often what a job has so far is made available to other machines; never where there are none.
+    pub checkpoint: Option<Duration>,
 }
 
 /// The validated whole.

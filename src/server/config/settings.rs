@@ -267,6 +267,15 @@ pub struct Settings {
         help_heading = "Workers"
     )]
     pub lease_seconds: Option<u64>,
+    /// With PostgreSQL: seconds between two checkpoints of a job in the blob store, from which another machine goes on;
+    /// 0 = none, it begins again there [default: 60]
+    #[arg(
+        long,
+        env = "MODELPRESS_CHECKPOINT_SECONDS",
+        value_name = "N",
+        help_heading = "Workers"
+    )]
+    pub checkpoint_seconds: Option<u64>,
 
     /// Days that succeeded jobs, with their artifacts, are kept; 0 = for ever [default: 30]
     #[arg(
@@ -347,6 +356,7 @@ impl Settings {
             worker_device: self.worker_device.or(other.worker_device),
             worker_memory_bytes: self.worker_memory_bytes.or(other.worker_memory_bytes),
             lease_seconds: self.lease_seconds.or(other.lease_seconds),
+            checkpoint_seconds: self.checkpoint_seconds.or(other.checkpoint_seconds),
             keep_succeeded_days: self.keep_succeeded_days.or(other.keep_succeeded_days),
             keep_unsuccessful_days: self.keep_unsuccessful_days.or(other.keep_unsuccessful_days),
             keep_audit_days: self.keep_audit_days.or(other.keep_audit_days),

@@ -62,6 +62,8 @@ pub struct Claim {
     pub files: Vec<FileRef>,
     /// The files of each dataset that it reads.
     pub datasets: Vec<(DatasetId, Vec<FileRef>)>,
+    /// What an earlier attempt left to go on with, perhaps on another machine.
+    pub checkpoint: Option<Checkpoint>,
     /// What to do (the engine's `Plan` as JSON).
     pub plan: Document,
     /// Number of this attempt, from 1.
@@ -74,6 +76,15 @@ pub struct Claim {
     pub traceparent: Option<String>,
     /// When it was asked for.
     pub created_at: OffsetDateTime,
+}
+
+/// Files that an attempt left in the blob store for the next one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The attempt's.
+    pub fence: u64,
+    /// Under the names that the engine gave them.
+    pub files: Vec<FileRef>,
 }
 
 /// What a beat reports.
@@ -189,6 +200,8 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     fn record<'a>(&'a self, lease: Lease, events: &'a [NewEvent]) -> Fenced<'a, ()>;
     /// Announces blobs that the end of this attempt will refer to, so that no sweep takes them in between.
     fn announce<'a>(&'a self, lease: Lease, digests: &'a [String]) -> Fenced<'a, ()>;
+    /// Refers to the blobs that the next attempt can go on with, instead of those referred to before.
+    fn checkpoint<'a>(&'a self, lease: Lease, files: &'a [FileRef]) -> Fenced<'a, ()>;
     /// Ends the attempt: state, history, artifacts and report in one transaction. Answers the job's new state.
     fn finish<'a>(&'a self, lease: Lease, ending: &'a Ending) -> Fenced<'a, JobState>;
     /// Takes jobs back from silent workers, a batch at a time.

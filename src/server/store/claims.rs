@@ -84,6 +84,7 @@ async fn claim(tx: &mut Session, row: &Row) -> Result<Claim, StoreError> {
         model,
         files: files_of(tx, model).await?,
         datasets: super::datasets::of_job(tx, job).await?,
+        checkpoint: super::checkpoints::of_job(tx, job).await?,
         plan: Document::from_store(body.ok_or_else(missing)?.text("plan")?),
         attempt: row.small("attempt")?,
         max_attempts: row.small("max_attempts")?,

@@ -182,6 +182,9 @@ impl Rows {
                 locked.job
             )));
         }
+        if after.state.is_terminal() {
+            tx.run(&sql::CHECKPOINT_CLEAR, &[text(locked.job)]).await?;
+        }
         append(tx, locked.job, last, events, now).await
     }
 

@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     step!(3, "0003_upload_metadata"),
     step!(4, "0004_tenants"),
     step!(5, "0005_audit"),
+    step!(6, "0006_checkpoints"),
 ];
 
 /// The version that this program needs.

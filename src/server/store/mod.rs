@@ -10,6 +10,7 @@
 
 mod artifacts;
 mod audit;
+mod checkpoints;
 mod claims;
 mod datasets;
 mod db;
@@ -31,4 +32,4 @@ mod uploads;
 pub use rows::Rows;
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;

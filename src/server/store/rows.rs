@@ -254,6 +254,10 @@ impl Queue for Rows {
         timed(self.hold_blobs(lease, digests)).boxed()
     }
 
+    fn checkpoint<'a>(&'a self, lease: Lease, files: &'a [FileRef]) -> Fenced<'a, ()> {
+        timed(self.keep_checkpoint(lease, files)).boxed()
+    }
+
     fn finish<'a>(&'a self, lease: Lease, ending: &'a Ending) -> Fenced<'a, JobState> {
         async move {
             let state = timed(self.end_attempt(lease, ending)).await;

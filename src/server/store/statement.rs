@@ -43,6 +43,8 @@ statements! {
         AUDIT_INSERT "audit_insert"
         AUDIT_LIST "audit_list"
         AUDIT_PRUNE "audit_prune"
+        CHECKPOINT_CLEAR "checkpoint_clear"
+        CHECKPOINT_FILES "checkpoint_files"
         DATASET_DELETE "dataset_delete"
         DATASET_FILES "dataset_files"
         DATASET_GET "dataset_get"
@@ -107,6 +109,7 @@ statements! {
     }
     twice {
         ARTIFACT_FILES_INSERT "artifact_files_insert"
+        CHECKPOINT_INSERT "checkpoint_insert"
         DATASET_FILES_INSERT "dataset_files_insert"
         DATASET_FILES_OF "dataset_files_of"
         DATASET_LOCK "dataset_lock"

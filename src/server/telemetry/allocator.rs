@@ -1,7 +1,7 @@
 //! What the C library's allocator does with memory that is freed.
 //!
-//! Owns: two of its settings, and when it gives memory back. Must not know: who allocates.
-//! Invariant: between jobs nothing is kept; a variable of the environment (`MALLOC_TRIM_THRESHOLD_`) is not overruled.
+//! Owns: two of its settings. Must not know: who allocates.
+//! Invariant: a variable of the environment (`MALLOC_TRIM_THRESHOLD_`) is not overruled.
 
 /// Largest block that is kept; the C library takes no larger number.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -18,15 +18,5 @@ pub fn keep_freed_blocks() {
             libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT_BLOCK);
             libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
         }
-    }
-}
-
-/// Gives back what is kept: a job has ended.
-pub fn give_back() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    #[expect(unsafe_code, reason = "a function of the C library")]
-    // SAFETY: it may be called at any time, from any thread.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }

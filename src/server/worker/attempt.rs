@@ -11,18 +11,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelpress_engine::SourceFile;
+use serde_json::json;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
+use super::checkpoint::{Saver, restore};
 use super::engine::{Fault, FaultKind, Made, Work, crashed, source};
 use super::kit::Kit;
-use super::probe::Point;
+use super::probe::{Mishap, Point};
 use super::publish::{Obstacle, Press};
 use super::scratch::{self, Scratch};
 use super::watch::Watch;
 use crate::domain::queue::{Claim, End, Ending, Lease, Publication, Queue, QueueError};
-use crate::domain::{Failure, FileRef};
+use crate::domain::{Failure, FileRef, JobState};
 use crate::queue::keep::{Kept as _, Stop, keep};
 use crate::queue::retry::{self, Hope};
 use crate::telemetry::panic_text;
@@ -64,8 +66,7 @@ impl Bench<'_> {
         let _keeper = AbortOnDropHandle::new(tokio::spawn(keeper.in_current_span()));
         let show = show(kit.queue.clone(), lease, watch.clone());
         let show = AbortOnDropHandle::new(tokio::spawn(show.in_current_span()));
-        kit.probe.reach(Point::Claimed);
-        let end = self.work(claim, &watch).await;
+        let end = self.save_while(claim, &watch, self.work(claim, &watch)).await;
         watch.end();
         show.abort();
         // Before the ending: it may be this scratch space that leaves the database no room for one.
@@ -73,16 +74,46 @@ impl Bench<'_> {
         let word = match end {
             None => "lost",
             Some(end) => {
-                let goes_on = matches!(end, End::Retry(..) | End::Released);
-                let word = self.finish(lease, &watch, end).await;
-                if !goes_on && word != "lost" {
+                let (word, state) = self.finish(lease, &watch, end).await;
+                if state.is_some_and(JobState::is_terminal) {
                     self.remove(lease, self.scratch.kept(lease)).await;
                 }
                 word
             }
         };
-        kit.probe.reach(Point::Finished);
+        if let Err(Mishap) = kit.probe.reach(Point::Finished) {
+            tracing::debug!("a mishap after everything is written changes nothing");
+        }
         word
+    }
+
+    /// Saves what the attempt has while it works, and once more when another one shall go on.
+    async fn save_while(
+        &self,
+        claim: &Claim,
+        watch: &Watch,
+        work: impl Future<Output = Option<End>>,
+    ) -> Option<End> {
+        let Some(pause) = self.kit.settings.checkpoint else {
+            return work.await;
+        };
+        let lease = claim.lease;
+        let (kept, out) = (self.scratch.kept(lease), self.scratch.folder_of(lease));
+        let mut saver = Saver::new(self.kit, lease, kept, &out);
+        let mut work = std::pin::pin!(work);
+        let end = tokio::select! {
+            end = &mut work => end,
+            Obstacle::Lost = saver.go_on(pause) => {
+                watch.stop(Stop::Lost);
+                work.await
+            }
+        };
+        if let Some(End::Retry(..) | End::Released) = &end
+            && let Err(obstacle) = saver.save().await
+        {
+            tracing::warn!(job = %lease.job, ?obstacle, "the last checkpoint is an earlier one");
+        }
+        end
     }
 
     /// From the claim to how it ended; `None` if the lease was lost.
@@ -105,7 +136,11 @@ impl Bench<'_> {
 
     /// Runs the engine, with a thread that waits for it and that the runtime need not wait for.
     async fn make(&self, claim: &Claim, watch: &Arc<Watch>) -> Result<Made, Fault> {
+        self.kit.probe.reach(Point::Claimed)?;
         let work = self.prepare(claim).await?;
+        if let Some(told) = restore(self.kit, claim, &work.kept).await? {
+            watch.note("info", &told, json!({}));
+        }
         let (engine, watch) = (self.kit.engine.clone(), watch.clone());
         let (send, receive) = oneshot::channel();
         let span = tracing::Span::current();
@@ -122,7 +157,7 @@ impl Bench<'_> {
         let made = receive
             .await
             .unwrap_or_else(|_closed| Err(crashed("its thread vanished")))?;
-        self.kit.probe.reach(Point::Made);
+        self.kit.probe.reach(Point::Made)?;
         Ok(made)
     }
 
@@ -169,12 +204,13 @@ impl Bench<'_> {
         };
         let publication = press.store(claim, made).await?;
         self.kit.metrics.saved_bytes.inc_by(made.saved_bytes);
-        self.kit.probe.reach(Point::Stored);
+        self.kit.probe.reach(Point::Stored)?;
         Ok(publication)
     }
 
-    /// Writes the ending, as long as the lease holds: work of hours is not thrown away for a moment's outage.
-    async fn finish(&self, lease: Lease, watch: &Watch, end: End) -> &'static str {
+    /// Writes the ending, as long as the lease holds: work of hours is not thrown away for a moment's outage. Answers
+    /// what became of the attempt and, unless the lease was lost, of its job.
+    async fn finish(&self, lease: Lease, watch: &Watch, end: End) -> (&'static str, Option<JobState>) {
         let word = word(&end);
         let ending = Ending {
             end,
@@ -186,15 +222,15 @@ impl Bench<'_> {
             match self.kit.queue.finish(lease, &ending).await {
                 Ok(state) => {
                     tell(lease, &ending.end, state.as_str());
-                    return word;
+                    return (word, Some(state));
                 }
-                Err(QueueError::Lost) => return "lost",
+                Err(QueueError::Lost) => return ("lost", None),
                 Err(QueueError::Store(error)) => {
                     tracing::warn!(job = %lease.job, %error, "ending not written yet");
                 }
             }
             if watch.stopped() == Some(Stop::Lost) {
-                return "lost";
+                return ("lost", None);
             }
             tokio::time::sleep(AGAIN).await;
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use modelpress_engine::{Artifact, Class, Compute, SourceFile, catalog};
 
 use super::Watch;
+use super::probe::Mishap;
 use crate::child::{self, Answer, Cause, Death, Ear, Execution, Host, Order, Word, Wrong};
 use crate::domain::Document;
 use crate::queue::keep::Stop;
@@ -219,6 +220,16 @@ pub(super) fn crashed(panic: &str) -> Fault {
         code: "internal".to_owned(),
         message: "the engine crashed; the server's log has the details".to_owned(),
         kind: FaultKind::Failed(Hope::Crash),
+    }
+}
+
+impl From<Mishap> for Fault {
+    fn from(_on_purpose: Mishap) -> Self {
+        Self {
+            code: "io".to_owned(),
+            message: "a mishap on purpose".to_owned(),
+            kind: FaultKind::Failed(Hope::Passing),
+        }
     }
 }
 

@@ -30,6 +30,9 @@ pub struct Settings {
     pub most_of_tenant: Option<u64>,
     /// How long a lease holds.
     pub ttl: Duration,
+    /// How often what an attempt has is brought into the blob store, for others to go on with; never if nobody else
+    /// could.
+    pub checkpoint: Option<Duration>,
     /// Folder for scratch space.
     pub scratch: PathBuf,
     /// Who else works on these jobs.

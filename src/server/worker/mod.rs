@@ -5,6 +5,7 @@
 //! Invariant: an attempt publishes everything in one fenced transaction or nothing, whenever the process dies.
 
 mod attempt;
+mod checkpoint;
 pub mod engine;
 mod kit;
 mod pool;

@@ -6,13 +6,17 @@
 
 use std::sync::Arc;
 
-/// A point that every successful attempt passes, in this order.
+/// A point of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
     /// The job is claimed, nothing is done yet.
     Claimed,
+    /// What an earlier attempt left is where the engine looks for it.
+    Restored,
     /// The engine has made some of its bytes.
     Stage,
+    /// What there is so far is in the blob store, and the job refers to it.
+    Checkpoint,
     /// The engine is done; its files are in scratch space.
     Made,
     /// Some of the files are in the blob store, none is referred to.
@@ -24,10 +28,13 @@ pub enum Point {
 }
 
 impl Point {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
+    /// All of them, in the order in which an attempt passes them. It passes [`Point::Checkpoint`] only where others could
+    /// go on with the job.
+    pub const ALL: [Self; 8] = [
         Self::Claimed,
+        Self::Restored,
         Self::Stage,
+        Self::Checkpoint,
         Self::Made,
         Self::Publish,
         Self::Stored,
@@ -38,7 +45,9 @@ impl Point {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Claimed => "claimed",
+            Self::Restored => "restored",
             Self::Stage => "stage",
+            Self::Checkpoint => "checkpoint",
             Self::Made => "made",
             Self::Publish => "publish",
             Self::Stored => "stored",
@@ -47,10 +56,14 @@ impl Point {
     }
 }
 
+/// Something that went wrong on purpose.
+#[derive(Debug, Clone, Copy)]
+pub struct Mishap;
+
 /// Someone who is told of each point.
 pub trait Probe: Send + Sync + std::fmt::Debug {
-    /// The attempt is here. May panic or end the process.
-    fn reach(&self, point: Point);
+    /// The attempt is here. May fail it, panic or end the process.
+    fn reach(&self, point: Point) -> Result<(), Mishap>;
 }
 
 /// Lets everything pass.
@@ -58,7 +71,9 @@ pub trait Probe: Send + Sync + std::fmt::Debug {
 pub struct Silent;
 
 impl Probe for Silent {
-    fn reach(&self, _point: Point) {}
+    fn reach(&self, _point: Point) -> Result<(), Mishap> {
+        Ok(())
+    }
 }
 
 /// In a debug build, the probe that `MODELPRESS_PROBE` asks for: `publish:abort` kills the process at that point.
@@ -88,10 +103,11 @@ impl Abort {
 
 #[cfg(debug_assertions)]
 impl Probe for Abort {
-    fn reach(&self, point: Point) {
+    fn reach(&self, point: Point) -> Result<(), Mishap> {
         if point == self.0 {
             // As hard as kill -9: no destructor, no flush.
             std::process::abort();
         }
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@
 use uuid::Uuid;
 
 use super::engine::{Fault, FaultKind, Made};
-use super::probe::{Point, Probe};
+use super::probe::{Mishap, Point, Probe};
 use crate::domain::model::set_digest;
 use crate::domain::ports::{BlobError, Blobs};
 use crate::domain::queue::{Claim, Publication, Queue, QueueError};
@@ -51,7 +51,7 @@ impl Press<'_> {
                     digest: stored.digest,
                     bytes: stored.bytes,
                 });
-                self.probe.reach(Point::Publish);
+                self.probe.reach(Point::Publish)?;
             }
             artifacts.push(Artifact {
                 id: ArtifactId::from_uuid(Uuid::now_v7()),
@@ -89,6 +89,12 @@ impl From<QueueError> for Obstacle {
                 kind: FaultKind::Failed(Hope::Passing),
             }),
         }
+    }
+}
+
+impl From<Mishap> for Obstacle {
+    fn from(mishap: Mishap) -> Self {
+        Self::Fault(mishap.into())
     }
 }
 

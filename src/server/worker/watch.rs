@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::probe::{Point, Probe};
+use super::probe::{Mishap, Point, Probe};
 use crate::domain::queue::{Beat, NewEvent};
 use crate::domain::{Clock, Progress};
 use crate::queue::keep::{Kept, Stop};
@@ -91,7 +91,9 @@ impl Watch {
             inner.progress.bytes_done = bytes_done;
             inner.progress.bytes_total = bytes_total;
         }
-        self.probe.reach(Point::Stage);
+        if let Err(Mishap) = self.probe.reach(Point::Stage) {
+            tracing::debug!("the engine's own errors are its own");
+        }
     }
 
     /// A line for the history.

@@ -72,7 +72,7 @@ pub(super) async fn on_postgres(name: &str, scenario: Scenario) {
     }
 }
 
-pub(super) fn postgres_url(name: &str) -> Option<String> {
+pub(crate) fn postgres_url(name: &str) -> Option<String> {
     let url = std::env::var("MODELPRESS_TEST_POSTGRES_URL").ok();
     if url.is_none() {
         println!("SKIPPED on PostgreSQL: {name} (set MODELPRESS_TEST_POSTGRES_URL to run it)");
@@ -81,14 +81,14 @@ pub(super) fn postgres_url(name: &str) -> Option<String> {
 }
 
 /// A schema in the test database.
-pub(super) struct Schema {
+pub(crate) struct Schema {
     admin: sqlx::PgPool,
     name: String,
-    pub(super) url: String,
+    pub(crate) url: String,
 }
 
 impl Schema {
-    pub(super) async fn create(url: &str) -> Self {
+    pub(crate) async fn create(url: &str) -> Self {
         let name = format!("test_{}", Uuid::now_v7().simple());
         let admin = sqlx::PgPool::connect(url).await.expect("PostgreSQL answers");
         Self::run(&admin, format!("CREATE SCHEMA {name}")).await;
@@ -97,7 +97,7 @@ impl Schema {
         Self { admin, name, url }
     }
 
-    pub(super) async fn drop(self) {
+    pub(crate) async fn drop(self) {
         Self::run(&self.admin, format!("DROP SCHEMA {} CASCADE", self.name)).await;
     }
 

@@ -24,7 +24,7 @@ fn statement(text: &'static str) -> &'static Statement {
     }))
 }
 
-const VIEWS: [(&str, &str); 5] = [
+const VIEWS: [(&str, &str); 6] = [
     (
         "job",
         "SELECT state, attempt, fence, CASE WHEN lease_until IS NULL THEN 'no lease' ELSE 'lease' END AS lease,
@@ -37,6 +37,10 @@ const VIEWS: [(&str, &str); 5] = [
     (
         "event",
         "SELECT seq, level, message FROM job_event ORDER BY job_id, seq",
+    ),
+    (
+        "checkpoint",
+        "SELECT name, fence, digest, bytes FROM job_checkpoint ORDER BY job_id, name",
     ),
     ("pending", "SELECT fence, digest FROM pending_blob ORDER BY digest"),
     ("artifact", "SELECT format FROM artifact ORDER BY id"),

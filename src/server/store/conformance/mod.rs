@@ -20,6 +20,8 @@ mod schema;
 mod storms;
 mod tenants;
 
+pub(crate) use bed::{Schema, postgres_url};
+
 macro_rules! suite {
     ($($module:ident { $($case:ident)* })*) => {
         mod on_sqlite {
@@ -98,6 +100,7 @@ suite! {
         a_missed_gate_fails_and_publishes
         events_have_no_gaps
         announced_blobs_are_not_orphans
+        a_checkpoint_is_the_next_attempts_and_goes_with_the_end
         old_jobs_go_with_everything
     }
     storms {

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::bed::{Bed, HOUR, digest, ending, failure, is_lost};
-use crate::domain::JobState;
 use crate::domain::ports::{Store as _, StoreError, Stores as _};
 use crate::domain::queue::{End, NewEvent, Queue as _, Retention};
+use crate::domain::{FileRef, JobState};
 
 fn event(message: &str) -> NewEvent {
     NewEvent {
@@ -121,6 +121,50 @@ pub(super) async fn announced_blobs_are_not_orphans(bed: Bed) {
             .expect("answers")
             .is_empty()
     );
+}
+
+pub(super) async fn a_checkpoint_is_the_next_attempts_and_goes_with_the_end(bed: Bed) {
+    let files = |letters: &str| -> Vec<FileRef> {
+        let file = |letter: char| FileRef {
+            name: format!("weights/{letter}"),
+            digest: digest(letter),
+            bytes: 3,
+        };
+        letters.chars().map(file).collect()
+    };
+    let blobs = ['b', 'c', 'd'].map(digest);
+    let orphans = async || bed.rows.unreferenced(&blobs).await.expect("answers");
+    let first = bed.claimed(HOUR).await;
+    for letters in ["bc", "cd"] {
+        bed.rows
+            .checkpoint(first, &files(letters))
+            .await
+            .expect("its own");
+    }
+    assert_eq!(orphans().await, [digest('b')], "what a newer checkpoint lacks");
+    bed.finish(first, End::Released).await.expect("its own");
+    assert!(
+        is_lost(&bed.rows.checkpoint(first, &files("b")).await),
+        "over is over"
+    );
+
+    let claim = bed.claim(HOUR).await.expect("queued again");
+    let checkpoint = claim.checkpoint.expect("was left");
+    assert_eq!((checkpoint.fence, checkpoint.files), (first.fence, files("cd")));
+    bed.finish(claim.lease, End::Failed(failure("x")))
+        .await
+        .expect("its own");
+    assert_eq!(orphans().await, blobs, "nobody goes on with it");
+    let fresh = bed.enqueue().await;
+    let claim = bed.claim(HOUR).await.expect("waits");
+    assert_eq!((claim.lease.job, claim.checkpoint), (fresh, None));
+    bed.rows
+        .checkpoint(claim.lease, &files("b"))
+        .await
+        .expect("its own");
+    bed.rows.cancel_job(fresh, "a test").await.expect("cancels");
+    bed.finish(claim.lease, End::Cancelled).await.expect("its own");
+    assert_eq!(orphans().await, blobs, "nobody goes on with it");
 }
 
 pub(super) async fn old_jobs_go_with_everything(bed: Bed) {

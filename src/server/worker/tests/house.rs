@@ -39,20 +39,47 @@ pub(super) struct House {
     pub(super) probe: Arc<dyn Probe>,
     pub(super) model: ModelId,
     workers: usize,
+    checkpoint: Option<Duration>,
     pool: Option<Pool>,
 }
 
 impl House {
     /// With so many workers at work.
     pub(super) async fn new(workers: usize) -> Self {
-        Self::with_probe(workers, Arc::new(probe::Silent)).await
-    }
-
-    pub(super) async fn with_probe(workers: usize, probe: Arc<dyn Probe>) -> Self {
         let folder = tempfile::tempdir().expect("temp folder");
         let rows = sqlite::open(&folder.path().join("test.db"), Arc::new(SystemClock)).await;
+        Self::over(
+            folder,
+            rows.expect("opens"),
+            workers,
+            None,
+            Arc::new(probe::Silent),
+        )
+        .await
+    }
+
+    /// One worker that leaves checkpoints, and is watched.
+    pub(super) async fn watched(rows: Option<Rows>, probe: Arc<dyn Probe>) -> Self {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let rows = match rows {
+            Some(rows) => rows,
+            None => {
+                let rows = sqlite::open(&folder.path().join("test.db"), Arc::new(SystemClock)).await;
+                rows.expect("opens")
+            }
+        };
+        Self::over(folder, rows, 1, Some(Duration::ZERO), probe).await
+    }
+
+    async fn over(
+        folder: tempfile::TempDir,
+        rows: Rows,
+        workers: usize,
+        checkpoint: Option<Duration>,
+        probe: Arc<dyn Probe>,
+    ) -> Self {
         let mut house = Self {
-            rows: Arc::new(rows.expect("opens")),
+            rows: Arc::new(rows),
             blobs: Arc::new(LocalBlobs::open(&folder.path().join("store")).expect("opens")),
             wake: Arc::default(),
             script: Arc::default(),
@@ -60,6 +87,7 @@ impl House {
             probe,
             model: ModelId::from_uuid(Uuid::now_v7()),
             workers,
+            checkpoint,
             pool: None,
             folder,
         };
@@ -91,6 +119,7 @@ impl House {
                 memory_bytes: 1 << 30,
                 most_of_tenant: None,
                 ttl: Duration::from_hours(1),
+                checkpoint: self.checkpoint,
                 scratch: self.scratch(),
                 neighbours: Neighbours::None,
                 retention: Retention {
@@ -122,7 +151,9 @@ impl House {
     /// Folders of attempts that are there now.
     pub(super) fn attempts_in_scratch(&self) -> usize {
         let processes = std::fs::read_dir(self.scratch()).expect("lists");
-        let entries = processes.flat_map(|process| std::fs::read_dir(process.expect("reads").path()));
+        let processes = processes.map(|process| process.expect("reads").path());
+        let processes = processes.filter(|path| !path.ends_with("kept"));
+        let entries = processes.flat_map(std::fs::read_dir);
         entries
             .flatten()
             .filter(|entry| entry.as_ref().is_ok_and(|e| e.path().is_dir()))
@@ -228,7 +259,7 @@ impl House {
     }
 
     /// The job once it is over.
-    pub(super) async fn over(&self, id: JobId) -> Job {
+    pub(super) async fn ended(&self, id: JobId) -> Job {
         let wait = async {
             loop {
                 let job = self.rows.job(id).await.expect("known");

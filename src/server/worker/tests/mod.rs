@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_mins(1);
 async fn a_job_becomes_an_artifact() {
     let house = House::new(1).await;
     let id = house.enqueue(&[Act::Make]).await;
-    let job = house.over(id).await;
+    let job = house.ended(id).await;
     assert_eq!(job.state, JobState::Succeeded, "{job:?}");
     let artifact = house.rows.artifact(job.artifacts[0]).await.expect("published");
     assert_eq!(
@@ -54,7 +54,7 @@ async fn what_cannot_change_is_not_tried_again() {
     let id = house
         .enqueue(&[Act::Fail(Error::bad_input("nan_weight", "tensor x holds a NaN"))])
         .await;
-    let job = house.over(id).await;
+    let job = house.ended(id).await;
     assert_eq!((job.state, job.attempt), (JobState::Failed, 1));
     let failure = job.failure.expect("failed");
     assert_eq!(
@@ -69,7 +69,7 @@ async fn a_missed_gate_fails_the_job_with_its_report() {
     let house = House::new(1).await;
     for keep in [false, true] {
         let id = house.enqueue(&[Act::MissGate { keep }]).await;
-        let job = house.over(id).await;
+        let job = house.ended(id).await;
         assert_eq!((job.state, job.attempt), (JobState::Failed, 1), "not tried again");
         assert_eq!(job.artifacts.len(), usize::from(keep));
         let failure = job.failure.expect("failed");
@@ -94,7 +94,7 @@ async fn an_attempt_is_given_the_datasets_of_its_job() {
     );
     house.add_dataset("not asked for").await;
     let id = house.enqueue_with(&[Act::Make], vec![first, second]).await;
-    assert_eq!(house.over(id).await.state, JobState::Succeeded);
+    assert_eq!(house.ended(id).await.state, JobState::Succeeded);
     let mut given = house.script.datasets(id);
     given.sort();
     let mut asked = vec![
@@ -117,10 +117,10 @@ async fn what_may_pass_is_tried_again() {
         ))
     };
     let id = house.enqueue(&[full(), Act::Make]).await;
-    let job = house.over(id).await;
+    let job = house.ended(id).await;
     assert_eq!((job.state, job.attempt), (JobState::Succeeded, 2));
     let id = house.enqueue(&[full(), full(), full()]).await;
-    let job = house.over(id).await;
+    let job = house.ended(id).await;
     assert_eq!((job.state, job.attempt), (JobState::Failed, 3));
     assert_eq!(job.failure.expect("failed").code, "disk_full");
     house.close().await;
@@ -130,14 +130,14 @@ async fn what_may_pass_is_tried_again() {
 async fn a_panic_is_tried_once_more_and_then_ours() {
     let house = House::new(1).await;
     let id = house.enqueue(&[Act::Panic, Act::Panic, Act::Make]).await;
-    let job = house.over(id).await;
+    let job = house.ended(id).await;
     assert_eq!((job.state, job.attempt), (JobState::Failed, 2));
     let failure = job.failure.expect("failed");
     assert_eq!(failure.code, "internal");
     assert!(!failure.message.contains("on purpose"), "{}", failure.message);
     // The worker itself goes on.
     let next = house.enqueue(&[Act::Make]).await;
-    assert_eq!(house.over(next).await.state, JobState::Succeeded);
+    assert_eq!(house.ended(next).await.state, JobState::Succeeded);
     house.close().await;
 }
 
@@ -148,7 +148,7 @@ async fn a_cancelled_job_stops() {
     house.script.begun(id).await;
     house.rows.cancel_job(id, "a test").await.expect("cancels");
     house.wake.notify_waiters();
-    let job = house.over(id).await;
+    let job = house.ended(id).await;
     assert_eq!((job.state, job.artifacts.len()), (JobState::Cancelled, 0));
     house.close().await;
 }
@@ -160,7 +160,7 @@ async fn an_attempt_that_lost_its_lease_writes_nothing() {
     house.script.begun(id).await;
     house.rows.reap(Silent::Everyone).await.expect("reaps");
     house.wake.notify_waiters();
-    let job = house.over(id).await;
+    let job = house.ended(id).await;
     assert_eq!(
         (job.state, job.attempt, job.artifacts.len()),
         (JobState::Succeeded, 2, 1)
@@ -177,7 +177,7 @@ async fn a_drain_gives_the_attempt_back() {
     let job = house.rows.job(id).await.expect("known");
     assert_eq!((job.state, job.attempt), (JobState::Queued, 0));
     house.hire();
-    let job = house.over(id).await;
+    let job = house.ended(id).await;
     assert_eq!((job.state, job.attempt), (JobState::Succeeded, 1));
     house.close().await;
 }
@@ -212,7 +212,7 @@ async fn never_more_attempts_than_workers() {
         ids.push(house.enqueue(&[Act::Make]).await);
     }
     for id in ids {
-        assert_eq!(house.over(id).await.state, JobState::Succeeded);
+        assert_eq!(house.ended(id).await.state, JobState::Succeeded);
     }
     assert!((1..=2).contains(&house.script.most_at_once()));
     house.close().await;
@@ -224,7 +224,7 @@ async fn a_model_whose_bytes_are_gone_fails_with_a_code() {
     let id = house.enqueue(&[Act::Make]).await;
     house.lose_the_model();
     let house = house.with_workers(1);
-    let job = house.over(id).await;
+    let job = house.ended(id).await;
     assert_eq!(job.failure.expect("failed").code, "file_missing");
     house.close().await;
 }
@@ -252,6 +252,6 @@ async fn scratch_space_goes_while_the_ending_cannot_be_written() {
     let gone = tokio::time::timeout(Duration::from_secs(5), gone).await;
     drop(other);
     gone.expect("the folder is gone before the ending is written");
-    house.over(id).await;
+    house.ended(id).await;
     house.close().await;
 }

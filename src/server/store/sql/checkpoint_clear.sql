@@ -1,0 +1,1 @@
+DELETE FROM job_checkpoint WHERE job_id = $1
