@@ -68,7 +68,9 @@ impl Pieces {
     ) -> Result<()> {
         let io = |e: std::io::Error| Error::io("writing a tensor to scratch", &e);
         let mut hash = Sha256::new();
-        parts.iter().for_each(|part| hash.update(part));
+        for part in parts {
+            hash.update(part);
+        }
         let report = serde_json::to_value(report).map_err(|e| Error::internal(e.to_string()))?;
         let head = Head {
             fingerprint: self.fingerprint.clone(),
@@ -135,13 +137,13 @@ fn by_bits(value: Value) -> Value {
 
 fn from_bits(value: Value) -> Value {
     match value {
-        Value::Object(fields) => match fields.get(BITS).and_then(Value::as_u64) {
-            Some(bits) => json!(f64::from_bits(bits)),
-            None => {
-                let fields = fields.into_iter().map(|(name, value)| (name, from_bits(value)));
-                Value::Object(fields.collect::<Map<_, _>>())
+        Value::Object(fields) => {
+            if let Some(bits) = fields.get(BITS).and_then(Value::as_u64) {
+                return json!(f64::from_bits(bits));
             }
-        },
+            let fields = fields.into_iter().map(|(name, value)| (name, from_bits(value)));
+            Value::Object(fields.collect::<Map<_, _>>())
+        }
         Value::Array(values) => values.into_iter().map(from_bits).collect(),
         other => other,
     }
