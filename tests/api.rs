@@ -5,6 +5,8 @@
     reason = "a test stops at the first surprise, in helpers too"
 )]
 
+#[path = "support/receiver.rs"]
+mod receiver;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -36,3 +38,5 @@ mod source_path;
 mod tus;
 #[path = "api/uploads.rs"]
 mod uploads;
+#[path = "api/webhooks.rs"]
+mod webhooks;

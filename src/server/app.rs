@@ -17,6 +17,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::blobs::{LocalBlobs, sweep};
 use crate::config::{Config, Database};
+use crate::deliver::Sender;
+use crate::domain::Outbox;
 use crate::domain::ports::{StoreError, Stores, SystemClock};
 use crate::domain::queue::Queue;
 use crate::http::auth::Gate;
@@ -24,6 +26,7 @@ use crate::http::listen::{self, Door};
 use crate::http::page::Cursors;
 use crate::http::rates::Rates;
 use crate::http::state::{AppState, Parts};
+use crate::outbound::{Outbound, Policy};
 use crate::queue::reap::Neighbours;
 use crate::store::Rows;
 use crate::telemetry::Metrics;
@@ -48,6 +51,9 @@ pub enum AppError {
     /// What models shall run on cannot be used.
     #[error("worker_device: {0}")]
     Device(String),
+    /// There is no way out.
+    #[error("outbound client: {0}")]
+    Outbound(#[from] crate::outbound::Failed),
     /// Everybody would be a stranger.
     #[error(
         "the API on {0} asks for keys and there is none that is good; make one with `modelpress keys create --name \
@@ -66,6 +72,8 @@ pub struct App {
     config: Config,
     /// None over a store that only answers requests.
     workers: Option<Pool>,
+    /// Likewise.
+    sender: Option<Sender>,
     listener: TcpListener,
     metrics_listener: Option<TcpListener>,
 }
@@ -74,7 +82,9 @@ impl App {
     /// Opens everything and binds the addresses; requests wait in the socket until [`App::run`].
     pub async fn start(config: Config) -> Result<Self, AppError> {
         let rows = Arc::new(open_store(&config).await?);
-        Self::bind(config, rows.clone(), Some(rows)).await
+        let mut app = Self::bind(config, rows.clone(), Some(rows.clone())).await?;
+        app.sender = Some(sender(&app.state, rows));
+        Ok(app)
     }
 
     /// The same over a store that is open already, without workers.
@@ -97,6 +107,7 @@ impl App {
         };
         Ok(Self {
             workers: queue.map(|queue| hire(&state, &config, queue)).transpose()?,
+            sender: None,
             state,
             config,
             listener,
@@ -121,12 +132,16 @@ impl App {
             state,
             config,
             workers,
+            sender,
             listener,
             metrics_listener,
         } = self;
         let tasks = TaskTracker::new();
         let loops = CancellationToken::new();
         tasks.spawn(sweep::run(sweeper(&state), loops.clone()));
+        if let Some(sender) = sender {
+            tasks.spawn(sender.run(loops.clone()));
+        }
         let door = door(&state, &config);
         if let Some(listener) = metrics_listener {
             // Until the very end: monitoring should see the drain.
@@ -177,6 +192,7 @@ pub async fn run_workers_until_signal(config: Config) -> Result<(), AppError> {
             loops.clone(),
         ));
     }
+    tasks.spawn(sender(&state, rows.clone()).run(loops.clone()));
     let workers = hire(&state, &config, rows)?;
     tracing::info!(workers = config.workers.count, database = ?config.database, "working");
     first_signal().await;
@@ -259,6 +275,7 @@ fn state(config: &Config, stores: Arc<dyn Stores>) -> Result<AppState, AppError>
         metrics: Arc::new(Metrics::new()?),
         limits: config.limits.clone(),
         allowed_model_paths: config.allowed_model_paths.clone(),
+        outbound: Outbound::new(Policy::new(config.outbound_allowed.clone()))?,
         cursors: Cursors::new(&secret),
         streams: Arc::new(Semaphore::new(config.limits.streams)),
         wake: Arc::new(Notify::new()),
@@ -324,6 +341,18 @@ fn sweeper(state: &AppState) -> sweep::Sweeper {
         clock: state.clock.clone(),
         upload_age: state.limits.upload_age,
         metrics: state.metrics.clone(),
+    }
+}
+
+/// Sends what webhooks are told, in every process: what one takes, no other does.
+fn sender(state: &AppState, outbox: Arc<dyn Outbox>) -> Sender {
+    Sender {
+        outbox,
+        outbound: state.outbound.clone(),
+        clock: state.clock.clone(),
+        metrics: state.metrics.clone(),
+        wake: state.wake.clone(),
+        chance: rand::random,
     }
 }
 

@@ -10,8 +10,9 @@ use modelpress_server::domain::ports::{
     Clock as _, Commit, Counts, Enqueued, JobFilter, Reply, Room, Store, StoreError, Stores, SystemClock,
 };
 use modelpress_server::domain::{
-    ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Job, JobId,
-    JobState, KeyId, Model, ModelId, ModelState, NewJob, Tenant, TensorRow, Upload, UploadId,
+    ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks, Job,
+    JobId, JobState, KeyId, Model, ModelId, ModelState, NewJob, Tenant, TensorRow, Upload, UploadId, Webhook,
+    WebhookId,
 };
 use serde_json::json;
 
@@ -26,6 +27,7 @@ pub struct Tables {
     pub entries: BTreeMap<EntryId, Entry>,
     pub api_keys: BTreeMap<KeyId, ApiKey>,
     pub keys: BTreeMap<String, ([u8; 32], JobId)>,
+    pub webhooks: BTreeMap<WebhookId, Webhook>,
     pub reports: BTreeMap<JobId, Document>,
     pub artifacts: BTreeMap<ArtifactId, Artifact>,
 }
@@ -132,6 +134,10 @@ impl Stores for MemoryStore {
     }
 
     fn of(&self, _tenant: &Tenant) -> Arc<dyn Store> {
+        Arc::new(self.clone())
+    }
+
+    fn hooks_of(&self, _tenant: &Tenant) -> Arc<dyn Hooks> {
         Arc::new(self.clone())
     }
 

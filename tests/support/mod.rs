@@ -7,5 +7,6 @@
 )]
 
 pub mod app;
+pub mod hooks;
 pub mod memory;
 pub mod models;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{ByteSize, ConfigError, Database};
+use crate::outbound::policy::{Allow, AllowError};
 
 pub(super) fn database(url: Option<&str>, data_dir: &Path) -> Result<Database, ConfigError> {
     match url {
@@ -45,6 +46,14 @@ pub(super) fn allowed(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ConfigError> {
             std::fs::canonicalize(path)
                 .map_err(|e| ConfigError::new("allowed_model_paths", format!("{}: {e}", path.display())))
         })
+        .collect()
+}
+
+pub(super) fn reachable(texts: &[String]) -> Result<Vec<Allow>, ConfigError> {
+    let wrong = |error: AllowError| ConfigError::new("outbound_allowed", error);
+    texts
+        .iter()
+        .map(|text| text.trim().parse::<Allow>().map_err(wrong))
         .collect()
 }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 use crate::child::Host;
 use crate::domain::queue::Retention;
 
-use super::check::{address, allowed, at_least_one, database, days, in_days, memory, seconds, threads};
+use super::check::{
+    address, allowed, at_least_one, database, days, in_days, memory, reachable, seconds, threads,
+};
 use super::settings::{Auth, Settings};
 use super::{ByteSize, Config, ConfigError, Database, Limits, Quotas, Rates, Workers, redact_url};
 
@@ -38,6 +40,7 @@ impl Settings {
                 .transpose()?,
             cursor_secret: self.cursor_secret.clone(),
             allowed_model_paths: allowed(self.allowed_model_paths.as_deref().unwrap_or_default())?,
+            outbound_allowed: reachable(self.outbound_allowed.as_deref().unwrap_or_default())?,
             limits: self.limits()?,
             workers: Workers {
                 count: self.workers.unwrap_or(1),
@@ -52,6 +55,7 @@ impl Settings {
                 succeeded: days(self.keep_succeeded_days, 30),
                 unsuccessful: days(self.keep_unsuccessful_days, 90),
                 audit: days(self.keep_audit_days, 365),
+                deliveries: days(self.keep_deliveries_days, 30),
             },
             drain: seconds("drain_seconds", self.drain_seconds, 20, 0)?,
             log_format: self.log_format.unwrap_or_default(),
@@ -99,6 +103,8 @@ impl Settings {
             },
             allowed_model_paths: Some(config.allowed_model_paths.clone()),
             reserve_bytes: Some(ByteSize(config.limits.reserve_bytes)),
+            outbound_allowed: Some(config.outbound_allowed.iter().map(ToString::to_string).collect()),
+            keep_deliveries_days: Some(in_days(config.retention.deliveries)),
             listen: Some(config.listen.to_string()),
             auth: Some(if config.keys_required {
                 Auth::Required

@@ -20,6 +20,7 @@ pub use size::ByteSize;
 
 use crate::child::Host;
 use crate::domain::queue::Retention;
+use crate::outbound::Allow;
 use crate::telemetry::LogFormat;
 
 /// Where jobs, models and artifacts are recorded.
@@ -127,6 +128,8 @@ pub struct Config {
     pub cursor_secret: Option<String>,
     /// Server-side folders that `source_path` may name, canonical.
     pub allowed_model_paths: Vec<PathBuf>,
+    /// Places inside the operator's own network that requests of users may lead to.
+    pub outbound_allowed: Vec<Allow>,
     /// Request bounds.
     pub limits: Limits,
     /// In-process workers.

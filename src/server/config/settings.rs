@@ -76,6 +76,25 @@ pub struct Settings {
     )]
     pub reserve_bytes: Option<ByteSize>,
 
+    /// Hosts, addresses and ranges (10.0.0.0/8) inside your own network that webhooks may reach; others must be on the
+    /// public internet [default: none]
+    #[arg(
+        long,
+        env = "MODELPRESS_OUTBOUND_ALLOWED",
+        value_name = "HOST",
+        value_delimiter = ',',
+        help_heading = "Outbound"
+    )]
+    pub outbound_allowed: Option<Vec<String>>,
+    /// Days that messages to webhooks are kept after their end; 0 = for ever [default: 30]
+    #[arg(
+        long,
+        env = "MODELPRESS_KEEP_DELIVERIES_DAYS",
+        value_name = "N",
+        help_heading = "Outbound"
+    )]
+    pub keep_deliveries_days: Option<u64>,
+
     /// Address of the API [default: 127.0.0.1:8080]
     #[arg(long, env = "MODELPRESS_LISTEN", value_name = "ADDR", help_heading = "HTTP")]
     pub listen: Option<String>,
@@ -331,6 +350,8 @@ impl Settings {
             database_url: self.database_url.or(other.database_url),
             allowed_model_paths: self.allowed_model_paths.or(other.allowed_model_paths),
             reserve_bytes: self.reserve_bytes.or(other.reserve_bytes),
+            outbound_allowed: self.outbound_allowed.or(other.outbound_allowed),
+            keep_deliveries_days: self.keep_deliveries_days.or(other.keep_deliveries_days),
             listen: self.listen.or(other.listen),
             auth: self.auth.or(other.auth),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),

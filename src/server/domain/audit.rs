@@ -8,18 +8,18 @@ use time::OffsetDateTime;
 
 use super::{EntryId, KeyId};
 
-/// One change by one caller.
+/// One change by one caller, or by the server itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its id.
     pub id: EntryId,
-    /// The key that was shown; none where none is asked for.
+    /// The key that was shown; none where none is asked for, and for what the server did by itself.
     pub key: Option<KeyId>,
-    /// Method and route, as in the reference.
+    /// Method and route, as in the reference; a word such as `webhook.disabled` for what the server did by itself.
     pub action: String,
     /// What it was done to, or what it made.
     pub object: Option<String>,
-    /// The request's id, as in the log.
+    /// The request's id, as in the log; or what moved the server.
     pub request_id: String,
     /// The address that the request came from.
     pub client: Option<String>,

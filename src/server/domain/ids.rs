@@ -53,6 +53,8 @@ ids! {
     ArtifactId "art_";
     /// A dataset.
     DatasetId "ds_";
+    /// A message to a webhook.
+    DeliveryId "msg_";
     /// An entry of the audit log.
     EntryId "aud_";
     /// A job.
@@ -63,6 +65,8 @@ ids! {
     ModelId "mdl_";
     /// An upload.
     UploadId "upl_";
+    /// A webhook.
+    WebhookId "whk_";
 }
 
 #[cfg(test)]

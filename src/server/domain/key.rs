@@ -63,6 +63,10 @@ scopes! {
     WriteModels "models:write";
     /// Bring files.
     WriteUploads "uploads:write";
+    /// See webhooks and what was sent to them.
+    ReadWebhooks "webhooks:read";
+    /// Make, change, test and delete webhooks.
+    WriteWebhooks "webhooks:write";
 }
 
 /// The text is no scope.

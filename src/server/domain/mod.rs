@@ -13,20 +13,26 @@ pub mod job;
 pub mod key;
 pub mod lease;
 pub mod model;
+pub mod outbox;
 pub mod ports;
 pub mod queue;
 pub mod tenant;
 pub mod upload;
+pub mod webhook;
 
 pub use artifact::Artifact;
 pub use audit::Entry;
 pub use dataset::Dataset;
 pub use document::Document;
-pub use ids::{ArtifactId, DatasetId, EntryId, IdError, JobId, KeyId, ModelId, UploadId};
+pub use ids::{
+    ArtifactId, DatasetId, DeliveryId, EntryId, IdError, JobId, KeyId, ModelId, UploadId, WebhookId,
+};
 pub use job::{Event, Failure, Job, JobState, NewJob, Progress};
 pub use key::{ApiKey, Scope};
 pub use model::{FileRef, Model, ModelState, TensorRow};
+pub use outbox::{Hooks, Outbox};
 pub use ports::{Blobs, Clock, Store, StoreError, Stores};
 pub use queue::Queue;
 pub use tenant::Tenant;
 pub use upload::Upload;
+pub use webhook::{Delivery, Webhook};

@@ -17,8 +17,8 @@ use time::OffsetDateTime;
 
 use super::model::TensorRow;
 use super::{
-    ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Job, JobId,
-    JobState, KeyId, Model, ModelId, NewJob, Tenant, Upload, UploadId,
+    ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks, Job,
+    JobId, JobState, KeyId, Model, ModelId, NewJob, Tenant, Upload, UploadId,
 };
 
 /// What a store call comes to.
@@ -113,6 +113,8 @@ pub trait Stores: Send + Sync + std::fmt::Debug {
     fn counts(&self) -> Reply<'_, Counts>;
     /// The rows of a tenant.
     fn of(&self, tenant: &Tenant) -> Arc<dyn Store>;
+    /// The webhooks of a tenant.
+    fn hooks_of(&self, tenant: &Tenant) -> Arc<dyn Hooks>;
 
     /// A key, whoever's it is.
     fn key_of_any(&self, id: KeyId) -> Reply<'_, ApiKey>;

@@ -186,6 +186,8 @@ pub struct Retention {
     pub unsuccessful: Option<Duration>,
     /// Entries of the audit log.
     pub audit: Option<Duration>,
+    /// What was sent to webhooks, after its end.
+    pub deliveries: Option<Duration>,
 }
 
 /// The job table, as workers need it.

@@ -21,7 +21,7 @@ use super::rates::{Policy, Told};
 use super::state::{AppState, Parts};
 use crate::domain::key::read_token;
 use crate::domain::ports::{Bounds, Store, StoreError};
-use crate::domain::{ApiKey, KeyId, Scope, Tenant};
+use crate::domain::{ApiKey, Hooks, KeyId, Scope, Tenant};
 
 /// How long a key that was read counts as it was: a revocation reaches other nodes within this time.
 const REMEMBER: Duration = Duration::from_secs(5);
@@ -114,6 +114,11 @@ impl Caller {
         })
     }
 
+    /// The webhooks of this tenant.
+    pub fn hooks(&self) -> Arc<dyn Hooks> {
+        self.stores.hooks_of(&self.tenant)
+    }
+
     /// Counts a new job; refuses one too many.
     pub fn ask_for_a_job(&self) -> Result<(), Problem> {
         self.app
@@ -187,6 +192,10 @@ permissions! {
     WriteModels
     /// `uploads:write`.
     WriteUploads
+    /// `webhooks:read`.
+    ReadWebhooks
+    /// `webhooks:write`.
+    WriteWebhooks
 }
 
 /// In a handler's signature: a caller who may do this.

@@ -10,6 +10,7 @@ pub mod conditional;
 pub mod engine;
 pub mod form;
 pub mod headers;
+pub mod hooks;
 pub mod input;
 pub mod limits;
 pub mod linger;

@@ -8,6 +8,7 @@ use modelpress_engine::recipe;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
+use super::hooks;
 use super::problem::{KINDS, Kind, Problem, ProblemOut};
 use super::routes;
 
@@ -34,6 +35,7 @@ const WITH_KEY: [&str; 3] = ["unauthenticated", "insufficient_scope", "rate_limi
         (name = "plans", description = "What a recipe would do to a model, computed without doing it."),
         (name = "jobs", description = "Recipes at work: queued, running, succeeded, failed or cancelled."),
         (name = "artifacts", description = "What jobs produced: files by digest."),
+        (name = "webhooks", description = "Who is told when jobs change, signed as Standard Webhooks has it; what is sent is in `webhooks` of this document."),
         (name = "keys", description = "Who may use the API, for which tenant; all of it needs `admin`."),
         (name = "catalog", description = "What this version can do."),
         (name = "health", description = "For supervisors and monitoring.")
@@ -57,6 +59,7 @@ pub fn document() -> Value {
                         can reach ask for none unless told to. The scopes of an operation say what a key must \
                         allow: writing includes reading, `admin` everything.",
     }});
+    hooks::describe(&mut document);
     complete_paths(&mut document);
     complete_schemas(&mut document);
     document["x-problems"] = KINDS

@@ -10,6 +10,7 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 
 use super::problem::{self, Problem, shorten};
+use crate::domain::DeliveryId;
 
 /// The `{id}` of a route.
 #[derive(Debug, Clone, Copy)]
@@ -19,15 +20,32 @@ impl<T: FromStr, S: Send + Sync> FromRequestParts<S> for Id<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = parameter(parts, state, "id").await?;
-        match text.parse() {
-            Ok(id) => Ok(Self(id)),
-            Err(_wrong) => {
-                let detail = format!("{} is not an identifier of this kind", shorten(&text));
-                Err(Problem::new(problem::NOT_FOUND, detail))
-            }
-        }
+        identifier(parts, state, "id").await.map(Self)
     }
+}
+
+/// The `{delivery}` of a route below a webhook.
+#[derive(Debug, Clone, Copy)]
+pub struct DeliveryOf(pub DeliveryId);
+
+impl<S: Send + Sync> FromRequestParts<S> for DeliveryOf {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        identifier(parts, state, "delivery").await.map(Self)
+    }
+}
+
+async fn identifier<T: FromStr, S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    name: &str,
+) -> Result<T, Problem> {
+    let text = parameter(parts, state, name).await?;
+    text.parse().map_err(|_wrong| {
+        let detail = format!("{} is not an identifier of this kind", shorten(&text));
+        Problem::new(problem::NOT_FOUND, detail)
+    })
 }
 
 /// The `{path}` of a route: a relative file name, slashes included, percent-decoded.

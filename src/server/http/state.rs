@@ -18,6 +18,7 @@ use super::readiness::Readiness;
 use crate::child::Host;
 use crate::config::Limits;
 use crate::domain::ports::{Blobs, Bounds, Clock, Stores, Uploads};
+use crate::outbound::Outbound;
 use crate::telemetry::Metrics;
 
 /// The things handlers use.
@@ -43,6 +44,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Folders that `source_path` may name.
     pub allowed_model_paths: Vec<PathBuf>,
+    /// The way to where users say, for what may be said.
+    pub outbound: Outbound,
     /// Page cursors.
     pub cursors: Cursors,
     /// Event streams that may still open.

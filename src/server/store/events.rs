@@ -2,12 +2,14 @@
 //!
 //! Owns: table `job_event` and the counter that numbers it.
 //! Must not know: why something happened.
-//! Invariant: the numbers of a job's events are 1, 2, 3, … in the order of their commits.
+//! Invariant: the numbers of a job's events are 1, 2, 3, … in the order of their commits, and the messages that tell of
+//! them are in the same commits.
 
 use time::OffsetDateTime;
 
 use super::Rows;
 use super::db::{Row, Session, json, text};
+use super::outbox::tell;
 use super::statement as sql;
 use crate::domain::ports::StoreError;
 use crate::domain::queue::{Lease, NewEvent, QueueError};
@@ -40,7 +42,7 @@ pub(super) async fn reserve(tx: &mut Session, lease: Lease, count: usize) -> Res
     Ok(row.ok_or(QueueError::Lost)?.count("event_seq")?)
 }
 
-/// Writes events whose last number is `last`.
+/// Writes events whose last number is `last`, and what webhooks are told of them.
 pub(super) async fn append(
     tx: &mut Session,
     job: JobId,
@@ -61,7 +63,7 @@ pub(super) async fn append(
         ];
         tx.run(&sql::EVENT_INSERT, &args).await?;
     }
-    Ok(())
+    tell(tx, job, events, now).await
 }
 
 /// The event of a transition, in the words that clients look for.

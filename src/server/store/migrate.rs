@@ -32,6 +32,7 @@ const STEPS: &[Step] = &[
     step!(4, "0004_tenants"),
     step!(5, "0005_audit"),
     step!(6, "0006_checkpoints"),
+    step!(7, "0007_webhooks"),
 ];
 
 /// The version that this program needs.

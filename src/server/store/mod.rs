@@ -22,12 +22,15 @@ mod live;
 pub mod look;
 mod migrate;
 mod models;
+mod outbox;
+mod ports;
 pub mod postgres;
 mod retention;
 mod rows;
 pub mod sqlite;
 mod statement;
 mod uploads;
+mod webhooks;
 
 pub use rows::Rows;
 

@@ -1,6 +1,6 @@
 //! What is deleted when it is old enough.
 //!
-//! Owns: the order in which old jobs, audit entries and idempotency keys go.
+//! Owns: the order in which old jobs, audit entries, messages to webhooks and idempotency keys go.
 //! Must not know: blobs; the sweep finds those without a row.
 //! Invariant: a batch a call, and never a job that is not over.
 
@@ -34,6 +34,11 @@ impl Rows {
         if let Some(age) = retention.audit {
             dropped += tx
                 .run(&sql::AUDIT_PRUNE, &[(now - age).into(), BATCH.into()])
+                .await?;
+        }
+        if let Some(age) = retention.deliveries {
+            dropped += tx
+                .run(&sql::DELIVERY_PRUNE, &[(now - age).into(), BATCH.into()])
                 .await?;
         }
         tx.run(&sql::IDEMPOTENCY_PRUNE, &[now.into()]).await?;

@@ -21,8 +21,8 @@ use crate::domain::queue::{
     Beat, Claim, Ending, Fenced, Lease, NewEvent, Node, Pulse, Queue, Reaped, Retention, Silent,
 };
 use crate::domain::{
-    ApiKey, Artifact, ArtifactId, Clock, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Job,
-    JobId, JobState, KeyId, Model, ModelId, NewJob, Tenant, Upload, UploadId,
+    ApiKey, Artifact, ArtifactId, Clock, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks,
+    Job, JobId, JobState, KeyId, Model, ModelId, NewJob, Tenant, Upload, UploadId,
 };
 
 /// A database that is open. As a [`Store`] it is that of one tenant, at first the default one; as [`Stores`] and
@@ -76,6 +76,13 @@ impl Stores for Rows {
     }
 
     fn of(&self, tenant: &Tenant) -> Arc<dyn Store> {
+        Arc::new(Self {
+            tenant: tenant.clone(),
+            ..self.clone()
+        })
+    }
+
+    fn hooks_of(&self, tenant: &Tenant) -> Arc<dyn Hooks> {
         Arc::new(Self {
             tenant: tenant.clone(),
             ..self.clone()

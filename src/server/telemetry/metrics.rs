@@ -21,7 +21,8 @@ const JOB_SECONDS: &[f64] = &[
 ];
 const STATES: [&str; 5] = ["queued", "running", "succeeded", "failed", "cancelled"];
 const OUTCOMES: [&str; 6] = ["succeeded", "failed", "retried", "cancelled", "released", "lost"];
-const LOOPS: [&str; 4] = ["claim", "prune", "reap", "sweep"];
+const LOOPS: [&str; 5] = ["claim", "deliver", "prune", "reap", "sweep"];
+const DELIVERIES: [&str; 5] = ["succeeded", "retried", "failed", "gone", "lost"];
 
 /// The process's metrics; cloning the `Arc` around it is the way to share.
 #[derive(Debug)]
@@ -63,6 +64,8 @@ pub struct Metrics {
     pub memory_peak_bytes: IntGauge,
     /// Original minus compressed bytes over all artifacts.
     pub saved_bytes: IntCounter,
+    /// Tries of messages to webhooks by what came of them.
+    pub webhook_deliveries: IntCounterVec,
     /// Last turn of each background loop.
     pub loop_last_tick_timestamp: GaugeVec,
     resident_memory: IntGauge,
@@ -104,6 +107,10 @@ impl Metrics {
             "Last turn of each background loop.",
         );
         let attempts = Opts::new("attempts_total", "Attempts by how they ended.");
+        let hooks = Opts::new(
+            "webhook_deliveries_total",
+            "Tries of messages to webhooks by what came of them.",
+        );
         let sent = "Bytes of files asked for by downloads.";
         let saved = "Original minus compressed bytes over all artifacts.";
         let metrics = Self {
@@ -133,6 +140,7 @@ impl Metrics {
                 "Memory that the last attempt really used.",
             )?,
             saved_bytes: counter(r, "saved_bytes_total", saved)?,
+            webhook_deliveries: keep(r, IntCounterVec::new(hooks, &["outcome"])?)?,
             loop_last_tick_timestamp: keep(r, GaugeVec::new(tick, &["loop"])?)?,
             resident_memory: gauge(
                 r,
@@ -161,6 +169,9 @@ impl Metrics {
         }
         for outcome in OUTCOMES {
             self.attempts.with_label_values(&[outcome]).inc_by(0);
+        }
+        for outcome in DELIVERIES {
+            self.webhook_deliveries.with_label_values(&[outcome]).inc_by(0);
         }
         for name in LOOPS {
             self.loop_last_tick_timestamp.with_label_values(&[name]).set(0.0);

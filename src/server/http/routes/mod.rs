@@ -15,6 +15,7 @@ pub mod models;
 pub mod pages;
 pub mod plans;
 pub mod uploads;
+pub mod webhooks;
 
 use axum::middleware::from_fn;
 use utoipa_axum::router::OpenApiRouter;
@@ -44,6 +45,7 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         .routes(routes!(keys::get::get_key, keys::revoke::revoke_key))
         .routes(routes!(keys::rotate::rotate_key))
         .routes(routes!(audit::list_audit_entries))
+        .merge(hooks())
         .routes(routes!(catalog::list_formats))
         .routes(routes!(catalog::list_presets))
         .routes(routes!(catalog::list_techniques))
@@ -51,6 +53,24 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(health::openapi))
+}
+
+/// Webhooks.
+fn hooks() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(
+            webhooks::create::create_webhook,
+            webhooks::list::list_webhooks
+        ))
+        .routes(routes!(
+            webhooks::get::get_webhook,
+            webhooks::update::update_webhook,
+            webhooks::delete::delete_webhook
+        ))
+        .routes(routes!(webhooks::rotate::rotate_webhook))
+        .routes(routes!(webhooks::test::test_webhook))
+        .routes(routes!(webhooks::deliveries::list_deliveries))
+        .routes(routes!(webhooks::replay::replay_delivery))
 }
 
 /// Routes whose time depends on the size of what moves, or that stay open: idle limits instead of a total one.

@@ -19,6 +19,7 @@ mod results;
 mod schema;
 mod storms;
 mod tenants;
+mod webhooks;
 
 pub(crate) use bed::{Schema, postgres_url};
 
@@ -112,5 +113,18 @@ suite! {
         keys_end_for_good
         idempotency_keys_are_a_tenants_own
         the_audit_log_is_a_tenants_own_and_forgets
+    }
+    webhooks {
+        every_change_is_told_once
+        what_is_not_committed_is_not_told
+        a_message_is_in_one_senders_hands
+        one_webhook_does_not_hold_up_the_others
+        a_message_is_tried_and_tried_again
+        a_webhook_that_never_answers_is_disabled
+        a_webhook_that_is_gone_is_disabled_at_once
+        a_webhook_changes_and_goes
+        a_webhook_is_its_tenants_own
+        old_messages_go_and_waiting_ones_stay
+        a_message_is_small
     }
 }

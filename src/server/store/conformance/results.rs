@@ -184,6 +184,7 @@ pub(super) async fn old_jobs_go_with_everything(bed: Bed) {
         succeeded: Some(24 * HOUR),
         unsuccessful: Some(72 * HOUR),
         audit: Some(96 * HOUR),
+        deliveries: None,
     };
     assert_eq!(bed.rows.prune(retention).await.expect("prunes"), 1);
     assert!(matches!(bed.rows.job(done.job).await, Err(StoreError::NotFound)));
@@ -199,6 +200,7 @@ pub(super) async fn old_jobs_go_with_everything(bed: Bed) {
         succeeded: None,
         unsuccessful: None,
         audit: None,
+        deliveries: None,
     };
     bed.clock.advance(10_000 * HOUR);
     assert_eq!(bed.rows.prune(for_ever).await.expect("prunes"), 0);

@@ -217,6 +217,7 @@ pub(super) async fn the_audit_log_is_a_tenants_own_and_forgets(bed: Bed) {
         succeeded: None,
         unsuccessful: None,
         audit: age,
+        deliveries: None,
     };
     bed.rows.prune(keep(None)).await.expect("prunes");
     assert_eq!(theirs.list_entries(None, 10).await.expect("lists").len(), 2);

@@ -126,6 +126,7 @@ impl House {
                     succeeded: None,
                     unsuccessful: None,
                     audit: None,
+                    deliveries: None,
                 },
             },
         };

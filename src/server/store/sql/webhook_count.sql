@@ -1,0 +1,1 @@
+SELECT count(*) AS webhooks FROM webhook WHERE tenant = $1

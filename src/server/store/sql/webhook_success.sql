@@ -1,0 +1,1 @@
+UPDATE webhook SET last_success_at = $2 WHERE id = $1

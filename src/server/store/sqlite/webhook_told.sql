@@ -1,0 +1,4 @@
+-- Who hears of a job.
+SELECT w.id, w.topics, j.model_id FROM webhook w JOIN job j ON j.tenant = w.tenant
+WHERE j.id = $1 AND w.disabled_at IS NULL
+ORDER BY w.id
