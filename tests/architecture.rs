@@ -179,6 +179,7 @@ const OUTSIDE: Edges = &[
     ("hyper", &["http"]),
     ("hyper_util", &["http"]),
     ("modelpress_engine", &["child", "cli", "http", "worker"]),
+    ("object_store", &["blobs"]),
     ("prometheus", &["http", "telemetry"]),
     ("reqwest", &["outbound"]),
     ("sqlx", &["store"]),

@@ -5,9 +5,15 @@
     reason = "a test stops at the first surprise, in helpers too"
 )]
 
+#[path = "support/chaos.rs"]
+mod chaos;
+#[path = "support/cluster.rs"]
+mod cluster;
 #[expect(dead_code, reason = "tokenizers are for tests that read text")]
 #[path = "support/llama.rs"]
 mod llama;
+#[path = "support/s3.rs"]
+mod s3;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -29,3 +35,7 @@ mod postgres;
 mod serve;
 #[path = "process/server.rs"]
 mod server;
+#[path = "process/several.rs"]
+mod several;
+#[path = "process/tls.rs"]
+mod tls;

@@ -15,11 +15,11 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::blobs::{LocalBlobs, sweep};
+use crate::blobs::{LocalBlobs, S3Blobs, sweep};
 use crate::config::{Config, Database};
 use crate::deliver::Sender;
 use crate::domain::Outbox;
-use crate::domain::ports::{StoreError, Stores, SystemClock};
+use crate::domain::ports::{BlobError, Blobs, StoreError, Stores, SystemClock, Uploads};
 use crate::domain::queue::Queue;
 use crate::http::auth::Gate;
 use crate::http::listen::{self, Door};
@@ -42,6 +42,9 @@ pub enum AppError {
     /// The data folder cannot be used.
     #[error("data folder {0}: {1}")]
     DataDir(String, io::Error),
+    /// The object store cannot be used.
+    #[error("blob_url: {0}")]
+    Bucket(BlobError),
     /// The database cannot be used.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -256,10 +259,23 @@ pub async fn open_stores(config: &Config) -> Result<Arc<dyn Stores>, AppError> {
     Ok(Arc::new(open_store(config).await?))
 }
 
+/// Opens the store of files: a folder or a bucket, for whole blobs and for uploads.
+fn open_blobs(config: &Config) -> Result<(Arc<dyn Blobs>, Arc<dyn Uploads>), AppError> {
+    let Some(bucket) = &config.bucket else {
+        let data_dir = |error| AppError::DataDir(config.data_dir.display().to_string(), error);
+        let folder = Arc::new(LocalBlobs::open(&config.blob_dir()).map_err(data_dir)?);
+        return Ok((folder.clone(), folder));
+    };
+    let (cache, reserve) = (config.cache_dir(), config.limits.reserve_bytes);
+    let bucket = S3Blobs::open(bucket, &cache, config.blob_cache_bytes, reserve);
+    let bucket = Arc::new(bucket.map_err(AppError::Bucket)?);
+    Ok((bucket.clone(), bucket))
+}
+
 fn state(config: &Config, stores: Arc<dyn Stores>) -> Result<AppState, AppError> {
     let data_dir = |error| AppError::DataDir(config.data_dir.display().to_string(), error);
     fs::create_dir_all(&config.data_dir).map_err(data_dir)?;
-    let blobs = Arc::new(LocalBlobs::open(&config.blob_dir()).map_err(data_dir)?);
+    let (blobs, uploads) = open_blobs(config)?;
     let secret = match &config.cursor_secret {
         Some(secret) => secret.clone().into_bytes(),
         None => kept_secret(&config.data_dir.join("cursor.key")).map_err(data_dir)?,
@@ -268,9 +284,9 @@ fn state(config: &Config, stores: Arc<dyn Stores>) -> Result<AppState, AppError>
         stores,
         gate: Gate::new(config.keys_required),
         rates: Rates::new(config.limits.key),
-        blobs: blobs.clone(),
+        blobs,
         children: config.children.clone(),
-        uploads: blobs,
+        uploads,
         clock: Arc::new(SystemClock),
         metrics: Arc::new(Metrics::new()?),
         limits: config.limits.clone(),

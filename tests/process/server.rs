@@ -22,9 +22,14 @@ impl Server {
 
     /// The same with variables.
     pub(crate) fn start_with(data: &Path, variables: &[(&str, &str)]) -> Self {
+        Self::begin("serve", data, variables)
+    }
+
+    /// The same, or a worker, which has no address.
+    pub(crate) fn begin(verb: &str, data: &Path, variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_modelpress"))
             .args([
-                "serve",
+                verb,
                 "--listen",
                 "127.0.0.1:0",
                 "--log-format",
@@ -48,12 +53,9 @@ impl Server {
                 "the server ended"
             );
             let entry: Value = serde_json::from_str(&line).expect("a JSON line");
-            if entry["message"] == "serving" {
-                break entry["address"]
-                    .as_str()
-                    .expect("an address")
-                    .parse()
-                    .expect("an address");
+            if entry["message"] == "serving" || entry["message"] == "working" {
+                let address = entry["address"].as_str().unwrap_or("0.0.0.0:0");
+                break address.parse().expect("an address");
             }
         };
         // Someone must read the log, or the pipe fills up and the server waits.

@@ -110,6 +110,11 @@ pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
+/// Whatever stands in a database, only a digest becomes a path or a key.
+pub(super) fn is_digest(text: &str) -> bool {
+    unhex(text).is_some_and(|bytes| bytes.len() == size_of::<Hash>())
+}
+
 /// Hashes a file in large reads.
 pub(super) fn hash_file(path: &Path) -> io::Result<(Hash, u64)> {
     let mut file = File::open(path)?;

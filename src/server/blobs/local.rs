@@ -17,7 +17,7 @@ use super::layout::{Layout, ONE_GO, remove};
 use super::partial::{Partial, check_space};
 use super::shelf::{self, GRACE};
 use super::turns::Turns;
-use crate::domain::ports::{BlobError, BlobReply, Blobs, Body, Bounds, Hash, Stored};
+use crate::domain::ports::{BlobError, BlobReply, Blobs, Body, Bounds, Hash, LocalFile, Stored};
 
 /// Free bytes below which the disk counts as full: a few rows and notes must still fit.
 const PROBE_BYTES: u64 = 1 << 20;
@@ -97,9 +97,9 @@ impl Blobs for LocalBlobs {
         blocking(move || shelf::adopt(&layout, path)).boxed()
     }
 
-    fn path<'a>(&'a self, digest: &'a str) -> BlobReply<'a, PathBuf> {
+    fn path<'a>(&'a self, digest: &'a str) -> BlobReply<'a, LocalFile> {
         let (layout, digest) = (self.layout.clone(), digest.to_owned());
-        blocking(move || shelf::locate(&layout, &digest)).boxed()
+        blocking(move || Ok(shelf::locate(&layout, &digest)?.into())).boxed()
     }
 
     fn read<'a>(&'a self, digest: &'a str, first: u64, length: u64) -> BlobReply<'a, Body> {

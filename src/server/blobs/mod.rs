@@ -1,8 +1,8 @@
 //! Content-addressed bytes: what goes in is found again by its SHA-256.
 //!
-//! Owns: the folder layout, resumable intake, durable publication, reading ranges.
+//! Owns: two stores, on a local folder and in an object store (`s3/`): resumable intake, durable publication, reading ranges.
 //! Must not know: models, jobs, HTTP, SQL.
-//! Invariant: a file under `blobs/` is complete, durable and has the digest that is its name.
+//! Invariant: what is found under a digest is complete, durable and has that digest.
 
 pub mod carry;
 mod checksum;
@@ -11,12 +11,14 @@ mod intake;
 mod layout;
 pub mod local;
 mod partial;
+pub mod s3;
 mod shelf;
 pub mod sweep;
 mod turns;
 mod uploads;
 
 pub use local::LocalBlobs;
+pub use s3::S3Blobs;
 
 #[cfg(test)]
 mod tests;

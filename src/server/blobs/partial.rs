@@ -280,7 +280,8 @@ fn read_note(layout: &Layout, key: &str) -> io::Result<Note> {
     Ok(serde_json::from_slice(&text)?)
 }
 
-fn restore(hash_state: &str) -> io::Result<Sha256> {
+/// The hash as it was saved.
+pub(super) fn restore(hash_state: &str) -> io::Result<Sha256> {
     let wrong = || io::Error::new(io::ErrorKind::InvalidData, "saved hash state is damaged");
     let raw = unhex(hash_state).ok_or_else(wrong)?;
     let state = raw.as_slice().try_into().map_err(|_e| wrong())?;

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::layout::{Layout, hash_file, hex, remove};
+use super::layout::{Layout, hash_file, hex, is_digest, remove};
 use super::partial::{Partial, Sealed};
 use crate::domain::ports::{BlobError, Hash, Origin, Stored};
 
@@ -143,6 +143,9 @@ pub(super) fn adopt(layout: &Layout, path: PathBuf) -> Result<Stored, BlobError>
 
 /// The file that holds a blob.
 pub(super) fn locate(layout: &Layout, digest: &str) -> Result<PathBuf, BlobError> {
+    if !is_digest(digest) {
+        return Err(BlobError::NotFound);
+    }
     let own = layout.blob(digest);
     if own.is_file() {
         return Ok(own);

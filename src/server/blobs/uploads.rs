@@ -154,4 +154,4 @@ impl Uploads for LocalBlobs {
 }
 
 /// Silence after which a body that comes in one go has died with its process: nobody can resume it.
-const DEAD: Duration = Duration::from_hours(6);
+pub(super) const DEAD: Duration = Duration::from_hours(6);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{ByteSize, ConfigError, Database};
 use crate::outbound::policy::{Allow, AllowError};
+use crate::domain::bucket::Bucket;
 
 pub(super) fn database(url: Option<&str>, data_dir: &Path) -> Result<Database, ConfigError> {
     match url {
@@ -27,6 +28,12 @@ pub(super) fn database(url: Option<&str>, data_dir: &Path) -> Result<Database, C
             )),
         },
     }
+}
+
+pub(super) fn bucket(url: Option<&str>) -> Result<Option<Bucket>, ConfigError> {
+    url.filter(|url| !url.is_empty())
+        .map(|url| url.parse().map_err(|reason: String| ConfigError::new("blob_url", reason)))
+        .transpose()
 }
 
 pub(super) fn address(key: &str, text: &str) -> Result<std::net::SocketAddr, ConfigError> {

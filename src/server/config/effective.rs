@@ -11,7 +11,7 @@ use crate::child::Host;
 use crate::domain::queue::Retention;
 
 use super::check::{
-    address, allowed, at_least_one, database, days, in_days, memory, reachable, seconds, threads,
+    address, allowed, at_least_one, bucket, database, days, in_days, memory, reachable, seconds, threads,
 };
 use super::settings::{Auth, Settings};
 use super::{ByteSize, Config, ConfigError, Database, Limits, Quotas, Rates, Workers, redact_url};
@@ -30,6 +30,8 @@ impl Settings {
         };
         Ok(Config {
             database,
+            bucket: bucket(self.blob_url.as_deref())?,
+            blob_cache_bytes: self.blob_cache_bytes.map_or(64 << 30, |size| size.0),
             data_dir,
             listen,
             keys_required: self.auth.unwrap_or_default().asks(listen),
@@ -101,6 +103,8 @@ impl Settings {
                 Database::Sqlite(_) => None,
                 Database::Postgres(url) => Some(redact_url(url)),
             },
+            blob_url: config.bucket.as_ref().map(ToString::to_string),
+            blob_cache_bytes: Some(ByteSize(config.blob_cache_bytes)),
             allowed_model_paths: Some(config.allowed_model_paths.clone()),
             reserve_bytes: Some(ByteSize(config.limits.reserve_bytes)),
             outbound_allowed: Some(config.outbound_allowed.iter().map(ToString::to_string).collect()),

@@ -19,6 +19,7 @@ pub use settings::{Auth, Settings};
 pub use size::ByteSize;
 
 use crate::child::Host;
+use crate::domain::bucket::Bucket;
 use crate::domain::queue::Retention;
 use crate::outbound::Allow;
 use crate::telemetry::LogFormat;
@@ -118,6 +119,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The database.
     pub database: Database,
+    /// Where files are kept, if not in the data folder.
+    pub bucket: Option<Bucket>,
+    /// Most bytes of the bucket's files that are kept on this machine.
+    pub blob_cache_bytes: u64,
     /// Address of the API.
     pub listen: SocketAddr,
     /// Whether the API asks for a key.
@@ -178,6 +183,11 @@ impl Config {
     /// Where blobs live.
     pub fn blob_dir(&self) -> PathBuf {
         self.data_dir.join("store")
+    }
+
+    /// Where files of the object store are brought.
+    pub fn cache_dir(&self) -> PathBuf {
+        self.data_dir.join("cache")
     }
 
     /// Where running stages keep their files.

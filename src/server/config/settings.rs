@@ -58,6 +58,24 @@ pub struct Settings {
         hide_env_values = true
     )]
     pub database_url: Option<String>,
+    /// s3://bucket/prefix to keep files in an S3-compatible object store; `?endpoint=…&region=…&access_key_id=…&…` or the
+    /// usual `AWS_…` variables say the rest [default: a folder in the data folder]
+    #[arg(
+        long,
+        env = "MODELPRESS_BLOB_URL",
+        value_name = "URL",
+        help_heading = "Storage",
+        hide_env_values = true
+    )]
+    pub blob_url: Option<String>,
+    /// Disk space in the data folder for files of the object store that were needed lately [default: 64GiB]
+    #[arg(
+        long,
+        env = "MODELPRESS_BLOB_CACHE_BYTES",
+        value_name = "SIZE",
+        help_heading = "Storage"
+    )]
+    pub blob_cache_bytes: Option<ByteSize>,
     /// Folders on this machine that `source_path` may register models from [default: none]
     #[arg(
         long,
@@ -348,6 +366,8 @@ impl Settings {
         Self {
             data_dir: self.data_dir.or(other.data_dir),
             database_url: self.database_url.or(other.database_url),
+            blob_url: self.blob_url.or(other.blob_url),
+            blob_cache_bytes: self.blob_cache_bytes.or(other.blob_cache_bytes),
             allowed_model_paths: self.allowed_model_paths.or(other.allowed_model_paths),
             reserve_bytes: self.reserve_bytes.or(other.reserve_bytes),
             outbound_allowed: self.outbound_allowed.or(other.outbound_allowed),

@@ -6,6 +6,7 @@
 
 pub mod artifact;
 pub mod audit;
+pub mod bucket;
 pub mod dataset;
 pub mod document;
 pub mod ids;

@@ -4,8 +4,10 @@
 //! Must not know: any implementation.
 //! Invariant: one trait a seam, object-safe; a method does one thing in one transaction.
 
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -235,6 +237,45 @@ pub struct Stored {
     pub origin: Option<Origin>,
 }
 
+/// A file of this machine that holds a blob. It stays as long as this lives.
+#[derive(Debug)]
+pub struct LocalFile {
+    path: PathBuf,
+    /// Its lock tells whoever clears the folder that it is in use.
+    _hold: Option<File>,
+}
+
+impl LocalFile {
+    /// A file that is only removed while the lock of `hold` is not held.
+    pub fn held(path: PathBuf, hold: File) -> Self {
+        Self {
+            path,
+            _hold: Some(hold),
+        }
+    }
+}
+
+impl From<PathBuf> for LocalFile {
+    /// A file that nobody clears away.
+    fn from(path: PathBuf) -> Self {
+        Self { path, _hold: None }
+    }
+}
+
+impl Deref for LocalFile {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsRef<Path> for LocalFile {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// Which publication of a blob it was; means something only to the store that made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin(pub u64, pub u128);
@@ -297,6 +338,9 @@ pub enum BlobError {
     /// A file outside that was registered has changed since.
     #[error("{0} changed after it was registered")]
     SourceChanged(PathBuf),
+    /// The store of the bytes, which is elsewhere, cannot be reached or does not let us.
+    #[error("blob store unavailable: {0}")]
+    Unavailable(String),
     /// The disk failed.
     #[error("blob store: {0}")]
     Io(io::Error),
@@ -320,8 +364,8 @@ pub trait Blobs: Send + Sync + std::fmt::Debug {
     fn put_file(&self, path: PathBuf) -> BlobReply<'_, Stored>;
     /// Lets a file outside stand for a blob: hashed now, checked for change whenever it is opened.
     fn adopt(&self, path: PathBuf) -> BlobReply<'_, Stored>;
-    /// A local file that holds a blob.
-    fn path<'a>(&'a self, digest: &'a str) -> BlobReply<'a, PathBuf>;
+    /// A local file that holds a blob, brought here if it is elsewhere.
+    fn path<'a>(&'a self, digest: &'a str) -> BlobReply<'a, LocalFile>;
     /// Reads `length` bytes from `first` on.
     fn read<'a>(&'a self, digest: &'a str, first: u64, length: u64) -> BlobReply<'a, Body>;
     /// Takes a publication back, unless the blob was there before or was published again since.

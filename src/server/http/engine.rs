@@ -20,7 +20,7 @@ use super::refuse::{RecipePlace, refused_recipe, rejected, unread};
 use super::state::Parts;
 use crate::child::{self, Answer, Ear, End, Inspected, Objection, Order, Word};
 use crate::domain::FileRef;
-use crate::domain::ports::Blobs;
+use crate::domain::ports::{Blobs, LocalFile};
 use crate::telemetry::usage::Used;
 
 /// Memory that a child may write to while it reads files for a request.
@@ -30,8 +30,9 @@ const LONGEST: Duration = Duration::from_hours(1);
 
 /// Inspects a set of files.
 pub async fn inspect_files(state: &Parts, files: &[FileRef]) -> Result<Inspected, Problem> {
-    let files = sources(state.blobs.as_ref(), files).await?;
-    match ask(state, Order::Inspect { files }).await? {
+    let mut held = Vec::new();
+    let files = sources(state.blobs.as_ref(), files, &mut held).await?;
+    match ask(state, Order::Inspect { files }, held).await? {
         Answer::Inspected(found) => Ok(found),
         _ => Err(other_answer()),
     }
@@ -106,8 +107,9 @@ fn objected(refusals: Vec<Refusal>, place: RecipePlace) -> Problem {
 
 /// Reads every record of a dataset; answers the engine's summary as JSON.
 pub async fn read_dataset(state: &Parts, files: &[FileRef]) -> Result<Value, Problem> {
-    let files = sources(state.blobs.as_ref(), files).await?;
-    match ask(state, Order::ReadDataset { files }).await? {
+    let mut held = Vec::new();
+    let files = sources(state.blobs.as_ref(), files, &mut held).await?;
+    match ask(state, Order::ReadDataset { files }, held).await? {
         Answer::Dataset(summary) => Ok(summary),
         _ => Err(other_answer()),
     }
@@ -122,10 +124,11 @@ pub async fn plan_recipe(
     asked: ReadRecipe,
 ) -> Result<Plan, Problem> {
     let blobs = state.blobs.as_ref();
-    let files = sources(blobs, files).await?;
+    let mut held = Vec::new();
+    let files = sources(blobs, files, &mut held).await?;
     let mut named = Vec::with_capacity(datasets.len());
     for (name, files) in datasets {
-        named.push((name.clone(), sources(blobs, files).await?));
+        named.push((name.clone(), sources(blobs, files, &mut held).await?));
     }
     let ReadRecipe { recipe, place } = asked;
     let order = Order::Plan {
@@ -133,7 +136,7 @@ pub async fn plan_recipe(
         files,
         datasets: named,
     };
-    let plan: Plan = match ask(state, order).await? {
+    let plan: Plan = match ask(state, order, held).await? {
         Answer::Plan(plan) => serde_json::from_value(plan).map_err(Problem::internal)?,
         Answer::Refused(objections) => return Err(refused_recipe(&objections, place)),
         _ => return Err(other_answer()),
@@ -168,8 +171,8 @@ impl Drop for GivenUp {
     }
 }
 
-/// Gives a child an order and waits for its answer.
-async fn ask(state: &Parts, order: Order) -> Result<Answer, Problem> {
+/// Gives a child an order and waits for its answer; the files stay here until then.
+async fn ask(state: &Parts, order: Order, held: Vec<LocalFile>) -> Result<Answer, Problem> {
     let given_up = GivenUp(Arc::default());
     let ear = Waiting {
         given_up: given_up.0.clone(),
@@ -177,6 +180,7 @@ async fn ask(state: &Parts, order: Order) -> Result<Answer, Problem> {
     };
     let host = state.children.clone();
     blocking(move || {
+        let _held = held;
         let job = child::Job {
             order: &order,
             memory_bytes: MEMORY,
@@ -216,7 +220,11 @@ fn fits(plan: &Plan, memory_bytes: Option<u64>) -> Result<(), Refusal> {
     Err(Refusal::new("", "exceeds_worker_memory", detail))
 }
 
-async fn sources(blobs: &dyn Blobs, files: &[FileRef]) -> Result<Vec<SourceFile>, Problem> {
+async fn sources(
+    blobs: &dyn Blobs,
+    files: &[FileRef],
+    held: &mut Vec<LocalFile>,
+) -> Result<Vec<SourceFile>, Problem> {
     let mut sources = Vec::with_capacity(files.len());
     for file in files {
         let path = blobs.path(&file.digest).await.map_err(|error| {
@@ -230,8 +238,9 @@ async fn sources(blobs: &dyn Blobs, files: &[FileRef]) -> Result<Vec<SourceFile>
         })?;
         sources.push(SourceFile {
             name: file.name.clone(),
-            path,
+            path: path.to_path_buf(),
         });
+        held.push(path);
     }
     Ok(sources)
 }

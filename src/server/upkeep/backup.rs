@@ -51,6 +51,12 @@ pub async fn backup(
 }
 
 fn database(config: &Config) -> Result<&Path, UpkeepError> {
+    if let Some(bucket) = &config.bucket {
+        return Err(UpkeepError::Refused(format!(
+            "files are in {bucket}: back up the rows (pg_dump, or a copy of the SQLite file made with sqlite3's .backup) \
+             first, and let the bucket keep old versions, or replicate it, for as long as those copies are kept"
+        )));
+    }
     match &config.database {
         Database::Sqlite(path) if path.is_file() => Ok(path),
         Database::Sqlite(path) => Err(UpkeepError::Refused(format!(

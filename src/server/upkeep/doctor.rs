@@ -41,11 +41,11 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn fine(subject: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn fine(subject: &'static str, detail: impl Into<String>) -> Self {
         Self::new(subject, Grade::Fine, detail, "")
     }
 
-    fn new(subject: &'static str, grade: Grade, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(super) fn new(subject: &'static str, grade: Grade, detail: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
             subject,
             grade,
@@ -56,11 +56,11 @@ impl Finding {
 }
 
 /// Clocks may differ by this much.
-const SKEW_MILLIS: i64 = 2_000;
+pub(super) const SKEW_MILLIS: i64 = 2_000;
 /// Files a process needs besides its connections.
 const FILES: u64 = 256;
 /// Lost blobs that are named.
-const NAMED: usize = 3;
+pub(super) const NAMED: usize = 3;
 
 /// Examines everything that a configuration names.
 pub async fn examine(config: &Config, now: OffsetDateTime) -> Vec<Finding> {
@@ -235,7 +235,10 @@ async fn database(config: &Config, look: &mut Look, now: OffsetDateTime) -> Resu
     }
     findings.push(Finding::fine("database", detail));
     findings.extend(clock(look.clock_millis().await?, now));
-    findings.push(blobs(config, &look.blobs().await?));
+    match &config.bucket {
+        None => findings.push(blobs(config, &look.blobs().await?)),
+        Some(bucket) => findings.extend(super::bucket::examine(bucket, &look.blobs().await?, now).await),
+    }
     findings.extend(keys(config, look.good_keys(now).await?));
     Ok(findings)
 }

@@ -5,6 +5,7 @@
 //! Invariant: a running server is never disturbed.
 
 pub mod backup;
+mod bucket;
 pub mod doctor;
 pub mod restore;
 

@@ -25,6 +25,11 @@ pub async fn restore(
             "a backup holds an SQLite database and cannot be restored into PostgreSQL; leave database_url unset".to_owned(),
         ));
     };
+    if config.bucket.is_some() {
+        return Err(UpkeepError::Refused(
+            "a backup holds its files and restores them into a folder; leave blob_url unset".to_owned(),
+        ));
+    }
     if database.exists() {
         return Err(UpkeepError::Refused(format!(
             "{} exists and is not overwritten; name a new folder with --data-dir",

@@ -23,6 +23,7 @@ use super::probe::{Mishap, Point};
 use super::publish::{Obstacle, Press};
 use super::scratch::{self, Scratch};
 use super::watch::Watch;
+use crate::domain::ports::LocalFile;
 use crate::domain::queue::{Claim, End, Ending, Lease, Publication, Queue, QueueError};
 use crate::domain::{Failure, FileRef, JobState};
 use crate::queue::keep::{Kept as _, Stop, keep};
@@ -162,15 +163,17 @@ impl Bench<'_> {
     }
 
     async fn prepare(&self, claim: &Claim) -> Result<Work, Fault> {
-        let files = self.sources(&claim.files).await?;
+        let mut held = Vec::new();
+        let files = self.sources(&claim.files, &mut held).await?;
         let mut datasets = Vec::with_capacity(claim.datasets.len());
         for (id, files) in &claim.datasets {
-            datasets.push((id.to_string(), self.sources(files).await?));
+            datasets.push((id.to_string(), self.sources(files, &mut held).await?));
         }
         Ok(Work {
             plan: claim.plan.clone(),
             files,
             datasets,
+            held,
             threads: self.kit.settings.threads,
             need_memory_bytes: claim.need_memory_bytes,
             kept: self.scratch.kept(claim.lease),
@@ -182,11 +185,12 @@ impl Bench<'_> {
         })
     }
 
-    async fn sources(&self, files: &[FileRef]) -> Result<Vec<SourceFile>, Fault> {
+    async fn sources(&self, files: &[FileRef], held: &mut Vec<LocalFile>) -> Result<Vec<SourceFile>, Fault> {
         let mut sources = Vec::with_capacity(files.len());
         for file in files {
             let path = self.kit.blobs.path(&file.digest).await?;
             sources.push(source(&file.name, &path));
+            held.push(path);
         }
         Ok(sources)
     }

@@ -13,6 +13,7 @@ use super::Watch;
 use super::probe::Mishap;
 use crate::child::{self, Answer, Cause, Death, Ear, Execution, Host, Order, Word, Wrong};
 use crate::domain::Document;
+use crate::domain::ports::LocalFile;
 use crate::queue::keep::Stop;
 use crate::queue::retry::Hope;
 use crate::telemetry::usage::Used;
@@ -26,6 +27,8 @@ pub struct Work {
     pub files: Vec<SourceFile>,
     /// The files of each dataset, under the name that the recipe uses.
     pub datasets: Vec<(String, Vec<SourceFile>)>,
+    /// Keeps those files here as long as the work lasts.
+    pub held: Vec<LocalFile>,
     /// Where the job's attempts leave what the next one goes on with; made when it is needed.
     pub kept: PathBuf,
     /// An empty folder for the outcome.

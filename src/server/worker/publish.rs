@@ -108,6 +108,7 @@ impl From<BlobError> for Fault {
     fn from(error: BlobError) -> Self {
         let (code, hope) = match &error {
             BlobError::Full(_) => ("disk_full", Hope::Passing),
+            BlobError::Unavailable(_) => ("files_unavailable", Hope::Passing),
             BlobError::NotFound => ("file_missing", Hope::None),
             BlobError::SourceChanged(_) => ("source_changed", Hope::None),
             _ => ("io", Hope::Passing),

@@ -8,7 +8,8 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::Connection as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 
 use super::db::Db;
 use super::{Rows, migrate};
@@ -18,6 +19,8 @@ use crate::domain::ports::StoreError;
 const CONNECTIONS: u32 = 16;
 const BEAT_CONNECTIONS: u32 = 2;
 const ACQUIRE: Duration = Duration::from_secs(10);
+/// How long a connection that comes back may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 /// A connection is renewed now and then: it may be to a server that is no longer the primary.
 const AGE: Duration = Duration::from_mins(30);
 
@@ -38,6 +41,7 @@ pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Rows, StoreError> 
             .max_connections(most)
             .acquire_timeout(ACQUIRE)
             .max_lifetime(AGE)
+            .after_release(|connection, _| Box::pin(answers(connection)))
             .connect_lazy_with(options.clone())
     };
     let db = Db::Postgres {
@@ -45,6 +49,16 @@ pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Rows, StoreError> 
         beats: pool(BEAT_CONNECTIONS),
     };
     Ok(Rows::new(db, clock))
+}
+
+/// Whether a connection that comes back still answers. A call that ran out of time leaves one whose link may be dead
+/// without a word; the pool itself would wait for it until TCP gives up, a quarter of an hour, and count it as in use.
+async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    match tokio::time::timeout(ANSWER, connection.ping()).await {
+        Ok(answer) => answer.map(|()| true),
+        // As an error, the pool closes it without another word over the link.
+        Err(_elapsed) => Err(sqlx::Error::PoolTimedOut),
+    }
 }
 
 /// On a connection without time limits: a migration may have much to do.
