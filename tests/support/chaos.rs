@@ -34,7 +34,8 @@ impl Chaos {
         let (tell, told) = std::sync::mpsc::channel();
         let serve = async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
-            tell.send(listener.local_addr().expect("an address")).expect("someone waits");
+            tell.send(listener.local_addr().expect("an address"))
+                .expect("someone waits");
             let mut ended = seen.clone();
             loop {
                 let client = tokio::select! {
@@ -70,7 +71,8 @@ impl Chaos {
 
     /// Cuts every connection and takes none for a while.
     pub(crate) fn refuse(&self, time: Duration) {
-        self.state.send_modify(|state| *state = (Mood::Refusing, state.1 + 1));
+        self.state
+            .send_modify(|state| *state = (Mood::Refusing, state.1 + 1));
         std::thread::sleep(time);
         self.state.send_modify(|state| state.0 = Mood::Well);
     }

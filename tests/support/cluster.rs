@@ -36,7 +36,18 @@ impl Cluster {
         };
         drop(listener);
         let data = cluster.data();
-        let made = ["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"];
+        let made = [
+            "-D",
+            &data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+            "--locale=C",
+        ];
         works(&cluster.run("initdb", &made));
         let port = cluster.address.port();
         cluster.configure(&format!(
@@ -56,7 +67,10 @@ impl Cluster {
     pub(crate) fn configure(&self, lines: &str) {
         use std::io::Write as _;
         let path = self.folder.path().join("data/postgresql.conf");
-        let mut file = std::fs::OpenOptions::new().append(true).open(path).expect("opens");
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(path)
+            .expect("opens");
         file.write_all(lines.as_bytes()).expect("written");
     }
 
@@ -79,7 +93,10 @@ impl Cluster {
     /// Starts it and waits until it answers.
     pub(crate) fn begin(&self) {
         let log = self.folder.path().join("log").display().to_string();
-        let started = self.run("pg_ctl", &["start", "-w", "-t", "60", "-D", &self.data(), "-l", &log]);
+        let started = self.run(
+            "pg_ctl",
+            &["start", "-w", "-t", "60", "-D", &self.data(), "-l", &log],
+        );
         assert!(
             started.status.success(),
             "{}",
@@ -100,7 +117,11 @@ impl Cluster {
         // A server that goes on must not keep the test's pipes.
         let output = tempfile::tempfile().expect("temp file");
         let copy = output.try_clone().expect("cloned");
-        let status = command.stdout(copy.try_clone().expect("cloned")).stderr(copy).status().expect("runs");
+        let status = command
+            .stdout(copy.try_clone().expect("cloned"))
+            .stderr(copy)
+            .status()
+            .expect("runs");
         Output {
             status,
             stdout: read(output),
@@ -124,7 +145,11 @@ fn read(mut file: std::fs::File) -> Vec<u8> {
 }
 
 fn works(output: &Output) {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
 }
 
 /// The folder of PostgreSQL's programs: on the path, or where Debian keeps them.
@@ -133,7 +158,11 @@ fn programs() -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     folders.extend(versions.flatten().map(|version| version.path().join("bin")));
-    let whole = |folder: &PathBuf| ["initdb", "pg_ctl"].iter().all(|program| is_file(&folder.join(program)));
+    let whole = |folder: &PathBuf| {
+        ["initdb", "pg_ctl"]
+            .iter()
+            .all(|program| is_file(&folder.join(program)))
+    };
     folders.into_iter().find(whole)
 }
 

@@ -35,7 +35,8 @@ impl S3 {
         let (end, mut ended) = oneshot::channel::<()>();
         let serve = async move {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
-            tell.send(listener.local_addr().expect("an address")).expect("someone waits");
+            tell.send(listener.local_addr().expect("an address"))
+                .expect("someone waits");
             loop {
                 let (socket, _) = tokio::select! {
                     accepted = listener.accept() => accepted.expect("accepts"),
@@ -49,7 +50,10 @@ impl S3 {
             }
         };
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build();
             runtime.expect("a runtime").block_on(serve);
         });
         Self {

@@ -15,8 +15,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::ports::{BlobError, Bounds, Checksum};
 
-pub(super) use bed::{BOUNDS, Bed, body, chunks, content, digest, files, id, noise, silent};
 use bed::broken;
+pub(super) use bed::{BOUNDS, Bed, body, chunks, content, digest, files, id, noise, silent};
 
 macro_rules! suite {
     ($($law:ident)*) => {
@@ -58,7 +58,10 @@ async fn what_goes_in_comes_out_under_its_digest(bed: Bed) {
         (stored.digest.as_str(), stored.bytes),
         (digest(b"hello world").as_str(), 11)
     );
-    assert_eq!(content(store.as_ref(), &stored.digest, 0, 11).await, b"hello world");
+    assert_eq!(
+        content(store.as_ref(), &stored.digest, 0, 11).await,
+        b"hello world"
+    );
     assert_eq!(content(store.as_ref(), &stored.digest, 6, 3).await, b"wor");
     let again = store
         .put(body(&[b"hello world"]), BOUNDS, None)
@@ -72,7 +75,10 @@ async fn what_goes_in_comes_out_under_its_digest(bed: Bed) {
         store.remove_stale(Duration::from_hours(1)).await.expect("sweeps");
     }
     assert_eq!(bed.left(), 1);
-    assert_eq!(content(store.as_ref(), &stored.digest, 0, 11).await, b"hello world");
+    assert_eq!(
+        content(store.as_ref(), &stored.digest, 0, 11).await,
+        b"hello world"
+    );
     store.discard(&stored.digest).await.expect("removed");
     assert_eq!(bed.left(), 0);
 }
@@ -215,7 +221,10 @@ async fn an_upload_goes_on_where_it_stopped_even_after_a_restart(bed: Bed) {
         .await
         .expect("finished");
     assert_eq!(stored.digest, digest(b"hello world"));
-    assert_eq!(content(store.as_ref(), &stored.digest, 0, 11).await, b"hello world");
+    assert_eq!(
+        content(store.as_ref(), &stored.digest, 0, 11).await,
+        b"hello world"
+    );
     assert_eq!(bed.left(), 1);
     assert!(matches!(store.offset(u1).await, Err(BlobError::NotFound)));
 }
@@ -313,7 +322,13 @@ async fn a_blob_published_lately_is_spared(bed: Bed) {
 
 async fn what_is_no_digest_is_not_found(bed: Bed) {
     let store = bed.open();
-    let traps = [String::new(), "..".into(), "a/../b".into(), "A".repeat(63), "0".repeat(64)];
+    let traps = [
+        String::new(),
+        "..".into(),
+        "a/../b".into(),
+        "A".repeat(63),
+        "0".repeat(64),
+    ];
     for digest in traps {
         let path = store.path(&digest).await;
         assert!(matches!(path, Err(BlobError::NotFound)), "{digest}: {path:?}");

@@ -32,7 +32,10 @@ pub(super) fn database(url: Option<&str>, data_dir: &Path) -> Result<Database, C
 
 pub(super) fn bucket(url: Option<&str>) -> Result<Option<Bucket>, ConfigError> {
     url.filter(|url| !url.is_empty())
-        .map(|url| url.parse().map_err(|reason: String| ConfigError::new("blob_url", reason)))
+        .map(|url| {
+            url.parse()
+                .map_err(|reason: String| ConfigError::new("blob_url", reason))
+        })
         .transpose()
 }
 

@@ -39,7 +39,10 @@ impl FromStr for Bucket {
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (name, prefix) = place.split_once('/').unwrap_or((place, ""));
         if name.is_empty() || name.contains(['@', ':']) {
-            return Err("names no bucket; write s3://bucket/prefix, and a server as ?endpoint=https://host:port".into());
+            return Err(
+                "names no bucket; write s3://bucket/prefix, and a server as ?endpoint=https://host:port"
+                    .into(),
+            );
         }
         let mut bucket = Self {
             name: name.to_owned(),
@@ -76,7 +79,9 @@ impl Bucket {
     fn checked(self) -> Result<Self, String> {
         let endpoint = self.endpoint.as_deref().unwrap_or("https://");
         if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
-            return Err(format!("endpoint {endpoint:?} must start with https:// or http://"));
+            return Err(format!(
+                "endpoint {endpoint:?} must start with https:// or http://"
+            ));
         }
         if endpoint.starts_with("http://") && self.allow_http != Some(true) {
             return Err("endpoint is without TLS; add allow_http=true if that is meant".into());
@@ -96,8 +101,14 @@ impl fmt::Display for Bucket {
         let pairs = [
             ("endpoint", self.endpoint.clone()),
             ("region", self.region.clone()),
-            ("access_key_id", self.access_key_id.as_ref().map(|_| "***".to_owned())),
-            ("secret_access_key", self.secret_access_key.as_ref().map(|_| "***".to_owned())),
+            (
+                "access_key_id",
+                self.access_key_id.as_ref().map(|_| "***".to_owned()),
+            ),
+            (
+                "secret_access_key",
+                self.secret_access_key.as_ref().map(|_| "***".to_owned()),
+            ),
             ("virtual_host", word(self.virtual_host)),
             ("allow_http", word(self.allow_http)),
         ];
@@ -142,7 +153,10 @@ mod tests {
     fn an_address_is_read_and_shown_without_secrets() {
         let text = "s3://models/team/a/?endpoint=http://127.0.0.1:9000&access_key_id=AK&secret_access_key=a%2Fb%26c&allow_http=true";
         let bucket: Bucket = text.parse().expect("an address");
-        assert_eq!((bucket.name.as_str(), bucket.prefix.as_str()), ("models", "team/a"));
+        assert_eq!(
+            (bucket.name.as_str(), bucket.prefix.as_str()),
+            ("models", "team/a")
+        );
         assert_eq!(bucket.secret_access_key.as_deref(), Some("a/b&c"));
         let shown = format!("{bucket:?}");
         assert_eq!(
@@ -150,7 +164,10 @@ mod tests {
             "s3://models/team/a?endpoint=http://127.0.0.1:9000&access_key_id=***&secret_access_key=***&allow_http=true"
         );
         assert_eq!(shown.parse::<Bucket>().expect("reads back").to_string(), shown);
-        assert_eq!("s3://models".parse::<Bucket>().expect("enough").to_string(), "s3://models");
+        assert_eq!(
+            "s3://models".parse::<Bucket>().expect("enough").to_string(),
+            "s3://models"
+        );
     }
 
     #[test]

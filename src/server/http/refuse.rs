@@ -81,9 +81,11 @@ impl From<BlobError> for Problem {
                     .with_code("source_changed")
                     .because(path.display())
             }
-            BlobError::Unavailable(cause) => {
-                Self::new(problem::UNAVAILABLE, "the file store cannot be reached; try again").because(cause)
-            }
+            BlobError::Unavailable(cause) => Self::new(
+                problem::UNAVAILABLE,
+                "the file store cannot be reached; try again",
+            )
+            .because(cause),
             BlobError::Io(cause) => Self::internal(cause),
         }
     }

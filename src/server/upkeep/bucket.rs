@@ -18,17 +18,28 @@ pub(super) async fn examine(bucket: &Bucket, wanted: &[(String, u64)], now: Offs
         Err(error) => {
             let fix = "check blob_url and the AWS_… variables; the key needs s3:ListBucket on the bucket and s3:GetObject, \
                        s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on what is in it";
-            return vec![Finding::new("bucket", Grade::Broken, format!("{bucket}: {error}"), fix)];
+            return vec![Finding::new(
+                "bucket",
+                Grade::Broken,
+                format!("{bucket}: {error}"),
+                fix,
+            )];
         }
     };
-    vec![guard(bucket, found.is_guarded), clock(found.ahead_millis), files(bucket, wanted.len(), &found.lost)]
+    vec![
+        guard(bucket, found.is_guarded),
+        clock(found.ahead_millis),
+        files(bucket, wanted.len(), &found.lost),
+    ]
 }
 
 fn guard(bucket: &Bucket, is_guarded: bool) -> Finding {
     if is_guarded {
         return Finding::fine("bucket", format!("{bucket} can be written, read and cleared"));
     }
-    let detail = format!("{bucket} can be written and read, but ignores If-Match: two servers with one upload could mix it up");
+    let detail = format!(
+        "{bucket} can be written and read, but ignores If-Match: two servers with one upload could mix it up"
+    );
     let fix = "use a service with conditional writes (Amazon S3, MinIO, Ceph, Cloudflare R2), or run one server only";
     Finding::new("bucket", Grade::Warning, detail, fix)
 }
@@ -45,10 +56,18 @@ fn clock(ahead: i64) -> Finding {
 
 fn files(bucket: &Bucket, wanted: usize, lost: &[String]) -> Finding {
     const SUBJECT: &str = "files";
-    let Some(first) = lost.iter().take(NAMED).cloned().reduce(|all, one| format!("{all}, {one}")) else {
+    let Some(first) = lost
+        .iter()
+        .take(NAMED)
+        .cloned()
+        .reduce(|all, one| format!("{all}, {one}"))
+    else {
         return Finding::fine(SUBJECT, format!("all {wanted} are there"));
     };
-    let detail = format!("{} of {wanted} are missing or not whole in {bucket}, first {first}", lost.len());
+    let detail = format!(
+        "{} of {wanted} are missing or not whole in {bucket}, first {first}",
+        lost.len()
+    );
     let fix = "bring back old versions of the bucket's objects (labels/ and data/), or delete the models and jobs that have them";
     Finding::new(SUBJECT, Grade::Broken, detail, fix)
 }

@@ -45,7 +45,12 @@ impl Finding {
         Self::new(subject, Grade::Fine, detail, "")
     }
 
-    pub(super) fn new(subject: &'static str, grade: Grade, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(super) fn new(
+        subject: &'static str,
+        grade: Grade,
+        detail: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
         Self {
             subject,
             grade,

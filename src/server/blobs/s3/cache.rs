@@ -129,7 +129,11 @@ struct Part {
 impl Part {
     /// Nothing where another process has it, or has just finished it.
     fn open(path: &Path, whole: &Path) -> io::Result<Option<Self>> {
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(path)?;
         match file.try_lock() {
             Ok(()) if !whole.exists() && is_at(&file, path) => Ok(Some(Self {
                 path: path.to_owned(),
@@ -215,7 +219,11 @@ fn make_room(folder: &Path, most: u64, reserve: u64, bytes: u64, missing: u64) -
     }
     entries.sort();
     let is_part = |path: &Path| path.extension().is_some_and(|end| end == PART);
-    let mut kept: u64 = entries.iter().filter(|entry| !is_part(&entry.2)).map(|entry| entry.1).sum();
+    let mut kept: u64 = entries
+        .iter()
+        .filter(|entry| !is_part(&entry.2))
+        .map(|entry| entry.1)
+        .sum();
     let is_full = |kept: u64| -> io::Result<bool> {
         let free = fs4::available_space(folder)?;
         Ok(kept.saturating_add(bytes) > most || free < reserve.saturating_add(missing))
@@ -229,7 +237,10 @@ fn make_room(folder: &Path, most: u64, reserve: u64, bytes: u64, missing: u64) -
     }
     let free = fs4::available_space(folder)?;
     if free < reserve.saturating_add(missing) {
-        let text = format!("{free} bytes are free in {} where {missing} are needed", folder.display());
+        let text = format!(
+            "{free} bytes are free in {} where {missing} are needed",
+            folder.display()
+        );
         return Err(io::Error::new(io::ErrorKind::StorageFull, text));
     }
     Ok(())
@@ -258,11 +269,15 @@ mod tests {
         for (age, name) in [(30, "old"), (20, "held"), (10, "new")] {
             fs::write(at(name), [0; 100]).expect("written");
             let file = File::open(at(name)).expect("opens");
-            file.set_modified(SystemTime::now() - Duration::from_mins(age)).expect("ages");
+            file.set_modified(SystemTime::now() - Duration::from_mins(age))
+                .expect("ages");
         }
         fs::write(at("x.part"), [0; 100]).expect("written");
         let held = hold(&at("held")).expect("works").expect("is there");
-        File::open(&*held).expect("opens").set_modified(SystemTime::now() - Duration::from_hours(9)).expect("ages");
+        File::open(&*held)
+            .expect("opens")
+            .set_modified(SystemTime::now() - Duration::from_hours(9))
+            .expect("ages");
         make_room(folder.path(), 300, 0, 100, 100).expect("room");
         assert!(!at("old").exists() && held.exists() && at("new").exists() && at("x.part").exists());
         make_room(folder.path(), 150, 0, 100, 100).expect("room, past the bound");

@@ -15,7 +15,11 @@ use crate::domain::ports::BlobError;
 
 /// To connect, of silence, and of a whole request, unless the variable says something else.
 const LIMITS: [(ClientConfigKey, &str, &str); 3] = [
-    (ClientConfigKey::ConnectTimeout, "AWS_CONNECT_TIMEOUT", "5 seconds"),
+    (
+        ClientConfigKey::ConnectTimeout,
+        "AWS_CONNECT_TIMEOUT",
+        "5 seconds",
+    ),
     (ClientConfigKey::ReadTimeout, "AWS_READ_TIMEOUT", "60 seconds"),
     (ClientConfigKey::Timeout, "AWS_TIMEOUT", "10 minutes"),
 ];
@@ -51,7 +55,10 @@ pub(super) fn connect(bucket: &Bucket) -> Result<AmazonS3, BlobError> {
         (AmazonS3ConfigKey::S3Endpoint, bucket.endpoint.clone()),
         (AmazonS3ConfigKey::Region, bucket.region.clone()),
         (AmazonS3ConfigKey::AccessKeyId, bucket.access_key_id.clone()),
-        (AmazonS3ConfigKey::SecretAccessKey, bucket.secret_access_key.clone()),
+        (
+            AmazonS3ConfigKey::SecretAccessKey,
+            bucket.secret_access_key.clone(),
+        ),
         (
             AmazonS3ConfigKey::VirtualHostedStyleRequest,
             bucket.virtual_host.map(|yes| yes.to_string()),

@@ -70,7 +70,11 @@ pub(super) struct Shelf {
 
 impl Shelf {
     pub(super) fn new(store: AmazonS3, prefix: &str) -> Self {
-        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        let prefix = if prefix.is_empty() {
+            String::new()
+        } else {
+            format!("{prefix}/")
+        };
         Self {
             store: Arc::new(store),
             prefix,
@@ -101,12 +105,22 @@ impl Shelf {
     /// The store's clock: what is written now, is written then. Ages are told by it alone.
     pub(super) async fn now(&self) -> Result<i64, BlobError> {
         let key = self.key("clock");
-        self.store.put(&key, PutPayload::from_static(b"now")).await.map_err(failed)?;
+        self.store
+            .put(&key, PutPayload::from_static(b"now"))
+            .await
+            .map_err(failed)?;
         // From a listing, as the times that it is compared with: headers have whole seconds only.
         let folder = Path::from(self.prefix.trim_end_matches('/'));
-        let written = self.store.list_with_delimiter(Some(&folder)).await.map_err(failed)?;
+        let written = self
+            .store
+            .list_with_delimiter(Some(&folder))
+            .await
+            .map_err(failed)?;
         let written = written.objects.into_iter().find(|object| object.location == key);
-        Ok(written.ok_or(BlobError::NotFound)?.last_modified.timestamp_millis())
+        Ok(written
+            .ok_or(BlobError::NotFound)?
+            .last_modified
+            .timestamp_millis())
     }
 
     /// Publishes: from now on the digest is found.
@@ -122,9 +136,21 @@ impl Shelf {
         if let Some(label) = self.memory().get(digest) {
             return Ok(label.clone());
         }
-        let first = self.of(digest).await?.into_iter().next().ok_or(BlobError::NotFound)?;
+        let first = self
+            .of(digest)
+            .await?
+            .into_iter()
+            .next()
+            .ok_or(BlobError::NotFound)?;
         let key = self.label_key(digest, first.bytes, &first.id);
-        let text = self.store.get(&key).await.map_err(failed)?.bytes().await.map_err(failed)?;
+        let text = self
+            .store
+            .get(&key)
+            .await
+            .map_err(failed)?
+            .bytes()
+            .await
+            .map_err(failed)?;
         let label = Arc::new(Label {
             segments: serde_json::from_slice(&text).map_err(std::io::Error::from)?,
             digest: first.digest,
@@ -173,7 +199,8 @@ impl Shelf {
     /// Deletes all segments of an intake.
     pub(super) async fn drop_data(&self, id: &str) -> Result<(), BlobError> {
         let found = self.list(&format!("data/{id}")).await?;
-        self.delete_all(found.into_iter().map(|object| object.location).collect()).await
+        self.delete_all(found.into_iter().map(|object| object.location).collect())
+            .await
     }
 
     /// Deletes objects; missing ones are fine.

@@ -58,7 +58,12 @@ pub struct S3Blobs {
 impl S3Blobs {
     /// Opens the store; nothing is asked of it yet. Blobs that are needed as files are brought into the folder `cache`, of
     /// which at most so many bytes are kept, and which leaves so many bytes free on its disk.
-    pub fn open(bucket: &Bucket, cache: &Path, cache_bytes: u64, reserve_bytes: u64) -> Result<Self, BlobError> {
+    pub fn open(
+        bucket: &Bucket,
+        cache: &Path,
+        cache_bytes: u64,
+        reserve_bytes: u64,
+    ) -> Result<Self, BlobError> {
         Ok(Self {
             shelf: Shelf::new(client::connect(bucket)?, &bucket.prefix),
             cache: Arc::new(Cache::open(cache, cache_bytes, reserve_bytes)?),
@@ -135,11 +140,15 @@ impl S3Blobs {
     }
 
     async fn open_range(&self, digest: &str, first: u64, length: u64) -> Result<Body, BlobError> {
-        match self.open_label(&*self.shelf.find(digest).await?, first, length).await {
+        match self
+            .open_label(&*self.shelf.find(digest).await?, first, length)
+            .await
+        {
             // It was taken back, and another publication of the same bytes may be there.
             Err(BlobError::NotFound) => {
                 self.shelf.forget(digest);
-                self.open_label(&*self.shelf.find(digest).await?, first, length).await
+                self.open_label(&*self.shelf.find(digest).await?, first, length)
+                    .await
             }
             other => other,
         }
@@ -235,7 +244,9 @@ impl Blobs for S3Blobs {
             let now = self.shelf.now().await?;
             for label in self.shelf.of(digest).await? {
                 if label.is_settled(now, self.grace) {
-                    self.shelf.take_back(&label.digest, label.bytes, &label.id).await?;
+                    self.shelf
+                        .take_back(&label.digest, label.bytes, &label.id)
+                        .await?;
                 }
             }
             Ok(())
@@ -317,7 +328,11 @@ async fn open_piece(shelf: Shelf, id: String, (name, range): Piece) -> Result<Bo
         range: Some(GetRange::Bounded(range)),
         ..GetOptions::default()
     };
-    let found = shelf.store.get_opts(&shelf.data(&id, &name), options).await.map_err(failed)?;
+    let found = shelf
+        .store
+        .get_opts(&shelf.data(&id, &name), options)
+        .await
+        .map_err(failed)?;
     // A body that breaks off is gone on with behind what has come.
     Ok(found.into_stream().map_err(std::io::Error::other).boxed())
 }
@@ -344,7 +359,9 @@ mod piece_tests {
         };
         let of = |first, length| {
             let pieces = pieces(&label, first, length).into_iter();
-            pieces.map(|(name, range)| format!("{name}{}-{}", range.start, range.end)).collect::<String>()
+            pieces
+                .map(|(name, range)| format!("{name}{}-{}", range.start, range.end))
+                .collect::<String>()
         };
         assert_eq!(of(0, 12), "a0-5b0-4c0-3");
         assert_eq!(of(4, 6), "a4-5b0-4c0-1");

@@ -7,7 +7,9 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use object_store::{ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
+use object_store::{
+    ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion,
+};
 
 use super::client::{connect, failed};
 use super::labels::{Listed, Shelf};
@@ -22,7 +24,9 @@ pub(super) async fn remove(shelf: &Shelf, age: Duration, grace: Duration) -> Res
     let segments = shelf.list("data").await?;
     let uploads = shelf.list("uploads").await?;
     let labels = shelf.all().await?;
-    let is_older = |object: &ObjectMeta, age: Duration| now - object.last_modified.timestamp_millis() >= age.as_millis() as i64;
+    let is_older = |object: &ObjectMeta, age: Duration| {
+        now - object.last_modified.timestamp_millis() >= age.as_millis() as i64
+    };
     let (stale, living): (Vec<_>, Vec<_>) = uploads.iter().partition(|upload| is_older(upload, age));
     let mut spoken_of: HashSet<&str> = living.iter().map(|upload| last(upload)).collect();
     spoken_of.extend(labels.iter().map(|label| label.id.as_str()));
@@ -31,7 +35,9 @@ pub(super) async fn remove(shelf: &Shelf, age: Duration, grace: Duration) -> Res
         *newest.entry(owner(segment)).or_insert(true) &= is_older(segment, DEAD);
     }
     let mut removed = stale.len();
-    shelf.delete_all(stale.iter().map(|upload| upload.location.clone()).collect()).await?;
+    shelf
+        .delete_all(stale.iter().map(|upload| upload.location.clone()).collect())
+        .await?;
     for (id, is_dead) in newest {
         if is_dead && !spoken_of.contains(id) {
             shelf.drop_data(id).await?;
@@ -49,7 +55,8 @@ pub(super) async fn remove(shelf: &Shelf, age: Duration, grace: Duration) -> Res
 fn doubles(labels: &[Listed], now: i64, grace: Duration) -> impl Iterator<Item = &Listed> {
     let pairs = labels.iter().zip(labels.iter().skip(1));
     pairs.filter_map(move |(one, next)| {
-        let is_double = one.digest == next.digest && one.is_settled(now, grace) && next.is_settled(now, grace);
+        let is_double =
+            one.digest == next.digest && one.is_settled(now, grace) && next.is_settled(now, grace);
         is_double.then_some(next)
     })
 }
@@ -78,10 +85,21 @@ pub struct Look {
 pub async fn look(bucket: &Bucket, wanted: &[(String, u64)], now_millis: i64) -> Result<Look, BlobError> {
     let shelf = Shelf::new(connect(bucket)?, &bucket.prefix);
     let key = shelf.key(&format!("doctor-{}", super::fresh()));
-    let put = shelf.store.put(&key, PutPayload::from_static(b"one")).await.map_err(failed)?;
-    shelf.store.put(&key, PutPayload::from_static(b"two")).await.map_err(failed)?;
+    let put = shelf
+        .store
+        .put(&key, PutPayload::from_static(b"one"))
+        .await
+        .map_err(failed)?;
+    shelf
+        .store
+        .put(&key, PutPayload::from_static(b"two"))
+        .await
+        .map_err(failed)?;
     let old = PutOptions::from(PutMode::Update(UpdateVersion::from(put)));
-    let refused = shelf.store.put_opts(&key, PutPayload::from_static(b"three"), old).await;
+    let refused = shelf
+        .store
+        .put_opts(&key, PutPayload::from_static(b"three"), old)
+        .await;
     let read = shelf.store.get(&key).await.map_err(failed)?;
     let text = read.bytes().await.map_err(failed)?;
     shelf.delete(key).await?;

@@ -100,7 +100,8 @@ impl Pen {
         };
         let key = self.shelf.data(&self.id, &last.name);
         let object = self.shelf.store.get(&key).await.map_err(failed)?;
-        self.buffer.extend_from_slice(&object.bytes().await.map_err(failed)?);
+        self.buffer
+            .extend_from_slice(&object.bytes().await.map_err(failed)?);
         self.begun_at -= last.bytes;
         Ok(Some(last))
     }

@@ -11,7 +11,11 @@ use crate::blobs::tests::{BOUNDS, Bed, body, chunks, content, digest, files, id,
 use crate::domain::ports::{BlobError, Blobs as _, Bounds, Uploads as _};
 
 async fn put(store: &S3Blobs, bytes: &[u8]) -> String {
-    store.put(body(&[bytes]), BOUNDS, None).await.expect("stored").digest
+    store
+        .put(body(&[bytes]), BOUNDS, None)
+        .await
+        .expect("stored")
+        .digest
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,10 +26,14 @@ async fn an_upload_goes_on_at_another_machine() {
     let upload = id();
     one.begin(upload).await.expect("begun");
     let first = chunks(&whole.slice(..1000), 300);
-    one.append(upload, 0, first, BOUNDS, None).await.expect("appended");
+    one.append(upload, 0, first, BOUNDS, None)
+        .await
+        .expect("appended");
     assert_eq!(two.offset(upload).await.expect("found"), 1000);
     let rest = chunks(&whole.slice(1000..), 77_777);
-    two.append(upload, 1000, rest, BOUNDS, None).await.expect("appended");
+    two.append(upload, 1000, rest, BOUNDS, None)
+        .await
+        .expect("appended");
     let finished = one.finish(upload, None).await.expect("finished");
     assert_eq!(finished.digest, digest(&whole));
     assert!(content(&two, &finished.digest, 0, u64::MAX).await == whole);
@@ -48,7 +56,9 @@ async fn a_hung_request_at_another_machine_changes_nothing_any_more() {
     };
     let old = tokio::spawn(async move { one.append(upload, 0, hung.boxed(), bounds, None).await });
     has_begun.recv().await.expect("it has begun");
-    two.append(upload, 0, body(&[b"new"]), BOUNDS, None).await.expect("taken over");
+    two.append(upload, 0, body(&[b"new"]), BOUNDS, None)
+        .await
+        .expect("taken over");
     let refused = old.await.expect("no panic");
     assert!(matches!(refused, Err(BlobError::Superseded)), "{refused:?}");
     let finished = two.finish(upload, None).await.expect("finished");
@@ -83,7 +93,10 @@ async fn a_blob_is_brought_once_for_all_who_ask_and_checked() {
     std::fs::remove_file(&whole_file).expect("removed");
     tamper(&bed.store_folder().join("data"));
     let damaged = store.path(&digest).await;
-    assert!(matches!(damaged, Err(BlobError::DigestMismatch { .. })), "{damaged:?}");
+    assert!(
+        matches!(damaged, Err(BlobError::DigestMismatch { .. })),
+        "{damaged:?}"
+    );
     assert_eq!(files(&cache), Vec::<String>::new());
 }
 
@@ -102,7 +115,11 @@ async fn what_is_in_use_stays_in_a_full_cache() {
     let bed = Bed::bucket();
     let cache = bed.folder.path().join("cache");
     let store = bed.node_with(&cache, 250);
-    let blobs: [String; 3] = [put(&store, &[1; 100]).await, put(&store, &[2; 100]).await, put(&store, &[3; 100]).await];
+    let blobs: [String; 3] = [
+        put(&store, &[1; 100]).await,
+        put(&store, &[2; 100]).await,
+        put(&store, &[3; 100]).await,
+    ];
     let held = store.path(&blobs[0]).await.expect("brought");
     drop(store.path(&blobs[1]).await.expect("brought"));
     drop(store.path(&blobs[2]).await.expect("brought"));
@@ -135,7 +152,10 @@ async fn what_the_dead_left_is_swept() {
     let (stale, living) = (id(), id());
     for upload in [stale, living] {
         store.begin(upload).await.expect("begun");
-        store.append(upload, 0, body(&[b"half"]), BOUNDS, None).await.expect("appended");
+        store
+            .append(upload, 0, body(&[b"half"]), BOUNDS, None)
+            .await
+            .expect("appended");
     }
     let folder = bed.store_folder();
     for (name, hours) in [("dead", 7), ("slow", 1)] {
@@ -149,7 +169,10 @@ async fn what_the_dead_left_is_swept() {
     for segment in files(&folder.join("data").join(name(stale))) {
         age(&folder.join("data").join(name(stale)).join(segment), 50);
     }
-    let removed = store.remove_stale(Duration::from_hours(48)).await.expect("sweeps");
+    let removed = store
+        .remove_stale(Duration::from_hours(48))
+        .await
+        .expect("sweeps");
     assert_eq!(removed, 3, "the upload, its bytes, the dead one's");
     let mut left: Vec<String> = std::fs::read_dir(folder.join("data"))
         .expect("lists")
@@ -160,13 +183,17 @@ async fn what_the_dead_left_is_swept() {
     left.retain(|owner| owner != "slow");
     assert_eq!(left.len(), 2, "{left:?}");
     assert_eq!(content(&store, &kept, 0, 4).await, b"kept");
-    store.append(living, 4, body(&[b"whole"]), BOUNDS, None).await.expect("goes on");
+    store
+        .append(living, 4, body(&[b"whole"]), BOUNDS, None)
+        .await
+        .expect("goes on");
     store.finish(living, None).await.expect("finished");
 }
 
 fn age(path: &Path, hours: u64) {
     let file = std::fs::File::open(path).expect("opens");
-    file.set_modified(SystemTime::now() - Duration::from_hours(hours)).expect("ages");
+    file.set_modified(SystemTime::now() - Duration::from_hours(hours))
+        .expect("ages");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,14 +201,20 @@ async fn a_look_finds_what_is_lost() {
     let bed = Bed::bucket();
     let store = bed.node();
     let (there, lost) = (put(&store, b"there").await, "ab".repeat(32));
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("after 1970");
     let wanted = [(there.clone(), 5), (lost.clone(), 9)];
-    let found = look(&bed.address(), &wanted, now.as_millis() as i64).await.expect("looks");
+    let found = look(&bed.address(), &wanted, now.as_millis() as i64)
+        .await
+        .expect("looks");
     assert!(found.ahead_millis.abs() < 60_000 && found.is_guarded, "{found:?}");
     assert_eq!(found.lost, [lost.clone()]);
     for segment in files(&bed.store_folder().join("data")) {
         std::fs::remove_file(bed.store_folder().join("data").join(segment)).expect("removed");
     }
-    let found = look(&bed.address(), &wanted, now.as_millis() as i64).await.expect("looks");
+    let found = look(&bed.address(), &wanted, now.as_millis() as i64)
+        .await
+        .expect("looks");
     assert_eq!(found.lost, [there, lost]);
 }

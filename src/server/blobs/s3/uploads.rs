@@ -50,7 +50,11 @@ pub(super) struct Standing {
 
 impl Standing {
     async fn load(shelf: &Shelf, id: &str) -> Result<Self, BlobError> {
-        let found = shelf.store.get(&shelf.key(&format!("uploads/{id}"))).await.map_err(failed)?;
+        let found = shelf
+            .store
+            .get(&shelf.key(&format!("uploads/{id}")))
+            .await
+            .map_err(failed)?;
         let version = UpdateVersion {
             e_tag: found.meta.e_tag.clone(),
             version: found.meta.version.clone(),
@@ -158,7 +162,8 @@ impl S3Blobs {
             pen.abort().await;
         }
         if counts && kept.is_ok() && ended.is_ok() {
-            self.drop_segment(&id, replaced.filter(|_| pen.offset > offset)).await;
+            self.drop_segment(&id, replaced.filter(|_| pen.offset > offset))
+                .await;
         } else if !counts {
             for segment in pen.segments.drain(before..) {
                 self.drop_segment(&id, Some(segment)).await;
@@ -167,7 +172,11 @@ impl S3Blobs {
         drop(turn);
         kept?;
         ended??;
-        if holds { Ok(standing.note.offset) } else { Err(BlobError::ChecksumMismatch) }
+        if holds {
+            Ok(standing.note.offset)
+        } else {
+            Err(BlobError::ChecksumMismatch)
+        }
     }
 
     /// Deletes a segment that no note speaks of any more.
@@ -185,7 +194,9 @@ impl S3Blobs {
         let pen = standing.pen()?;
         let label = label(&id, pen, expected)?;
         self.shelf.publish(&label).await?;
-        self.shelf.delete(self.shelf.key(&format!("uploads/{id}"))).await?;
+        self.shelf
+            .delete(self.shelf.key(&format!("uploads/{id}")))
+            .await?;
         drop(turn);
         self.turns.forget(&id);
         stored(&label)
@@ -193,7 +204,9 @@ impl S3Blobs {
 
     async fn abandon_as(&self, id: &str) -> Result<(), BlobError> {
         let (turn, standing) = self.standing(id).await?;
-        self.shelf.delete(self.shelf.key(&format!("uploads/{id}"))).await?;
+        self.shelf
+            .delete(self.shelf.key(&format!("uploads/{id}")))
+            .await?;
         // A finish that broke off behind its label has published them: then the sweep decides.
         let digest = digest(&standing.pen()?);
         let is_published = self.shelf.of(&digest).await?.iter().any(|label| label.id == id);

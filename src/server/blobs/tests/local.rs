@@ -23,7 +23,11 @@ async fn bytes_past_the_durable_offset_are_dropped() {
         .await
         .expect("appended");
     // A process that died after writing and before noting.
-    let data = bed.store_folder().join("uploads").join(u1.to_string()).join("data");
+    let data = bed
+        .store_folder()
+        .join("uploads")
+        .join(u1.to_string())
+        .join("data");
     std::fs::write(&data, b"abcTORN").expect("written");
     store
         .append(u1, 3, body(&[b"def"]), BOUNDS, None)
