@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::crash::model;
+use crate::s3::S3;
 use crate::server::Server;
 
 /// Exit code and findings of a data folder.
@@ -134,4 +135,36 @@ fn what_would_not_work_is_said_before_it_does_not() {
         "{said}"
     );
     assert_eq!(code, Some(1));
+}
+
+#[test]
+fn a_bucket_is_written_read_and_compared_with_the_database() {
+    let folder = tempfile::tempdir().expect("temp folder");
+    let data = folder.path().join("data");
+    let bucket = S3::start();
+    let url = bucket.url("models");
+    let server = Server::start_with(&data, &[("MODELPRESS_BLOB_URL", &url)]);
+    model(&server);
+    drop(server);
+    let (code, said) = doctor(&data, &["--blob-url", &url]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(about(&said, "bucket").0.contains("written, read"), "{said}");
+    assert!(about(&said, "bucket clock").0.starts_with("ok"), "{said}");
+    assert!(about(&said, "files").0.contains("all 1 are there"), "{said}");
+    assert!(!said.contains("test/secret"), "{said}");
+
+    std::fs::remove_dir_all(bucket.folder().join("models/data")).expect("removed");
+    let (code, said) = doctor(&data, &["--blob-url", &url]);
+    let (line, fix) = about(&said, "files");
+    assert!(line.starts_with("broken") && line.contains("1 of 1"), "{said}");
+    assert!(
+        fix.is_some_and(|fix| fix.contains("old versions")) && code == Some(1),
+        "{said}"
+    );
+
+    let other = url.replace("test-key", "nobody");
+    let (code, said) = doctor(&data, &["--blob-url", &other]);
+    let (line, fix) = about(&said, "bucket");
+    assert!(line.starts_with("broken") && code == Some(1), "{said}");
+    assert!(fix.is_some_and(|fix| fix.contains("s3:PutObject")), "{said}");
 }

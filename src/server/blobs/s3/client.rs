@@ -1,10 +1,9 @@
 //! The connection to the object store.
 //!
 //! Owns: how it is reached, time limits, retries, what an error of it means.
-//! Must not know: keys and what lies under them.
+//! Must not know: keys and what lies under them; whose cryptography TLS uses, which the process has chosen before.
 //! Invariant: no call waits for ever: a connection that stalls is given up, and a request tried again a bounded time.
 
-use std::sync::Once;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
@@ -37,11 +36,6 @@ const RETRY: RetryConfig = RetryConfig {
 
 /// A client of the bucket. What the address does not say comes from `AWS_…` variables.
 pub(super) fn connect(bucket: &Bucket) -> Result<AmazonS3, BlobError> {
-    static TLS: Once = Once::new();
-    TLS.call_once(|| {
-        // Another part of the process may have chosen already; any choice will do.
-        let _chosen_before = rustls::crypto::ring::default_provider().install_default();
-    });
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(&bucket.name)
         .with_retry(RETRY);

@@ -46,6 +46,8 @@ impl Bed {
     }
 
     pub(in crate::blobs) fn bucket() -> Self {
+        // As the process does when it starts; another test may have been first.
+        let _chosen_before = rustls::crypto::ring::default_provider().install_default();
         Self {
             folder: tempfile::tempdir().expect("temp folder"),
             bucket: Some(S3::start()),
