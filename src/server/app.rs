@@ -259,8 +259,11 @@ pub async fn open_stores(config: &Config) -> Result<Arc<dyn Stores>, AppError> {
     Ok(Arc::new(open_store(config).await?))
 }
 
-/// Opens the store of files: a folder or a bucket, for whole blobs and for uploads.
-fn open_blobs(config: &Config) -> Result<(Arc<dyn Blobs>, Arc<dyn Uploads>), AppError> {
+/// One store of files, for whole blobs and for uploads.
+type Faces = (Arc<dyn Blobs>, Arc<dyn Uploads>);
+
+/// Opens the store of files: a folder or a bucket.
+fn open_blobs(config: &Config) -> Result<Faces, AppError> {
     let Some(bucket) = &config.bucket else {
         let data_dir = |error| AppError::DataDir(config.data_dir.display().to_string(), error);
         let folder = Arc::new(LocalBlobs::open(&config.blob_dir()).map_err(data_dir)?);

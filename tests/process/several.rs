@@ -22,19 +22,19 @@ const JSON: &str = "Content-Type: application/json";
 struct Site {
     database: Chaos,
     bucket: Chaos,
-    s3: S3,
+    _s3: S3,
     cluster: Cluster,
     folder: tempfile::TempDir,
 }
 
 impl Site {
-    fn start(test: &str) -> Option<Self> {
-        let cluster = Cluster::start(test)?;
+    fn start() -> Option<Self> {
+        let cluster = Cluster::start()?;
         let s3 = S3::start();
         Some(Self {
             database: Chaos::before(cluster.address),
             bucket: Chaos::before(s3.address),
-            s3,
+            _s3: s3,
             cluster,
             folder: tempfile::tempdir().expect("temp folder"),
         })
@@ -46,8 +46,8 @@ impl Site {
     }
 
     fn process_with(&self, verb: &str, name: &str, variable: (&str, &str)) -> Server {
-        let database = self.cluster.url_at(self.database.address);
-        let bucket = self.s3.url_at(self.bucket.address, "models");
+        let database = Cluster::url_at(self.database.address);
+        let bucket = S3::url_at(self.bucket.address, "models");
         let variables = [
             ("MODELPRESS_DATABASE_URL", database.as_str()),
             ("MODELPRESS_BLOB_URL", &bucket),
@@ -228,7 +228,10 @@ fn kill(mut process: Server) {
 
 #[test]
 fn jobs_end_once_with_the_same_bytes_whatever_breaks() {
-    let Some(site) = Site::start("jobs_end_once_with_the_same_bytes_whatever_breaks") else {
+    let Some(site) = Site::start() else {
+        println!(
+            "SKIPPED: jobs_end_once_with_the_same_bytes_whatever_breaks (needs PostgreSQL's initdb and pg_ctl)"
+        );
         return;
     };
     let folder = tempfile::tempdir().expect("temp folder");

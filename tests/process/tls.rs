@@ -46,7 +46,8 @@ fn certify(folder: &Path, authority: &str) -> bool {
 fn a_database_is_reached_over_tls_and_must_be_who_it_says() {
     const TEST: &str = "a_database_is_reached_over_tls_and_must_be_who_it_says";
     let folder = tempfile::tempdir().expect("temp folder");
-    let Some(cluster) = Cluster::start(TEST) else {
+    let Some(cluster) = Cluster::start() else {
+        println!("SKIPPED: {TEST} (needs PostgreSQL's initdb and pg_ctl)");
         return;
     };
     if !certify(folder.path(), "other") || !certify(folder.path(), "ours") {

@@ -65,11 +65,11 @@ impl S3 {
 
     /// The address of a store in the bucket, as the server's setting is written.
     pub(crate) fn url(&self, prefix: &str) -> String {
-        self.url_at(self.address, prefix)
+        Self::url_at(self.address, prefix)
     }
 
     /// The same through another address, such as a proxy's.
-    pub(crate) fn url_at(&self, address: SocketAddr, prefix: &str) -> String {
+    pub(crate) fn url_at(address: SocketAddr, prefix: &str) -> String {
         let secret = SECRET.replace('+', "%2B");
         format!(
             "s3://{BUCKET}/{prefix}?endpoint=http://{address}&region=us-east-1&access_key_id={KEY}\

@@ -58,7 +58,7 @@ pub struct Settings {
         hide_env_values = true
     )]
     pub database_url: Option<String>,
-    /// s3://bucket/prefix to keep files in an S3-compatible object store; `?endpoint=…&region=…&access_key_id=…&…` or the
+    /// `s3://bucket/prefix` to keep files in an S3-compatible object store; `?endpoint=…&region=…&access_key_id=…&…` or the
     /// usual `AWS_…` variables say the rest [default: a folder in the data folder]
     #[arg(
         long,

@@ -31,7 +31,7 @@ const RETRY: RetryConfig = RetryConfig {
         base: 2.0,
     },
     max_retries: 8,
-    retry_timeout: Duration::from_secs(60),
+    retry_timeout: Duration::from_mins(1),
 };
 
 /// A client of the bucket. What the address does not say comes from `AWS_…` variables.

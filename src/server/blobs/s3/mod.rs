@@ -41,7 +41,7 @@ const BODY_SEGMENT: u64 = 1 << 30;
 /// Where one of a local file ends: such a blob is a single object, but for the largest.
 const FILE_SEGMENT: u64 = 64 << 30;
 /// How often the probe writes; in between it reads.
-const WRITE_AGAIN: Duration = Duration::from_secs(60);
+const WRITE_AGAIN: Duration = Duration::from_mins(1);
 /// Bytes read from a local file at once.
 const READ_BYTES: usize = 256 << 10;
 
@@ -359,12 +359,11 @@ mod piece_tests {
         };
         let of = |first, length| {
             let pieces = pieces(&label, first, length).into_iter();
-            pieces
-                .map(|(name, range)| format!("{name}{}-{}", range.start, range.end))
-                .collect::<String>()
+            let shown = pieces.map(|(name, range)| format!("{name}{}-{}", range.start, range.end));
+            shown.collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(of(0, 12), "a0-5b0-4c0-3");
-        assert_eq!(of(4, 6), "a4-5b0-4c0-1");
+        assert_eq!(of(0, 12), "a0-5 b0-4 c0-3");
+        assert_eq!(of(4, 6), "a4-5 b0-4 c0-1");
         assert_eq!(of(5, 4), "b0-4");
         assert_eq!(of(11, u64::MAX), "c2-3");
         assert_eq!(of(12, 1), "");

@@ -77,7 +77,7 @@ async fn a_blob_is_brought_once_for_all_who_ask_and_checked() {
         let file = file.expect("brought");
         assert!(std::fs::read(&*file).expect("there") == whole);
     }
-    assert_eq!(files(&cache), [digest.clone()]);
+    assert_eq!(files(&cache), std::slice::from_ref(&digest));
 
     // What another try left is gone on with, and begun again where it is not what it should be.
     let (whole_file, part) = (cache.join(&digest), cache.join(&digest).with_extension("part"));
@@ -86,7 +86,7 @@ async fn a_blob_is_brought_once_for_all_who_ask_and_checked() {
         std::fs::write(&part, &left).expect("written");
         let file = store.path(&digest).await.expect("brought");
         assert!(std::fs::read(&*file).expect("there") == whole);
-        assert_eq!(files(&cache), [digest.clone()]);
+        assert_eq!(files(&cache), std::slice::from_ref(&digest));
     }
 
     // Other bytes than those that were stored are no blob.
@@ -209,7 +209,7 @@ async fn a_look_finds_what_is_lost() {
         .await
         .expect("looks");
     assert!(found.ahead_millis.abs() < 60_000 && found.is_guarded, "{found:?}");
-    assert_eq!(found.lost, [lost.clone()]);
+    assert_eq!(found.lost, std::slice::from_ref(&lost));
     for segment in files(&bed.store_folder().join("data")) {
         std::fs::remove_file(bed.store_folder().join("data").join(segment)).expect("removed");
     }
