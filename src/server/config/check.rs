@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{ByteSize, ConfigError, Database};
-use crate::outbound::policy::{Allow, AllowError};
 use crate::domain::bucket::Bucket;
+use crate::outbound::policy::{Allow, AllowError};
 
 pub(super) fn database(url: Option<&str>, data_dir: &Path) -> Result<Database, ConfigError> {
     match url {

@@ -67,7 +67,7 @@ impl<'a> Saver<'a> {
     pub(super) async fn go_on(&mut self, pause: Duration) -> Obstacle {
         let mut rest = Duration::ZERO;
         let mut last = Instant::now();
-        let mut seen = None;
+        let mut seen = [None; 3];
         loop {
             tokio::time::sleep(LOOK).await;
             if last.elapsed() < rest {

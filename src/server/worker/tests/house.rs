@@ -61,12 +61,11 @@ impl House {
     /// One worker that leaves checkpoints, and is watched.
     pub(super) async fn watched(rows: Option<Rows>, probe: Arc<dyn Probe>) -> Self {
         let folder = tempfile::tempdir().expect("temp folder");
-        let rows = match rows {
-            Some(rows) => rows,
-            None => {
-                let rows = sqlite::open(&folder.path().join("test.db"), Arc::new(SystemClock)).await;
-                rows.expect("opens")
-            }
+        let rows = if let Some(rows) = rows {
+            rows
+        } else {
+            let rows = sqlite::open(&folder.path().join("test.db"), Arc::new(SystemClock)).await;
+            rows.expect("opens")
         };
         Self::over(folder, rows, 1, Some(Duration::ZERO), probe).await
     }
