@@ -148,14 +148,12 @@ impl<'a> Saver<'a> {
 }
 
 /// What tells at a glance that the work went on: a block changes the mark, a tensor its folder.
-fn sight(kept: &Path) -> Option<Vec<Option<SystemTime>>> {
-    let names = ["mark.json", "tensors", "weights"];
-    let changed = names.map(|name| {
+fn sight(kept: &Path) -> [Option<SystemTime>; 3] {
+    ["mark.json", "tensors", "weights"].map(|name| {
         fs::metadata(kept.join(name))
             .and_then(|meta| meta.modified())
             .ok()
-    });
-    Some(changed.to_vec())
+    })
 }
 
 fn take(kept: &Path, passage: &Path) -> io::Result<Vec<(String, Stamp, PathBuf)>> {
