@@ -13,6 +13,10 @@ pub(crate) struct Schema {
 
 impl Schema {
     /// Nothing where no PostgreSQL is given, and says so.
+    #[expect(
+        clippy::print_stdout,
+        reason = "who reads the test's output should know what it did not do"
+    )]
     pub(crate) fn create(test: &str) -> Option<Self> {
         let Ok(admin) = std::env::var("MODELPRESS_TEST_POSTGRES_URL") else {
             println!("SKIPPED on PostgreSQL: {test} (set MODELPRESS_TEST_POSTGRES_URL to run it)");
