@@ -51,29 +51,35 @@ fn mark(scratch: &Path) -> Option<Mark> {
 }
 
 /// What another machine needs of a scratch folder to go on where this one is: names relative to it, the mark last. Each
-/// is whole and is never changed in place, but may be gone a moment later, when the work has gone on.
+/// is whole and is never changed in place, but may be gone a moment later, when the work has gone on. Nothing is named
+/// that would be made again even so: weights count from the first mark on.
 pub fn kept_files(scratch: &Path) -> std::io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for folder in [WEIGHTS, PIECES] {
-        let entries = match std::fs::read_dir(scratch.join(folder)) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            entries => entries?,
-        };
-        for entry in entries {
-            let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str());
-            if let Some(name) = name.filter(|_| path.extension().is_none_or(|end| end != PART)) {
-                names.push(format!("{folder}/{name}"));
-            }
-        }
-    }
-    names.sort_unstable();
+    let mut names = files_in(scratch, PIECES)?;
     if let Some(mark) = mark(scratch) {
+        names.extend(files_in(scratch, WEIGHTS)?);
         if mark.blocks > 0 {
             names.push(states(mark.blocks));
         }
         names.push(MARK.to_owned());
     }
+    Ok(names)
+}
+
+/// The whole files of a folder, in order.
+fn files_in(scratch: &Path, folder: &str) -> std::io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(scratch.join(folder)) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(name) = name.filter(|_| path.extension().is_none_or(|end| end != PART)) {
+            names.push(format!("{folder}/{name}"));
+        }
+    }
+    names.sort_unstable();
     Ok(names)
 }
 

@@ -67,7 +67,7 @@ impl<'a> Saver<'a> {
     pub(super) async fn go_on(&mut self, pause: Duration) -> Obstacle {
         let mut rest = Duration::ZERO;
         let mut last = Instant::now();
-        let mut seen = [None; 3];
+        let mut seen = [None; 2];
         loop {
             tokio::time::sleep(LOOK).await;
             if last.elapsed() < rest {
@@ -148,8 +148,8 @@ impl<'a> Saver<'a> {
 }
 
 /// What tells at a glance that the work went on: a block changes the mark, a tensor its folder.
-fn sight(kept: &Path) -> [Option<SystemTime>; 3] {
-    ["mark.json", "tensors", "weights"].map(|name| {
+fn sight(kept: &Path) -> [Option<SystemTime>; 2] {
+    ["mark.json", "tensors"].map(|name| {
         fs::metadata(kept.join(name))
             .and_then(|meta| meta.modified())
             .ok()

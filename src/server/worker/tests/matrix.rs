@@ -88,7 +88,7 @@ async fn survives(rows: Option<Rows>, point: Point, trouble: Trouble) {
     assert_eq!(succeeded.count(), 1, "{what}: one terminal state: {messages:?}");
     // A checkpoint goes with its job: nothing refers to its bytes any more, and the sweep takes them.
     let kept = vec![crate::domain::model::hex(
-        &<sha2::Sha256 as sha2::Digest>::digest(b"a block"),
+        &<sha2::Sha256 as sha2::Digest>::digest(b"a tensor"),
     )];
     let orphans = house.rows.unreferenced(&kept).await.expect("answers");
     assert_eq!(orphans, kept, "{what}: nothing refers to a checkpoint");

@@ -144,11 +144,11 @@ impl Script {
     }
 }
 
-/// As a calibrated stage does.
+/// As the engine does with a tensor that took long.
 fn keep(work: &Work) {
-    let weights = work.kept.join("weights");
-    std::fs::create_dir_all(&weights).expect("scratch space");
-    std::fs::write(weights.join("0-0"), b"a block").expect("scratch space");
+    let tensors = work.kept.join("tensors");
+    std::fs::create_dir_all(&tensors).expect("scratch space");
+    std::fs::write(tensors.join("0-0"), b"a tensor").expect("scratch space");
     std::thread::sleep(Duration::from_millis(800));
 }
 
