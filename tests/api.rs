@@ -5,6 +5,8 @@
     reason = "a test stops at the first surprise, in helpers too"
 )]
 
+#[path = "support/elsewhere.rs"]
+mod elsewhere;
 #[path = "support/receiver.rs"]
 mod receiver;
 #[path = "support/mod.rs"]
@@ -30,6 +32,8 @@ mod models;
 mod multipart;
 #[path = "api/pages.rs"]
 mod pages;
+#[path = "api/pulls.rs"]
+mod pulls;
 #[path = "api/quotas.rs"]
 mod quotas;
 #[path = "api/source_path.rs"]

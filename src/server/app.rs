@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
@@ -18,20 +19,25 @@ use tokio_util::task::TaskTracker;
 use crate::blobs::{LocalBlobs, S3Blobs, sweep};
 use crate::config::{Config, Database};
 use crate::deliver::Sender;
-use crate::domain::Outbox;
 use crate::domain::ports::{BlobError, Blobs, StoreError, Stores, SystemClock, Uploads};
 use crate::domain::queue::Queue;
+use crate::domain::sealed::Seal;
+use crate::domain::{Outbox, Pulls};
 use crate::http::auth::Gate;
 use crate::http::listen::{self, Door};
 use crate::http::page::Cursors;
 use crate::http::rates::Rates;
 use crate::http::state::{AppState, Parts};
 use crate::outbound::{Outbound, Policy};
+use crate::pull::{Bounds, Puller, Sources};
 use crate::queue::reap::Neighbours;
 use crate::store::Rows;
 use crate::telemetry::Metrics;
 use crate::worker::{Kit, Pool, PoolError};
 use crate::{http, store, worker};
+
+/// How long a pull that does not end keeps at least what has arrived.
+const PULLED: Duration = Duration::from_hours(24 * 30);
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +83,8 @@ pub struct App {
     workers: Option<Pool>,
     /// Likewise.
     sender: Option<Sender>,
+    /// Likewise.
+    puller: Option<Puller>,
     listener: TcpListener,
     metrics_listener: Option<TcpListener>,
 }
@@ -86,7 +94,12 @@ impl App {
     pub async fn start(config: Config) -> Result<Self, AppError> {
         let rows = Arc::new(open_store(&config).await?);
         let mut app = Self::bind(config, rows.clone(), Some(rows.clone())).await?;
-        app.sender = Some(sender(&app.state, rows));
+        if matches!(app.config.database, Database::Sqlite(_)) {
+            // Nobody else has the file open: what a former process was bringing is free.
+            rows.free_pulls().await?;
+        }
+        app.sender = Some(sender(&app.state, rows.clone()));
+        app.puller = Some(puller(&app.state, &app.config, rows));
         Ok(app)
     }
 
@@ -111,6 +124,7 @@ impl App {
         Ok(Self {
             workers: queue.map(|queue| hire(&state, &config, queue)).transpose()?,
             sender: None,
+            puller: None,
             state,
             config,
             listener,
@@ -136,6 +150,7 @@ impl App {
             config,
             workers,
             sender,
+            puller,
             listener,
             metrics_listener,
         } = self;
@@ -144,6 +159,9 @@ impl App {
         tasks.spawn(sweep::run(sweeper(&state), loops.clone()));
         if let Some(sender) = sender {
             tasks.spawn(sender.run(loops.clone()));
+        }
+        if let Some(puller) = puller {
+            tasks.spawn(puller.run(loops.clone()));
         }
         let door = door(&state, &config);
         if let Some(listener) = metrics_listener {
@@ -294,6 +312,8 @@ fn state(config: &Config, stores: Arc<dyn Stores>) -> Result<AppState, AppError>
         metrics: Arc::new(Metrics::new()?),
         limits: config.limits.clone(),
         allowed_model_paths: config.allowed_model_paths.clone(),
+        pull_allowed: config.pulls.allowed.clone(),
+        seal: Seal::new(&secret),
         outbound: Outbound::new(Policy::new(config.outbound_allowed.clone()))?,
         cursors: Cursors::new(&secret),
         streams: Arc::new(Semaphore::new(config.limits.streams)),
@@ -360,6 +380,36 @@ fn sweeper(state: &AppState) -> sweep::Sweeper {
         clock: state.clock.clone(),
         upload_age: state.limits.upload_age,
         metrics: state.metrics.clone(),
+    }
+}
+
+/// Brings models from elsewhere, in every process that serves.
+fn puller(state: &AppState, config: &Config, pulls: Arc<dyn Pulls>) -> Puller {
+    let limits = &config.limits;
+    Puller {
+        pulls,
+        stores: state.stores.clone(),
+        blobs: state.blobs.clone(),
+        uploads: state.uploads.clone(),
+        inspector: Arc::new(state.clone()),
+        outbound: state.outbound.clone(),
+        sources: Arc::new(Sources {
+            hub: config.pulls.hub.clone(),
+            hub_token: config.pulls.hub_token.clone(),
+        }),
+        seal: state.seal.clone(),
+        clock: state.clock.clone(),
+        metrics: state.metrics.clone(),
+        wake: state.wake.clone(),
+        bounds: Bounds {
+            connections: config.pulls.connections,
+            idle: limits.idle,
+            reserve_bytes: limits.reserve_bytes,
+            file_bytes: limits.file_bytes,
+            model_files: limits.model_files,
+            tenant_bytes: limits.tenant.bytes,
+            keep: limits.upload_age.max(PULLED),
+        },
     }
 }
 

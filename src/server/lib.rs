@@ -15,6 +15,7 @@ pub mod deliver;
 pub mod domain;
 pub mod http;
 pub mod outbound;
+pub mod pull;
 pub mod queue;
 pub mod store;
 pub mod telemetry;

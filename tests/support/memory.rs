@@ -9,10 +9,11 @@ use modelpress_server::domain::job::{Failure, Progress};
 use modelpress_server::domain::ports::{
     Clock as _, Commit, Counts, Enqueued, JobFilter, Reply, Room, Store, StoreError, Stores, SystemClock,
 };
+use modelpress_server::domain::pull::{NewPull, PullState};
 use modelpress_server::domain::{
     ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks, Job,
-    JobId, JobState, KeyId, Model, ModelId, ModelState, NewJob, Tenant, TensorRow, Upload, UploadId, Webhook,
-    WebhookId,
+    JobId, JobState, KeyId, Model, ModelId, ModelState, NewJob, Pull, Tenant, TensorRow, Upload, UploadId,
+    Webhook, WebhookId,
 };
 use serde_json::json;
 
@@ -252,6 +253,34 @@ impl Store for MemoryStore {
     fn insert_model<'a>(&'a self, model: &'a Model) -> Reply<'a, ()> {
         self.run(|t| {
             t.models.insert(model.id, (model.clone(), Vec::new()));
+            Ok(())
+        })
+    }
+
+    fn begin_pull<'a>(&'a self, model: &'a Model, pull: &'a NewPull) -> Reply<'a, ()> {
+        let pull = Pull {
+            source: pull.source.to_string(),
+            revision: None,
+            state: PullState::Active,
+            files: 0,
+            files_done: 0,
+            bytes: 0,
+            bytes_done: 0,
+            note: None,
+            failure: None,
+        };
+        let pull = Some(pull);
+        self.run(|t| {
+            t.models.insert(
+                model.id,
+                (
+                    Model {
+                        pull,
+                        ..model.clone()
+                    },
+                    Vec::new(),
+                ),
+            );
             Ok(())
         })
     }

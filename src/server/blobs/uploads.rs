@@ -13,7 +13,7 @@ use super::checksum::Checked;
 use super::intake::{self, Keep};
 use super::layout::{is_one_go, remove};
 use super::local::{LocalBlobs, admit, blocking, on_task, refusal};
-use super::partial::{Partial, durable_offset};
+use super::partial::{Partial, check_space, durable_offset};
 use super::shelf;
 use super::turns::Turn;
 use crate::domain::UploadId;
@@ -133,6 +133,11 @@ impl Uploads for LocalBlobs {
             Ok(())
         }
         .boxed()
+    }
+
+    fn room(&self, more: u64, reserve: u64) -> BlobReply<'_, ()> {
+        let layout = self.layout.clone();
+        blocking(move || Ok(check_space(&layout, reserve.saturating_add(more))?)).boxed()
     }
 
     fn remove_stale(&self, age: Duration) -> BlobReply<'_, usize> {

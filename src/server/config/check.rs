@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{ByteSize, ConfigError, Database};
 use crate::domain::bucket::Bucket;
+use crate::domain::pull::Place;
 use crate::outbound::policy::{Allow, AllowError};
 
 pub(super) fn database(url: Option<&str>, data_dir: &Path) -> Result<Database, ConfigError> {
@@ -65,6 +66,21 @@ pub(super) fn reachable(texts: &[String]) -> Result<Vec<Allow>, ConfigError> {
         .iter()
         .map(|text| text.trim().parse::<Allow>().map_err(wrong))
         .collect()
+}
+
+pub(super) fn places(texts: &[String]) -> Result<Vec<Place>, ConfigError> {
+    let wrong = |error: String| ConfigError::new("pull_allowed", error);
+    texts
+        .iter()
+        .map(|text| text.trim().parse::<Place>().map_err(wrong))
+        .collect()
+}
+
+pub(super) fn hub(url: &str) -> Result<String, ConfigError> {
+    if url.starts_with("https://") || url.starts_with("http://") {
+        return Ok(url.trim_end_matches('/').to_owned());
+    }
+    Err(ConfigError::new("hub_endpoint", "must begin with https://"))
 }
 
 pub(super) fn seconds(

@@ -11,10 +11,11 @@ use crate::child::Host;
 use crate::domain::queue::Retention;
 
 use super::check::{
-    address, allowed, at_least_one, bucket, database, days, in_days, memory, reachable, seconds, threads,
+    address, allowed, at_least_one, bucket, database, days, hub, in_days, memory, places, reachable, seconds,
+    threads,
 };
 use super::settings::{Auth, Settings};
-use super::{ByteSize, Config, ConfigError, Database, Limits, Quotas, Rates, Workers, redact_url};
+use super::{ByteSize, Config, ConfigError, Database, Limits, Pulls, Quotas, Rates, Workers, redact_url};
 
 impl Settings {
     pub(super) fn validate(self) -> Result<Config, ConfigError> {
@@ -43,6 +44,12 @@ impl Settings {
             cursor_secret: self.cursor_secret.clone(),
             allowed_model_paths: allowed(self.allowed_model_paths.as_deref().unwrap_or_default())?,
             outbound_allowed: reachable(self.outbound_allowed.as_deref().unwrap_or_default())?,
+            pulls: Pulls {
+                hub: hub(self.hub_endpoint.as_deref().unwrap_or("https://huggingface.co"))?,
+                hub_token: self.hub_token.clone().filter(|token| !token.is_empty()),
+                allowed: places(self.pull_allowed.as_deref().unwrap_or_default())?,
+                connections: at_least_one("pull_connections", self.pull_connections, 4)?,
+            },
             limits: self.limits()?,
             workers: Workers {
                 count: self.workers.unwrap_or(1),
@@ -109,6 +116,10 @@ impl Settings {
             reserve_bytes: Some(ByteSize(config.limits.reserve_bytes)),
             outbound_allowed: Some(config.outbound_allowed.iter().map(ToString::to_string).collect()),
             keep_deliveries_days: Some(in_days(config.retention.deliveries)),
+            hub_endpoint: Some(config.pulls.hub.clone()),
+            hub_token: config.pulls.hub_token.as_ref().map(|_| "***".to_owned()),
+            pull_allowed: Some(config.pulls.allowed.iter().map(ToString::to_string).collect()),
+            pull_connections: Some(config.pulls.connections),
             listen: Some(config.listen.to_string()),
             auth: Some(if config.keys_required {
                 Auth::Required

@@ -20,6 +20,7 @@ pub use size::ByteSize;
 
 use crate::child::Host;
 use crate::domain::bucket::Bucket;
+use crate::domain::pull::Place;
 use crate::domain::queue::Retention;
 use crate::outbound::Allow;
 use crate::telemetry::LogFormat;
@@ -95,6 +96,30 @@ pub struct Rates {
     pub jobs: Option<NonZeroU32>,
 }
 
+/// Where models may be brought from.
+#[derive(Clone)]
+pub struct Pulls {
+    /// The hub of `hf://`.
+    pub hub: String,
+    /// What opens it where a request brings no token.
+    pub hub_token: Option<String>,
+    /// What else.
+    pub allowed: Vec<Place>,
+    /// Files of one model that are fetched at once.
+    pub connections: usize,
+}
+
+impl fmt::Debug for Pulls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pulls")
+            .field("hub", &self.hub)
+            .field("hub_token", &self.hub_token.as_ref().map(|_| "***"))
+            .field("allowed", &self.allowed)
+            .field("connections", &self.connections)
+            .finish()
+    }
+}
+
 /// In-process compression workers.
 #[derive(Debug, Clone)]
 pub struct Workers {
@@ -135,6 +160,8 @@ pub struct Config {
     pub allowed_model_paths: Vec<PathBuf>,
     /// Places inside the operator's own network that requests of users may lead to.
     pub outbound_allowed: Vec<Allow>,
+    /// Where models may be brought from.
+    pub pulls: Pulls,
     /// Request bounds.
     pub limits: Limits,
     /// In-process workers.

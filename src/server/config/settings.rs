@@ -94,7 +94,7 @@ pub struct Settings {
     )]
     pub reserve_bytes: Option<ByteSize>,
 
-    /// Hosts, addresses and ranges (10.0.0.0/8) inside your own network that webhooks may reach; others must be on the
+    /// Hosts, addresses and ranges (10.0.0.0/8) inside your own network that webhooks and pulls may reach; others must be on the
     /// public internet [default: none]
     #[arg(
         long,
@@ -112,6 +112,42 @@ pub struct Settings {
         help_heading = "Outbound"
     )]
     pub keep_deliveries_days: Option<u64>,
+    /// The hub that hf:// sources are brought from [default: https://huggingface.co]
+    #[arg(
+        long,
+        env = "MODELPRESS_HUB_ENDPOINT",
+        value_name = "URL",
+        help_heading = "Outbound"
+    )]
+    pub hub_endpoint: Option<String>,
+    /// Token for the hub where a request brings none of its own [default: none]
+    #[arg(
+        long,
+        env = "MODELPRESS_HUB_TOKEN",
+        value_name = "TOKEN",
+        help_heading = "Outbound",
+        hide_env_values = true
+    )]
+    pub hub_token: Option<String>,
+    /// What else models may be brought from: URLs that sources begin with (https://files.example.com/models)
+    /// [default: none]
+    #[arg(
+        long,
+        env = "MODELPRESS_PULL_ALLOWED",
+        value_name = "URL",
+        value_delimiter = ',',
+        help_heading = "Outbound",
+        hide_env_values = true
+    )]
+    pub pull_allowed: Option<Vec<String>>,
+    /// Files of one model that are fetched at once [default: 4]
+    #[arg(
+        long,
+        env = "MODELPRESS_PULL_CONNECTIONS",
+        value_name = "N",
+        help_heading = "Outbound"
+    )]
+    pub pull_connections: Option<usize>,
 
     /// Address of the API [default: 127.0.0.1:8080]
     #[arg(long, env = "MODELPRESS_LISTEN", value_name = "ADDR", help_heading = "HTTP")]
@@ -372,6 +408,10 @@ impl Settings {
             reserve_bytes: self.reserve_bytes.or(other.reserve_bytes),
             outbound_allowed: self.outbound_allowed.or(other.outbound_allowed),
             keep_deliveries_days: self.keep_deliveries_days.or(other.keep_deliveries_days),
+            hub_endpoint: self.hub_endpoint.or(other.hub_endpoint),
+            hub_token: self.hub_token.or(other.hub_token),
+            pull_allowed: self.pull_allowed.or(other.pull_allowed),
+            pull_connections: self.pull_connections.or(other.pull_connections),
             listen: self.listen.or(other.listen),
             auth: self.auth.or(other.auth),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),

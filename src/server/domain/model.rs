@@ -10,7 +10,8 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-use super::ModelId;
+use super::pull::PullState;
+use super::{ModelId, Pull};
 
 /// A file of a model or artifact.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -72,10 +73,30 @@ pub struct Model {
     pub digest: Option<String>,
     /// What the engine found (its `ModelSummary` as JSON); of a ready model.
     pub summary: Option<Value>,
+    /// Where its files are brought from, if they are.
+    pub pull: Option<Pull>,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// When it became ready.
     pub committed_at: Option<OffsetDateTime>,
+}
+
+impl Model {
+    /// Whether its files are being brought, so that nobody else may change them.
+    pub fn is_pulling(&self) -> bool {
+        self.pull
+            .as_ref()
+            .is_some_and(|pull| pull.state == PullState::Active)
+    }
+
+    /// The word for where it stands, with what became of a pull.
+    pub fn status(&self) -> &'static str {
+        match self.pull.as_ref().map(|pull| pull.state) {
+            Some(PullState::Active) => "pulling",
+            Some(PullState::Failed) => "failed",
+            Some(PullState::Done) | None => self.state.as_str(),
+        }
+    }
 }
 
 /// The digest of a set of files: over `digest  name\n` lines in name order, as `sha256sum` would print them.

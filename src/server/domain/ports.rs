@@ -18,6 +18,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::model::TensorRow;
+use super::pull::NewPull;
 use super::{
     ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks, Job,
     JobId, JobState, KeyId, Model, ModelId, NewJob, Tenant, Upload, UploadId,
@@ -156,6 +157,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Records a model.
     fn insert_model<'a>(&'a self, model: &'a Model) -> Reply<'a, ()>;
+    /// Records a model whose files will be brought.
+    fn begin_pull<'a>(&'a self, model: &'a Model, pull: &'a NewPull) -> Reply<'a, ()>;
     /// One model.
     fn model(&self, id: ModelId) -> Reply<'_, Model>;
     /// Models made before `after`.
@@ -408,6 +411,10 @@ pub trait Uploads: Send + Sync + std::fmt::Debug {
     fn finish(&self, id: UploadId, expected: Option<Hash>) -> BlobReply<'_, Stored>;
     /// Deletes it.
     fn abandon(&self, id: UploadId) -> BlobReply<'_, ()>;
+    /// Refuses more bytes than there is room for, of which `reserve` are to stay free. A store without an end has room.
+    fn room(&self, _more: u64, _reserve: u64) -> BlobReply<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
     /// Removes whatever has received nothing for longer than `age`; says how many.
     fn remove_stale(&self, age: Duration) -> BlobReply<'_, usize>;
 }

@@ -51,6 +51,8 @@ kinds! {
     INSUFFICIENT_SCOPE = 403 "insufficient_scope" "The key does not allow this";
     /// `source_path` is outside the allowed folders.
     PATH_NOT_ALLOWED = 403 "path_not_allowed" "The server may not read this path";
+    /// Models may not be brought from there.
+    SOURCE_NOT_ALLOWED = 403 "source_not_allowed" "The server may not bring models from there";
     /// No such route or object.
     NOT_FOUND = 404 "not_found" "There is nothing here";
     /// The route exists for other methods.
@@ -275,6 +277,11 @@ impl Problem {
     /// What the log says and the client does not see.
     pub fn cause(&self) -> Option<&str> {
         self.0.cause.as_deref()
+    }
+
+    /// What happened, for people.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
     }
 
     /// Each wrong field.

@@ -18,6 +18,8 @@ use super::readiness::Readiness;
 use crate::child::Host;
 use crate::config::Limits;
 use crate::domain::ports::{Blobs, Bounds, Clock, Stores, Uploads};
+use crate::domain::pull::Place;
+use crate::domain::sealed::Seal;
 use crate::outbound::Outbound;
 use crate::telemetry::Metrics;
 
@@ -44,6 +46,10 @@ pub struct Parts {
     pub limits: Limits,
     /// Folders that `source_path` may name.
     pub allowed_model_paths: Vec<PathBuf>,
+    /// Where models may be brought from, beside the hub.
+    pub pull_allowed: Vec<Place>,
+    /// Seals what has to be kept for a while.
+    pub seal: Seal,
     /// The way to where users say, for what may be said.
     pub outbound: Outbound,
     /// Page cursors.

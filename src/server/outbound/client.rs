@@ -6,12 +6,15 @@
 //! of an answer is read than was asked for.
 
 use std::error::Error as _;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Response, redirect};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Response, Url, redirect};
 
 use super::policy::{Policy, Refused};
 
@@ -91,6 +94,22 @@ impl Outbound {
         &self.policy
     }
 
+    /// Asks for something; answers when its head is there.
+    pub async fn get(
+        &self,
+        url: &Url,
+        headers: &[(&'static str, String)],
+        limit: Duration,
+    ) -> Result<Incoming, Failed> {
+        self.policy.check_url(url)?;
+        let request = self.client.get(url.clone()).headers(map_of(headers)?);
+        match tokio::time::timeout(limit, request.send()).await {
+            Ok(Ok(response)) => Ok(Incoming(response)),
+            Ok(Err(error)) => Err(broken(&error)),
+            Err(_elapsed) => Err(Failed::Slow(limit)),
+        }
+    }
+
     /// Posts JSON; reads at most `keep` bytes of what comes back.
     pub async fn post(
         &self,
@@ -101,15 +120,8 @@ impl Outbound {
         keep: usize,
     ) -> Result<Answer, Failed> {
         let url = self.policy.check(url)?;
-        let mut all = HeaderMap::new();
-        all.insert(
-            reqwest::header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
-        for (name, value) in headers {
-            let value = HeaderValue::from_str(value).map_err(|error| Failed::Broken(error.to_string()))?;
-            all.insert(HeaderName::from_static(name), value);
-        }
+        let mut all = map_of(headers)?;
+        all.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let work = async {
             let request = self.client.post(url).headers(all).body(body);
             let response = request.send().await.map_err(|error| broken(&error))?;
@@ -127,6 +139,51 @@ impl Outbound {
     }
 }
 
+/// What is coming back: its head is here, its body on the way.
+#[derive(Debug)]
+pub struct Incoming(Response);
+
+impl Incoming {
+    /// Its status.
+    pub fn status(&self) -> u16 {
+        self.0.status().as_u16()
+    }
+
+    /// A header, if it is there and plain text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.0.headers().get(name)?.to_str().ok()
+    }
+
+    /// How long the other side asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        retry_after(self.0.headers())
+    }
+
+    /// The whole body, which must be small.
+    pub async fn text(mut self, most: usize, limit: Duration) -> Result<String, Failed> {
+        let work = async {
+            let mut read = Vec::new();
+            while let Some(chunk) = self.0.chunk().await.map_err(|error| broken(&error))? {
+                if read.len() + chunk.len() > most {
+                    return Err(Failed::Broken(format!("the answer has more than {most} bytes")));
+                }
+                read.extend_from_slice(&chunk);
+            }
+            String::from_utf8(read).map_err(|_e| Failed::Broken("the answer is not UTF-8".to_owned()))
+        };
+        match tokio::time::timeout(limit, work).await {
+            Ok(done) => done,
+            Err(_elapsed) => Err(Failed::Slow(limit)),
+        }
+    }
+
+    /// The body, piece by piece.
+    pub fn body(self) -> BoxStream<'static, io::Result<Bytes>> {
+        let pieces = self.0.bytes_stream();
+        pieces.map_err(|error| io::Error::other(broken(&error))).boxed()
+    }
+}
+
 /// What was read of a body, also when the rest does not come.
 async fn first_bytes(mut response: Response, keep: usize) -> String {
     let mut read = Vec::new();
@@ -137,6 +194,16 @@ async fn first_bytes(mut response: Response, keep: usize) -> String {
     }
     // PostgreSQL keeps no NUL in text.
     String::from_utf8_lossy(&read).replace('\0', "\u{fffd}")
+}
+
+fn map_of(headers: &[(&'static str, String)]) -> Result<HeaderMap, Failed> {
+    let mut all = HeaderMap::new();
+    for (name, value) in headers {
+        let mut value = HeaderValue::from_str(value).map_err(|error| Failed::Broken(error.to_string()))?;
+        value.set_sensitive(*name == "authorization");
+        all.insert(HeaderName::from_static(name), value);
+    }
+    Ok(all)
 }
 
 /// `Retry-After` in seconds; a date would need both clocks to agree.

@@ -9,5 +9,6 @@ mod address;
 pub mod client;
 pub mod policy;
 
-pub use client::{Answer, Failed, Outbound};
+pub use client::{Answer, Failed, Incoming, Outbound};
 pub use policy::{Allow, Policy, Refused};
+pub use reqwest::Url;

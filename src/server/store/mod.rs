@@ -25,6 +25,7 @@ mod models;
 mod outbox;
 mod ports;
 pub mod postgres;
+mod pulls;
 mod retention;
 mod rows;
 pub mod sqlite;

@@ -16,6 +16,13 @@ use crate::domain::{FileRef, Model, ModelId, ModelState};
 
 impl Rows {
     pub(super) async fn add_model(&self, model: &Model) -> Result<(), StoreError> {
+        let mut tx = self.db.write().await?;
+        self.insert_model_row(&mut tx, model).await?;
+        tx.commit().await
+    }
+
+    /// Writes a model with its files and what was found in them.
+    pub(super) async fn insert_model_row(&self, tx: &mut Session, model: &Model) -> Result<(), StoreError> {
         let args = [
             text(model.id),
             model.name.as_deref().into(),
@@ -26,7 +33,6 @@ impl Rows {
             model.committed_at.into(),
             self.owner(),
         ];
-        let mut tx = self.db.write().await?;
         tx.run(&sql::MODEL_INSERT, &args).await?;
         if !model.files.is_empty() {
             tx.run(&sql::MODEL_FILES_INSERT, &[text(model.id), json(&model.files)?])
@@ -36,7 +42,7 @@ impl Rows {
             tx.run(&sql::MODEL_SUMMARY_INSERT, &[text(model.id), json(summary)?])
                 .await?;
         }
-        tx.commit().await
+        Ok(())
     }
 
     pub(super) async fn find_model(&self, id: ModelId) -> Result<Model, StoreError> {
@@ -98,6 +104,7 @@ impl Rows {
         }
         let args = [text(id), commit.digest.as_str().into(), commit.at.into()];
         tx.run(&sql::MODEL_READY, &args).await?;
+        tx.run(&sql::PULL_DONE, &[text(id), commit.at.into()]).await?;
         tx.run(&sql::MODEL_SUMMARY_INSERT, &[text(id), json(&commit.summary)?])
             .await?;
         tx.run(&sql::MODEL_TENSORS_INSERT, &[text(id), json(&commit.tensors)?])
@@ -136,6 +143,7 @@ impl Rows {
             return Err(StoreError::InUse);
         }
         let files = files_of(&mut tx, id).await?;
+        tx.run(&sql::PULL_UPLOADS_DROP, &[text(id)]).await?;
         tx.run(&sql::MODEL_DELETE, &[text(id)]).await?;
         tx.commit().await?;
         Ok(files)
@@ -189,6 +197,7 @@ fn model(row: &Row, files: Vec<FileRef>) -> Result<Model, StoreError> {
         files,
         digest: row.maybe_text("digest")?,
         summary: row.maybe_json("summary")?,
+        pull: super::pulls::pull(row)?,
         created_at: row.time("created_at")?,
         committed_at: row.maybe_time("committed_at")?,
     })

@@ -17,6 +17,7 @@ use super::{endings, migrate};
 use crate::domain::job::Progress;
 use crate::domain::model::TensorRow;
 use crate::domain::ports::{Commit, Counts, Enqueued, JobFilter, Reply, Room, Store, StoreError, Stores};
+use crate::domain::pull::NewPull;
 use crate::domain::queue::{
     Beat, Claim, Ending, Fenced, Lease, NewEvent, Node, Pulse, Queue, Reaped, Retention, Silent,
 };
@@ -149,6 +150,10 @@ impl Store for Rows {
 
     fn insert_model<'a>(&'a self, model: &'a Model) -> Reply<'a, ()> {
         timed(self.add_model(model)).boxed()
+    }
+
+    fn begin_pull<'a>(&'a self, model: &'a Model, pull: &'a NewPull) -> Reply<'a, ()> {
+        timed(self.add_pull(model, pull)).boxed()
     }
 
     fn model(&self, id: ModelId) -> Reply<'_, Model> {

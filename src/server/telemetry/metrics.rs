@@ -21,7 +21,8 @@ const JOB_SECONDS: &[f64] = &[
 ];
 const STATES: [&str; 5] = ["queued", "running", "succeeded", "failed", "cancelled"];
 const OUTCOMES: [&str; 6] = ["succeeded", "failed", "retried", "cancelled", "released", "lost"];
-const LOOPS: [&str; 5] = ["claim", "deliver", "prune", "reap", "sweep"];
+const LOOPS: [&str; 6] = ["claim", "deliver", "prune", "pull", "reap", "sweep"];
+const PULLS: [&str; 5] = ["done", "failed", "retried", "released", "lost"];
 const DELIVERIES: [&str; 5] = ["succeeded", "retried", "failed", "gone", "lost"];
 
 /// The process's metrics; cloning the `Arc` around it is the way to share.
@@ -66,6 +67,10 @@ pub struct Metrics {
     pub saved_bytes: IntCounter,
     /// Tries of messages to webhooks by what came of them.
     pub webhook_deliveries: IntCounterVec,
+    /// Models brought from elsewhere, by what came of each turn at it.
+    pub pulls: IntCounterVec,
+    /// Bytes that came from elsewhere.
+    pub pulls_received_bytes: IntCounter,
     /// Last turn of each background loop.
     pub loop_last_tick_timestamp: GaugeVec,
     resident_memory: IntGauge,
@@ -111,6 +116,10 @@ impl Metrics {
             "webhook_deliveries_total",
             "Tries of messages to webhooks by what came of them.",
         );
+        let pulls = Opts::new(
+            "pulls_total",
+            "Models brought from elsewhere, by what came of each turn at it.",
+        );
         let sent = "Bytes of files asked for by downloads.";
         let saved = "Original minus compressed bytes over all artifacts.";
         let metrics = Self {
@@ -141,6 +150,12 @@ impl Metrics {
             )?,
             saved_bytes: counter(r, "saved_bytes_total", saved)?,
             webhook_deliveries: keep(r, IntCounterVec::new(hooks, &["outcome"])?)?,
+            pulls: keep(r, IntCounterVec::new(pulls, &["outcome"])?)?,
+            pulls_received_bytes: counter(
+                r,
+                "pulls_received_bytes_total",
+                "Bytes that came from elsewhere.",
+            )?,
             loop_last_tick_timestamp: keep(r, GaugeVec::new(tick, &["loop"])?)?,
             resident_memory: gauge(
                 r,
@@ -172,6 +187,9 @@ impl Metrics {
         }
         for outcome in DELIVERIES {
             self.webhook_deliveries.with_label_values(&[outcome]).inc_by(0);
+        }
+        for outcome in PULLS {
+            self.pulls.with_label_values(&[outcome]).inc_by(0);
         }
         for name in LOOPS {
             self.loop_last_tick_timestamp.with_label_values(&[name]).set(0.0);

@@ -169,6 +169,7 @@ impl Bed {
             files: Vec::new(),
             digest: None,
             summary: None,
+            pull: None,
             created_at: self.clock.now(),
             committed_at: None,
         }

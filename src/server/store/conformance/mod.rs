@@ -14,6 +14,7 @@ mod leases;
 mod lists;
 mod models;
 mod oracle;
+mod pulls;
 mod quotas;
 mod results;
 mod schema;
@@ -89,6 +90,12 @@ suite! {
     }
     oracle {
         any_sequence_agrees_with_the_pure_machine
+    }
+    pulls {
+        a_pull_is_in_one_pair_of_hands
+        a_pull_counts_what_will_arrive
+        a_pull_ends_in_a_model_once
+        a_failed_pull_keeps_its_reason_only
     }
     quotas {
         a_tenants_queue_has_an_end

@@ -194,6 +194,7 @@ async fn what_follows_a_full_disk_works_again() {
         files: Vec::new(),
         digest: None,
         summary: None,
+        pull: None,
         created_at: clock.now(),
         committed_at: None,
     };

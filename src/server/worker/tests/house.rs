@@ -191,6 +191,7 @@ impl House {
             files: vec![file.clone()],
             digest: None,
             summary: None,
+            pull: None,
             created_at: now,
             committed_at: None,
         };

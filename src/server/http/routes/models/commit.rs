@@ -29,6 +29,7 @@ pub async fn commit_model(
     if model.state == ModelState::Ready {
         return Ok(Json(ModelOut::from(&model)));
     }
+    super::not_pulled(&model)?;
     if model.files.is_empty() {
         let detail = "the draft has no files; PUT them to /v1/models/{id}/files/{path} first";
         return Err(Problem::new(problem::MODEL_REJECTED, detail).with_code("no_files"));

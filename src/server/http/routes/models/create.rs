@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{ModelOut, create_ready, draft, source_path};
+use super::{ModelOut, create_ready, draft, pull, source_path};
 use crate::domain::Model;
 use crate::http::auth::{Caller, May, WriteModels};
 use crate::http::engine::check_metadata;
@@ -20,7 +20,7 @@ use crate::http::problem::{self, Problem};
 use crate::http::sets::{UploadedFileIn, check_name, uploaded};
 use crate::http::undo::Undo;
 
-/// What to make a model from. Without `files` and `source_path` it is a draft that takes files by `PUT`.
+/// What to make a model from. Without `files`, `source` and `source_path` it is a draft that takes files by `PUT`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "SmolLM2-135M"}))]
@@ -34,6 +34,29 @@ pub struct ModelIn {
     pub files: Option<Vec<UploadedFileIn>>,
     /// A file or folder on the server's machine, under a folder that its configuration allows.
     pub source_path: Option<String>,
+    /// Where the server brings the files from: `hf://org/name@revision` (a branch, tag or commit; `main` unless given), or,
+    /// where its operator allows it, `https://…`: a file, or a list of files named `SHA256SUMS`.
+    #[schema(example = "hf://HuggingFaceTB/SmolLM2-135M@main")]
+    pub source: Option<String>,
+    /// Names of the files to bring, in which `*` stands for anything; the safetensors with what lies beside them, or the one
+    /// GGUF file, unless given. Only with `source`.
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// What opens a private or gated `source`. It is sent to that host only, kept sealed while the files are brought, and
+    /// then forgotten.
+    pub token: Option<Token>,
+}
+
+/// A secret of the client's.
+#[derive(Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = String)]
+pub struct Token(pub String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(***)")
+    }
 }
 
 /// The fields of a multipart form.
@@ -51,17 +74,22 @@ pub struct ModelForm {
 
 /// Create a model
 ///
-/// With JSON: an empty draft (`{}`), a set of complete uploads (`files`), or a path on the server (`source_path`).
+/// With JSON: an empty draft (`{}`), a set of complete uploads (`files`), a path on the server (`source_path`), or a place
+/// from which the server brings the files (`source`): that answers 202 and a model that is `pulling`; `GET` shows how far it
+/// is, `DELETE` ends it.
 /// With `multipart/form-data`: all files in one call, `curl -F file=@config.json -F file=@model.safetensors`.
-/// Except for the draft, the files are inspected before the answer: a set that is no model is refused
+/// Except for the draft and what is brought, the files are inspected before the answer: a set that is no model is refused
 /// with the engine's own code and leaves nothing behind.
 #[utoipa::path(
     post, path = "/v1/models", tag = "models", operation_id = "createModel",
     security(("key" = ["models:write"])),
     request_body(content((ModelIn = "application/json"), (ModelForm = "multipart/form-data"))),
     responses((status = 201, description = "The model, as a draft or ready", body = ModelOut,
+               headers(("Location" = String, description = "Where the model is"))),
+              (status = 202, description = "The model, whose files will be brought", body = ModelOut,
                headers(("Location" = String, description = "Where the model is")))),
-    extensions(("x-problem-codes" = json!(["json_invalid", "body_truncated", "path_not_allowed", "idle_timeout",
+    extensions(("x-problem-codes" = json!(["json_invalid", "body_truncated", "path_not_allowed",
+        "source_not_allowed", "idle_timeout",
         "conflict", "too_large", "unsupported_media_type", "fields_invalid", "file_name_invalid", "pickle_refused",
         "model_rejected", "quota_exceeded", "disk_full"])))
 )]
@@ -77,8 +105,13 @@ pub async fn create_model(May(state, ..): May<WriteModels>, request: Request) ->
         from_json(&state, wait.await.map_err(slow)??.value).await?
     };
     let location = format!("/v1/models/{}", model.id);
+    let status = if model.is_pulling() {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::CREATED
+    };
     Ok((
-        StatusCode::CREATED,
+        status,
         [(header::LOCATION, location)],
         Json(ModelOut::from(&model)),
     )
@@ -97,21 +130,37 @@ async fn from_form(state: &Caller, request: Request) -> Result<Model, Problem> {
 async fn from_json(state: &Caller, input: ModelIn) -> Result<Model, Problem> {
     check_name(input.name.as_deref())?;
     check_metadata(&input.metadata)?;
-    match (input.files, input.source_path) {
-        (Some(_), Some(_)) => {
+    if input.source.is_none() && (!input.include.is_empty() || input.token.is_some()) {
+        let at = if input.token.is_some() {
+            "/token"
+        } else {
+            "/include"
+        };
+        return Err(Problem::field(at, "conflicting_fields", "it goes with a source"));
+    }
+    match (input.files, input.source_path, input.source) {
+        (None, None, Some(source)) => {
+            let model = draft(state, input.name, input.metadata, Vec::new());
+            pull::begin(state, model, &source, input.include, input.token).await
+        }
+        (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
+            let detail = "give one of files, source_path and source";
+            Err(Problem::field("/source", "conflicting_fields", detail))
+        }
+        (Some(_), Some(_), None) => {
             let detail = "give either files or source_path, not both";
             Err(Problem::field("/source_path", "conflicting_fields", detail))
         }
-        (None, None) => {
+        (None, None, None) => {
             let model = draft(state, input.name, input.metadata, Vec::new());
             state.store.insert_model(&model).await?;
             Ok(model)
         }
-        (None, Some(path)) => {
+        (None, Some(path), None) => {
             let files = source_path::register(state, &path).await?;
             create_ready(state, draft(state, input.name, input.metadata, files)).await
         }
-        (Some(uploads), None) => {
+        (Some(uploads), None, None) => {
             let (files, ids) = uploaded(state, uploads).await?;
             let model = create_ready(state, draft(state, input.name, input.metadata, files)).await?;
             for id in ids {

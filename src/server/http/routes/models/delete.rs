@@ -11,7 +11,8 @@ use crate::http::sets::release;
 
 /// Delete a model
 ///
-/// Its files go too, unless another model has the same bytes. A model that a waiting or running job uses stays.
+/// Its files go too, unless another model has the same bytes. A model that a waiting or running job uses stays. One that is
+/// being brought from elsewhere is no longer brought.
 #[utoipa::path(
     delete, path = "/v1/models/{id}", tag = "models", operation_id = "deleteModel",
     security(("key" = ["models:write"])),

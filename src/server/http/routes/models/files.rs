@@ -88,6 +88,7 @@ fn may_take(state: &Caller, model: &Model, name: &str) -> Result<(), Problem> {
         );
         return Err(Problem::new(problem::CONFLICT, detail).with_code("model_committed"));
     }
+    super::not_pulled(model)?;
     check_file_name(name)?;
     let others = model.files.iter().filter(|file| file.name != name).count();
     check_room(state, others)

@@ -10,6 +10,7 @@ pub mod delete;
 pub mod files;
 pub mod get;
 pub mod list;
+pub mod pull;
 pub mod source_path;
 pub mod tensors;
 
@@ -25,9 +26,11 @@ use crate::domain::ports::Commit;
 use crate::domain::{FileRef, Model, ModelId, ModelState};
 use crate::http::auth::Caller;
 use crate::http::engine::inspect_files;
-use crate::http::problem::Problem;
+use crate::http::problem::{self, Problem};
 use crate::http::refuse::about;
 use crate::http::sets::FileOut;
+use crate::http::state::Parts;
+use pull::PullOut;
 
 /// A model.
 #[derive(Debug, Serialize, ToSchema)]
@@ -38,7 +41,8 @@ pub struct ModelOut {
     /// Always `model`.
     #[schema(example = "model")]
     pub object: &'static str,
-    /// `draft` takes files; `ready` is inspected and never changes.
+    /// `draft` takes files; `ready` is inspected and never changes; `pulling` and `failed` are models whose files are, or
+    /// could not be, brought from a `source`.
     #[schema(example = "ready")]
     pub status: &'static str,
     /// What you call it.
@@ -69,6 +73,8 @@ pub struct ModelOut {
     pub digest: Option<String>,
     /// Its files.
     pub files: Vec<FileOut>,
+    /// Where its files are brought from; null for a model that was uploaded.
+    pub pull: Option<PullOut>,
     /// When it was created.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -85,7 +91,7 @@ impl From<&Model> for ModelOut {
         Self {
             id: model.id.to_string(),
             object: "model",
-            status: model.state.as_str(),
+            status: model.status(),
             name: model.name.clone(),
             metadata: model.metadata.clone(),
             format: text("format"),
@@ -98,10 +104,23 @@ impl From<&Model> for ModelOut {
             bytes: model.files.iter().map(|file| file.bytes).sum(),
             digest: model.digest.as_ref().map(|digest| format!("sha256:{digest}")),
             files: model.files.iter().map(FileOut::from).collect(),
+            pull: model.pull.as_ref().map(PullOut::from),
             created_at: model.created_at,
             committed_at: model.committed_at,
         }
     }
+}
+
+/// Files of a model that is brought from elsewhere are nobody else's business.
+fn not_pulled(model: &Model) -> Result<(), Problem> {
+    let Some(pull) = &model.pull else {
+        return Ok(());
+    };
+    let detail = format!(
+        "model {} is brought from {} and takes no other files; create another",
+        model.id, pull.source
+    );
+    Err(Problem::new(problem::CONFLICT, detail).with_code("model_pulled"))
 }
 
 /// A draft with these files, not recorded yet.
@@ -119,6 +138,7 @@ fn draft(
         files,
         digest: None,
         summary: None,
+        pull: None,
         created_at: state.clock.now(),
         committed_at: None,
     }
@@ -141,7 +161,7 @@ async fn commit(state: &Caller, model: &Model) -> Result<Model, Problem> {
         .map_err(about("model", &model.id))
 }
 
-async fn inspected(state: &Caller, files: &[FileRef]) -> Result<Commit, Problem> {
+async fn inspected(state: &Parts, files: &[FileRef]) -> Result<Commit, Problem> {
     let found = inspect_files(state, files).await?;
     Ok(Commit {
         files: files.to_vec(),

@@ -1,0 +1,2 @@
+INSERT INTO model_pull (model_id, source, include, token, state, fence, failures, due_at, files, files_done, bytes, bytes_done)
+VALUES ($1, $2, $3, $4, 'active', 0, 0, CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint), 0, 0, 0, 0)

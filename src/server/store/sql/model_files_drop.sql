@@ -1,0 +1,1 @@
+DELETE FROM model_file WHERE model_id = $1

@@ -1,0 +1,1 @@
+UPDATE model_pull SET lease_until = NULL WHERE state = 'active'
