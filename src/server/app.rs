@@ -31,6 +31,7 @@ use crate::http::state::{AppState, Parts};
 use crate::outbound::{Outbound, Policy};
 use crate::pull::{Bounds, Puller, Sources};
 use crate::queue::reap::Neighbours;
+use crate::queue::wake::POLL;
 use crate::store::Rows;
 use crate::telemetry::Metrics;
 use crate::worker::{Kit, Pool, PoolError};
@@ -243,12 +244,14 @@ fn hire(state: &AppState, config: &Config, queue: Arc<dyn Queue>) -> Result<Pool
         metrics: state.metrics.clone(),
         engine: Arc::new(engine),
         wake: state.wake.clone(),
+        news: state.news.clone(),
         probe: worker::probe::from_env(),
         chance: rand::random,
         settings: worker::Settings {
             workers: config.workers.count,
             threads: config.workers.threads,
             memory_bytes: config.workers.memory_bytes,
+            poll: POLL,
             most_of_tenant: config.limits.tenant.running_jobs,
             ttl: config.workers.lease,
             checkpoint: config.workers.checkpoint,
@@ -318,6 +321,7 @@ fn state(config: &Config, stores: Arc<dyn Stores>) -> Result<AppState, AppError>
         cursors: Cursors::new(&secret),
         streams: Arc::new(Semaphore::new(config.limits.streams)),
         wake: Arc::new(Notify::new()),
+        news: Arc::new(Notify::new()),
         drain: CancellationToken::new(),
         readiness: http::readiness::Readiness::default(),
         metrics_elsewhere: config.metrics_listen.is_some(),

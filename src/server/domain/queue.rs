@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use serde_json::Value;
 use time::OffsetDateTime;
 
@@ -43,8 +44,13 @@ pub struct Node {
     pub worker: String,
     /// How long a claim holds without a beat.
     pub ttl: Duration,
-    /// Memory a plan may ask for.
+    /// Memory that a plan may ask for now, beside the jobs that run here.
     pub memory_bytes: u64,
+    /// Memory that a plan may ask for when nothing else runs here.
+    pub most_memory_bytes: u64,
+    /// How long a job is passed over because its memory is not free; after that the node takes nothing that is behind it
+    /// until there is room for it.
+    pub patience: Duration,
     /// Techniques this version knows; a job that needs another one is left for a newer worker.
     pub techniques: Vec<String>,
     /// Jobs of one tenant that may run at a time, on all nodes; no bound if nothing is said.
@@ -190,6 +196,15 @@ pub struct Retention {
     pub deliveries: Option<Duration>,
 }
 
+/// What processes on one database tell each other, to shorten waits: it may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ring {
+    /// A job waits, or one has ended.
+    Work,
+    /// Somebody wants something of a running job.
+    News,
+}
+
 /// The job table, as workers need it.
 pub trait Queue: Send + Sync + std::fmt::Debug {
     /// Takes the next job that is due and fits.
@@ -208,6 +223,8 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     fn finish<'a>(&'a self, lease: Lease, ending: &'a Ending) -> Fenced<'a, JobState>;
     /// Takes jobs back from silent workers, a batch at a time.
     fn reap(&self, silent: Silent) -> BoxFuture<'_, Result<Vec<Reaped>, StoreError>>;
+    /// What other processes say from now on; nothing where there can be none.
+    fn rings(&self) -> Option<BoxStream<'static, Ring>>;
     /// Deletes a batch of jobs that ended long ago, and idempotency keys that ran out; answers how many jobs.
     fn prune(&self, retention: Retention) -> BoxFuture<'_, Result<u64, StoreError>>;
 }

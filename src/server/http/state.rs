@@ -58,6 +58,8 @@ pub struct Parts {
     pub streams: Arc<Semaphore>,
     /// Wakes waiting workers and event streams of this process.
     pub wake: Arc<Notify>,
+    /// Wakes who keeps the leases of running jobs in this process.
+    pub news: Arc<Notify>,
     /// Ends when the server is going away.
     pub drain: CancellationToken,
     /// The last look at the dependencies.

@@ -25,6 +25,8 @@ impl Rows {
             json(&node.techniques)?,
             now.into(),
             node.most_of_tenant.unwrap_or(u64::MAX).into(),
+            node.most_memory_bytes.into(),
+            (node.patience.as_millis() as i64).into(),
         ];
         let mut tx = self.db.write().await?;
         if node.most_of_tenant.is_some() {

@@ -34,6 +34,7 @@ const STEPS: &[Step] = &[
     step!(6, "0006_checkpoints"),
     step!(7, "0007_webhooks"),
     step!(9, "0009_pulls"),
+    step!(10, "0010_turns"),
 ];
 
 /// The version that this program needs.

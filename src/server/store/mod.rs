@@ -10,6 +10,7 @@
 
 mod artifacts;
 mod audit;
+mod bell;
 mod checkpoints;
 mod claims;
 mod datasets;

@@ -8,8 +8,11 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use time::OffsetDateTime;
+use tokio_util::sync::DropGuard;
 
+use super::bell::Bell;
 use super::db::{Arg, Db, text, timed};
 use super::live::Live;
 use super::statement as sql;
@@ -19,7 +22,7 @@ use crate::domain::model::TensorRow;
 use crate::domain::ports::{Commit, Counts, Enqueued, JobFilter, Reply, Room, Store, StoreError, Stores};
 use crate::domain::pull::NewPull;
 use crate::domain::queue::{
-    Beat, Claim, Ending, Fenced, Lease, NewEvent, Node, Pulse, Queue, Reaped, Retention, Silent,
+    Beat, Claim, Ending, Fenced, Lease, NewEvent, Node, Pulse, Queue, Reaped, Retention, Ring, Silent,
 };
 use crate::domain::{
     ApiKey, Artifact, ArtifactId, Clock, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks,
@@ -36,6 +39,22 @@ pub struct Rows {
     pub(super) tenant: Tenant,
     /// A random number in [0, 1), for jitter.
     pub(super) chance: fn() -> f64,
+    /// None where this process is alone on its database.
+    neighbours: Option<Arc<Neighbours>>,
+}
+
+/// The way to other processes on the same database.
+pub(super) struct Neighbours {
+    pub(super) words: Arc<Bell>,
+    pub(super) listen: Arc<dyn Fn() -> BoxStream<'static, Ring> + Send + Sync>,
+    /// Ends whoever says the words.
+    pub(super) _end: DropGuard,
+}
+
+impl std::fmt::Debug for Neighbours {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.words.fmt(f)
+    }
 }
 
 impl Rows {
@@ -46,6 +65,20 @@ impl Rows {
             live: Arc::default(),
             tenant: Tenant::default(),
             chance: rand::random,
+            neighbours: None,
+        }
+    }
+
+    /// The same, beside other processes.
+    pub(super) fn with_neighbours(mut self, neighbours: Neighbours) -> Self {
+        self.neighbours = Some(Arc::new(neighbours));
+        self
+    }
+
+    /// Tells other processes, if what was done changed anything.
+    fn ring(&self, ring: Ring, changed: bool) {
+        if let Some(neighbours) = self.neighbours.as_ref().filter(|_| changed) {
+            neighbours.words.ring(ring);
         }
     }
 
@@ -217,7 +250,12 @@ impl Store for Rows {
     }
 
     fn enqueue<'a>(&'a self, job: &'a NewJob, room: Room) -> Reply<'a, Enqueued> {
-        timed(self.add_job(job, room)).boxed()
+        async move {
+            let enqueued = timed(self.add_job(job, room)).await;
+            self.ring(Ring::Work, matches!(enqueued, Ok(Enqueued::New(_))));
+            enqueued
+        }
+        .boxed()
     }
 
     fn job(&self, id: JobId) -> Reply<'_, Job> {
@@ -233,7 +271,12 @@ impl Store for Rows {
     }
 
     fn cancel_job<'a>(&'a self, id: JobId, reason: &'a str) -> Reply<'a, Job> {
-        timed(self.cancel(id, reason)).boxed()
+        async move {
+            let cancelled = timed(self.cancel(id, reason)).await;
+            self.ring(Ring::News, cancelled.is_ok());
+            cancelled
+        }
+        .boxed()
     }
 
     fn report(&self, id: JobId) -> Reply<'_, Document> {
@@ -276,13 +319,23 @@ impl Queue for Rows {
             if !matches!(state, Err(ref error) if endings::may_try_again(error)) {
                 self.live.forget(lease);
             }
+            self.ring(Ring::Work, state.is_ok());
             state
         }
         .boxed()
     }
 
     fn reap(&self, silent: Silent) -> BoxFuture<'_, Result<Vec<Reaped>, StoreError>> {
-        timed(self.take_back(silent)).boxed()
+        async move {
+            let reaped = timed(self.take_back(silent)).await;
+            self.ring(Ring::Work, reaped.as_ref().is_ok_and(|jobs| !jobs.is_empty()));
+            reaped
+        }
+        .boxed()
+    }
+
+    fn rings(&self) -> Option<BoxStream<'static, Ring>> {
+        self.neighbours.as_ref().map(|neighbours| (neighbours.listen)())
     }
 
     fn prune(&self, retention: Retention) -> BoxFuture<'_, Result<u64, StoreError>> {

@@ -61,7 +61,7 @@ impl Bench<'_> {
             kit.queue.clone(),
             lease,
             kit.settings.ttl,
-            kit.wake.clone(),
+            kit.news.clone(),
             watch.clone(),
         );
         let _keeper = AbortOnDropHandle::new(tokio::spawn(keeper.in_current_span()));

@@ -24,8 +24,10 @@ pub struct Settings {
     pub workers: usize,
     /// Compute threads of an attempt.
     pub threads: usize,
-    /// Memory that a plan may ask for.
+    /// Memory that the plans of all attempts at once may ask for.
     pub memory_bytes: u64,
+    /// The least time between two looks for work that nobody announced.
+    pub poll: Duration,
     /// Jobs of one tenant that may run at a time.
     pub most_of_tenant: Option<u64>,
     /// How long a lease holds.
@@ -54,8 +56,10 @@ pub struct Kit {
     pub metrics: Arc<Metrics>,
     /// Executes plans.
     pub engine: Arc<dyn Engine>,
-    /// Notified when there may be work, or news for it.
+    /// Notified when there may be work.
     pub wake: Arc<Notify>,
+    /// Notified when somebody wants something of a running job.
+    pub news: Arc<Notify>,
     /// Told of each point of an attempt.
     pub probe: Arc<dyn Probe>,
     /// A random number in [0, 1), for jitter.

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,10 @@ use crate::queue::prune::Pruner;
 use crate::queue::reap::{Neighbours, Reaper};
 use crate::queue::supervise::supervise;
 use crate::queue::ticked;
-use crate::queue::wake::Ear;
+use crate::queue::wake::{Ear, relay};
+
+/// How long small jobs may go before one whose memory is not free.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Why the workers did not start.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +93,8 @@ impl Pool {
             process: Uuid::now_v7().simple().to_string(),
             closing: CancellationToken::new(),
             running: Arc::default(),
+            planned: AtomicU64::new(0),
+            claiming: tokio::sync::Mutex::default(),
         };
         let pool = Self {
             workers: TaskTracker::new(),
@@ -125,6 +131,10 @@ impl Pool {
             retention: kit.settings.retention,
         };
         let (stop, end) = (self.ending.clone(), self.ending.clone());
+        let (kit, over) = (kit.clone(), self.ending.clone());
+        self.loops.spawn(async move {
+            supervise("listen", || relay(kit.queue.rings(), &kit.wake, &kit.news, &over)).await;
+        });
         self.loops
             .spawn(async move { supervise("reap", || reaper.run(&stop)).await });
         self.loops
@@ -150,6 +160,9 @@ struct Crew {
     process: String,
     closing: CancellationToken,
     running: Arc<Running>,
+    /// Memory that the attempts under way plan for.
+    planned: AtomicU64,
+    claiming: tokio::sync::Mutex<()>,
 }
 
 impl Crew {
@@ -167,20 +180,39 @@ impl Crew {
     /// One worker: claims and attempts, until the pool closes.
     async fn work(&self, number: usize) {
         let settings = &self.kit.settings;
-        let node = Node {
+        let mut node = Node {
             worker: format!("{}-{number}", self.process),
             ttl: settings.ttl,
             memory_bytes: settings.memory_bytes,
+            most_memory_bytes: settings.memory_bytes,
+            patience: PATIENCE,
             techniques: self.kit.engine.techniques(),
             most_of_tenant: settings.most_of_tenant,
         };
         while !self.closing.is_cancelled() {
             let ear = Ear::listen(&self.kit.wake);
-            match self.claim(&node).await {
-                Some(claim) => self.attempt(&claim).await,
-                None => ear.wait(&self.closing).await,
+            match self.claim_within(&mut node).await {
+                Some((claim, planned)) => {
+                    self.attempt(&claim).await;
+                    // Whoever is woken finds its memory free.
+                    drop(planned);
+                    self.kit.wake.notify_waiters();
+                }
+                None => ear.wait_or_poll(&self.closing, settings.poll).await,
             }
         }
+    }
+
+    /// Claims what fits beside the attempts under way, and sets its memory aside. One worker at a time: two would each
+    /// count on what is free for one of them.
+    async fn claim_within(&self, node: &mut Node) -> Option<(Claim, Planned<'_>)> {
+        let _alone = self.claiming.lock().await;
+        node.memory_bytes = node
+            .most_memory_bytes
+            .saturating_sub(self.planned.load(Ordering::SeqCst));
+        let claim = self.claim(node).await?;
+        let planned = Planned::new(&self.planned, claim.need_memory_bytes);
+        Some((claim, planned))
     }
 
     async fn claim(&self, node: &Node) -> Option<Claim> {
@@ -231,7 +263,22 @@ impl Crew {
         kit.metrics
             .memory_peak_bytes
             .set(watch.spent().peak_rss_bytes.cast_signed());
-        kit.wake.notify_waiters();
+    }
+}
+
+/// Memory that an attempt plans for, as long as this lives.
+struct Planned<'a>(&'a AtomicU64, u64);
+
+impl<'a> Planned<'a> {
+    fn new(all: &'a AtomicU64, bytes: u64) -> Self {
+        all.fetch_add(bytes, Ordering::SeqCst);
+        Self(all, bytes)
+    }
+}
+
+impl Drop for Planned<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::SeqCst);
     }
 }
 

@@ -91,19 +91,30 @@ impl Schema {
     pub(crate) async fn create(url: &str) -> Self {
         let name = format!("test_{}", Uuid::now_v7().simple());
         let admin = sqlx::PgPool::connect(url).await.expect("PostgreSQL answers");
-        Self::run(&admin, format!("CREATE SCHEMA {name}")).await;
+        let made = Self {
+            admin,
+            name,
+            url: String::new(),
+        };
+        made.run(&format!("CREATE SCHEMA {}", made.name)).await;
         let mark = if url.contains('?') { '&' } else { '?' };
-        let url = format!("{url}{mark}options=-c%20search_path%3D{name}");
-        Self { admin, name, url }
+        Self {
+            url: format!("{url}{mark}options=-c%20search_path%3D{}", made.name),
+            ..made
+        }
     }
 
     pub(crate) async fn drop(self) {
-        Self::run(&self.admin, format!("DROP SCHEMA {} CASCADE", self.name)).await;
+        self.run(&format!("DROP SCHEMA {} CASCADE", self.name)).await;
     }
 
-    async fn run(pool: &sqlx::PgPool, sql: String) {
-        let sql = sqlx::AssertSqlSafe(sql);
-        sqlx::query(sql).execute(pool).await.expect("statement runs");
+    /// Runs a statement beside the store.
+    pub(crate) async fn run(&self, sql: &str) {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        sqlx::query(sql)
+            .execute(&self.admin)
+            .await
+            .expect("statement runs");
     }
 }
 
@@ -116,6 +127,8 @@ pub(super) fn node(ttl: Duration) -> Node {
         worker: "worker-a".into(),
         ttl,
         memory_bytes: 1000,
+        most_memory_bytes: 1000,
+        patience: HOUR,
         techniques: vec!["affine".into(), "gguf".into()],
         most_of_tenant: None,
     }

@@ -249,6 +249,7 @@ pub(super) async fn what_does_not_fit_is_left(bed: Bed) {
     assert_eq!(bed.state(newer.id).await, JobState::Queued);
     let bigger = Node {
         memory_bytes: 1001,
+        most_memory_bytes: 1001,
         techniques: vec!["from_the_future".into(), "affine".into()],
         ..node(HOUR)
     };

@@ -20,6 +20,7 @@ mod results;
 mod schema;
 mod storms;
 mod tenants;
+mod turns;
 mod webhooks;
 
 pub(crate) use bed::{Schema, postgres_url};
@@ -114,6 +115,14 @@ suite! {
     storms {
         sixteen_claimers_and_each_job_once
         cancel_and_finish_at_once
+    }
+    turns {
+        a_thousand_jobs_do_not_starve_one
+        turns_are_not_saved_up
+        priorities_still_win
+        a_released_job_is_next
+        a_large_job_is_not_passed_over_for_ever
+        a_claim_among_many_walks_an_index
     }
     tenants {
         nobody_sees_anothers_rows

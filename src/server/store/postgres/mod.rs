@@ -4,6 +4,8 @@
 //! Must not know: statements.
 //! Invariant: no session waits for ever, neither for a lock nor for an answer.
 
+mod bell;
+
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,11 @@ use std::time::Duration;
 use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 
+use tokio_util::sync::CancellationToken;
+
+use super::bell::Bell;
 use super::db::Db;
+use super::rows::Neighbours;
 use super::{Rows, migrate};
 use crate::domain::Clock;
 use crate::domain::ports::StoreError;
@@ -48,7 +54,14 @@ pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Rows, StoreError> 
         pool: pool(CONNECTIONS),
         beats: pool(BEAT_CONNECTIONS),
     };
-    Ok(Rows::new(db, clock))
+    let (words, end) = (Arc::new(Bell::default()), CancellationToken::new());
+    tokio::spawn(bell::say(words.clone(), pool(1), end.clone()));
+    let neighbours = Neighbours {
+        words,
+        listen: Arc::new(move || bell::listen(options.clone())),
+        _end: end.drop_guard(),
+    };
+    Ok(Rows::new(db, clock).with_neighbours(neighbours))
 }
 
 /// Whether a connection that comes back still answers. A call that ran out of time leaves one whose link may be dead

@@ -19,6 +19,7 @@ use crate::domain::{
     Clock as _, Dataset, DatasetId, Document, FileRef, Job, JobId, Model, ModelId, ModelState, NewJob,
 };
 use crate::queue::reap::Neighbours;
+use crate::queue::wake::POLL;
 use crate::store::{Rows, sqlite};
 use crate::telemetry::Metrics;
 use crate::worker::probe::{self, Probe};
@@ -40,6 +41,7 @@ pub(super) struct House {
     pub(super) model: ModelId,
     workers: usize,
     checkpoint: Option<Duration>,
+    poll: Duration,
     pool: Option<Pool>,
 }
 
@@ -70,6 +72,14 @@ impl House {
         Self::over(folder, rows, 1, Some(Duration::ZERO), probe).await
     }
 
+    /// One worker that hardly looks by itself, over rows that other processes share.
+    pub(super) async fn beside_others(rows: Rows) -> Self {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let mut house = Self::over(folder, rows, 0, None, Arc::new(probe::Silent)).await;
+        house.poll = Duration::from_hours(1);
+        house.with_workers(1)
+    }
+
     async fn over(
         folder: tempfile::TempDir,
         rows: Rows,
@@ -87,6 +97,7 @@ impl House {
             model: ModelId::from_uuid(Uuid::now_v7()),
             workers,
             checkpoint,
+            poll: POLL,
             pool: None,
             folder,
         };
@@ -110,12 +121,14 @@ impl House {
             metrics: self.metrics.clone(),
             engine: self.script.clone(),
             wake: self.wake.clone(),
+            news: self.wake.clone(),
             probe: self.probe.clone(),
             chance: || 0.0,
             settings: Settings {
                 workers: self.workers,
                 threads: 1,
                 memory_bytes: 1 << 30,
+                poll: self.poll,
                 most_of_tenant: None,
                 ttl: Duration::from_hours(1),
                 checkpoint: self.checkpoint,
@@ -237,9 +250,22 @@ impl House {
 
     /// The same, with datasets.
     pub(super) async fn enqueue_with(&self, acts: &[Act], datasets: Vec<DatasetId>) -> JobId {
+        let job = self.new_job(acts, datasets);
+        self.send(&self.rows, &job).await;
+        self.wake.notify_waiters();
+        job.id
+    }
+
+    /// Adds a job through a store, and wakes nobody.
+    pub(super) async fn send(&self, rows: &Rows, job: &NewJob) {
+        rows.enqueue(job, Room::of(100)).await.expect("enqueues");
+    }
+
+    /// A job whose attempts will follow the script.
+    pub(super) fn new_job(&self, acts: &[Act], datasets: Vec<DatasetId>) -> NewJob {
         let id = JobId::from_uuid(Uuid::now_v7());
         self.script.write(id, acts);
-        let job = NewJob {
+        NewJob {
             id,
             model: self.model,
             recipe: json!("a recipe"),
@@ -253,10 +279,7 @@ impl House {
             traceparent: None,
             idempotency: None,
             created_at: SystemClock.now(),
-        };
-        self.rows.enqueue(&job, Room::of(100)).await.expect("enqueues");
-        self.wake.notify_waiters();
-        id
+        }
     }
 
     /// The job once it is over.

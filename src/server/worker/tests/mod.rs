@@ -1,5 +1,6 @@
 //! Whole attempts on a real SQLite store and a real blob folder, with an engine that does what a test says.
 
+mod bells;
 mod house;
 mod matrix;
 mod script;
@@ -13,7 +14,7 @@ use sqlx::Connection as _;
 
 use crate::domain::ports::{Blobs as _, Store as _};
 use crate::domain::queue::{Queue as _, Silent};
-use crate::domain::{JobId, JobState};
+use crate::domain::{JobId, JobState, NewJob};
 
 const SOON: Duration = Duration::from_mins(1);
 
@@ -138,6 +139,27 @@ async fn a_panic_is_tried_once_more_and_then_ours() {
     // The worker itself goes on.
     let next = house.enqueue(&[Act::Make]).await;
     assert_eq!(house.ended(next).await.state, JobState::Succeeded);
+    house.close().await;
+}
+
+/// Workers of one process share its memory: what they plan for never sums to more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_run_beside_each_other_as_far_as_memory_goes() {
+    let house = House::new(3).await;
+    let mut jobs = Vec::new();
+    for share in [2, 2, 2, 3] {
+        let job = NewJob {
+            need_memory_bytes: (1 << 30) / share,
+            ..house.new_job(&[Act::Make], Vec::new())
+        };
+        house.send(&house.rows, &job).await;
+        jobs.push(job.id);
+    }
+    house.wake.notify_waiters();
+    for job in jobs {
+        assert_eq!(house.over(job).await.state, JobState::Succeeded);
+    }
+    assert!(house.script.most_at_once() <= 2, "two halves are the whole");
     house.close().await;
 }
 

@@ -26,6 +26,7 @@ pub async fn cancel_job(May(state, ..): May<WriteJobs>, Id(id): Id<JobId>) -> Re
         .cancel_job(id, "asked for by the API")
         .await
         .map_err(about("job", &id))?;
+    state.news.notify_waiters();
     state.wake.notify_waiters();
     Ok(Json(JobOut::new(&job, &state)))
 }
