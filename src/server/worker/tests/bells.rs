@@ -27,14 +27,14 @@ async fn an_idle_worker_hears_of_jobs_and_cancels_of_other_processes() {
     for _ in 0..3 {
         let job = house.new_job(&[Act::Make], Vec::new());
         house.send(&other, &job).await;
-        assert_eq!(house.over(job.id).await.state, JobState::Succeeded);
+        assert_eq!(house.ended(job.id).await.state, JobState::Succeeded);
     }
 
     let long = house.new_job(&[Act::UntilStopped], Vec::new());
     house.send(&other, &long).await;
     house.script.begun(long.id).await;
     other.cancel_job(long.id, "a test").await.expect("cancels");
-    assert_eq!(house.over(long.id).await.state, JobState::Cancelled);
+    assert_eq!(house.ended(long.id).await.state, JobState::Cancelled);
 
     // Every connection that listens breaks, and what is said meanwhile is found even so.
     let listening = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
@@ -42,7 +42,7 @@ async fn an_idle_worker_hears_of_jobs_and_cancels_of_other_processes() {
     schema.run(listening).await;
     let job = house.new_job(&[Act::Make], Vec::new());
     house.send(&other, &job).await;
-    assert_eq!(house.over(job.id).await.state, JobState::Succeeded);
+    assert_eq!(house.ended(job.id).await.state, JobState::Succeeded);
     house.close().await;
     drop(other);
     schema.drop().await;

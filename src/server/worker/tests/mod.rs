@@ -157,7 +157,7 @@ async fn jobs_run_beside_each_other_as_far_as_memory_goes() {
     }
     house.wake.notify_waiters();
     for job in jobs {
-        assert_eq!(house.over(job).await.state, JobState::Succeeded);
+        assert_eq!(house.ended(job).await.state, JobState::Succeeded);
     }
     assert!(house.script.most_at_once() <= 2, "two halves are the whole");
     house.close().await;
