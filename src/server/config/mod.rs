@@ -129,7 +129,7 @@ pub struct Workers {
     pub threads: usize,
     /// What models run on, as the engine names it.
     pub device: String,
-    /// Memory a job may plan for.
+    /// Memory that all jobs at once may plan for.
     pub memory_bytes: u64,
     /// Lease time: a worker silent for this long loses its job.
     pub lease: Duration,

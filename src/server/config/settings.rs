@@ -323,8 +323,8 @@ pub struct Settings {
         help_heading = "Workers"
     )]
     pub worker_device: Option<String>,
-    /// Memory a job's plan may ask for; what asks for more is refused. 0 = three quarters of the machine's; on a
-    /// server with `workers` 0, no refusal, so set it to that of the largest worker there [default: 0]
+    /// Memory that the plans of all jobs at once may ask for; what asks for more alone is refused. 0 = three quarters of
+    /// the machine's; on a server with `workers` 0, no refusal, so set it to that of the largest worker there [default: 0]
     #[arg(
         long,
         env = "MODELPRESS_WORKER_MEMORY_BYTES",

@@ -158,18 +158,13 @@ fn limits(config: &Config) -> Finding {
 
 fn memory(config: &Config) -> Finding {
     const SUBJECT: &str = "memory";
-    let (workers, each, machine) = (
-        config.workers.count as u64,
-        config.workers.memory_bytes,
-        machine_memory_bytes(),
+    let (planned, machine) = (config.workers.memory_bytes, machine_memory_bytes());
+    let detail = format!(
+        "{} workers may plan for {planned} bytes together, of the machine's {machine}",
+        config.workers.count
     );
-    let planned = workers.saturating_mul(each);
-    let detail = format!("{workers} workers may use {each} bytes each, of the machine's {machine}");
-    if planned > machine {
-        let fix = format!(
-            "set worker_memory_bytes to {} or less, or run fewer workers",
-            machine / workers.max(1) / 4 * 3
-        );
+    if config.workers.count > 0 && planned > machine {
+        let fix = format!("set worker_memory_bytes to {} or less", machine / 4 * 3);
         return Finding::new(SUBJECT, Grade::Warning, detail, fix);
     }
     Finding::fine(SUBJECT, detail)
