@@ -9,14 +9,20 @@
 mod chaos;
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/collector.rs"]
+mod collector;
 #[expect(dead_code, reason = "tokenizers are for tests that read text")]
 #[path = "support/llama.rs"]
 mod llama;
 #[path = "support/s3.rs"]
 mod s3;
+#[path = "support/schema.rs"]
+mod schema;
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "process/abuse.rs"]
+mod abuse;
 #[path = "process/backup.rs"]
 mod backup;
 #[path = "process/commands.rs"]
@@ -29,6 +35,8 @@ mod doctor;
 mod going_on;
 #[path = "process/isolation.rs"]
 mod isolation;
+#[path = "process/metrics.rs"]
+mod metrics;
 #[path = "process/postgres.rs"]
 mod postgres;
 #[path = "process/serve.rs"]
@@ -39,3 +47,5 @@ mod server;
 mod several;
 #[path = "process/tls.rs"]
 mod tls;
+#[path = "process/traces.rs"]
+mod traces;

@@ -34,6 +34,7 @@ use crate::queue::reap::Neighbours;
 use crate::queue::wake::POLL;
 use crate::store::Rows;
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Folder;
 use crate::worker::{Kit, Pool, PoolError};
 use crate::{http, store, worker};
 
@@ -304,6 +305,12 @@ fn state(config: &Config, stores: Arc<dyn Stores>) -> Result<AppState, AppError>
         Some(secret) => secret.clone().into_bytes(),
         None => kept_secret(&config.data_dir.join("cursor.key")).map_err(data_dir)?,
     };
+    let metrics = Metrics::new()?;
+    metrics.watch(Folder {
+        path: config.data_dir.clone(),
+        reserve_bytes: config.limits.reserve_bytes,
+        backup_stamp: config.backup_stamp(),
+    });
     Ok(AppState::new(Parts {
         stores,
         gate: Gate::new(config.keys_required),
@@ -312,7 +319,7 @@ fn state(config: &Config, stores: Arc<dyn Stores>) -> Result<AppState, AppError>
         children: config.children.clone(),
         uploads,
         clock: Arc::new(SystemClock),
-        metrics: Arc::new(Metrics::new()?),
+        metrics: Arc::new(metrics),
         limits: config.limits.clone(),
         allowed_model_paths: config.allowed_model_paths.clone(),
         pull_allowed: config.pulls.allowed.clone(),

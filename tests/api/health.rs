@@ -1,9 +1,10 @@
 //! Probes, metrics, draining.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use modelpress_server::config::Settings;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 
 use crate::support::app::{TestApp, json_of, problem};
 
@@ -62,6 +63,66 @@ async fn metrics_count_by_route_not_by_path() {
     );
     assert!(metrics.contains(&uploaded), "{metrics}");
     assert!(!metrics.contains("mdl_"), "no ids in labels");
+}
+
+/// Whoever may send requests must not be able to fill monitoring's memory.
+#[tokio::test]
+async fn hostile_requests_make_no_series() {
+    const METHODS: [&str; 9] = [
+        "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW", "X-1",
+    ];
+    let app = TestApp::start().await;
+    let ask = async |method: &str, path: &str| {
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        let asked = app.request(method, path).header("Host", path.len().to_string());
+        asked.send().await.expect("answers")
+    };
+    let series = async || {
+        let text = app.get("/metrics").await.text().await.expect("text");
+        text.lines().filter(|line| !line.starts_with('#')).count()
+    };
+    // Each kind of request once: these series may be there.
+    for method in METHODS {
+        for path in ["/nowhere", "/v1/jobs/x", "/v1/models/x/files/y", "/v1/uploads/x"] {
+            ask(method, path).await;
+        }
+    }
+    series().await;
+    let before = series().await;
+    for n in 0..500 {
+        let method = match n % 3 {
+            0 => METHODS[n % METHODS.len()].to_owned(),
+            1 => format!("M{n}"),
+            _ => "GET".to_owned(),
+        };
+        let path = match n % 5 {
+            0 => format!("/{n}/%00%ff/{}", "a".repeat(n)),
+            1 => format!("/v1/jobs/job_{n}?state={n}"),
+            2 => format!("/v1/models/{n}/files/{n}%2f..%2f{n}"),
+            3 => format!("/v1/uploads/{n}"),
+            _ => format!("/metrics{n}"),
+        };
+        ask(&method, &path).await;
+    }
+    assert_eq!(series().await, before);
+    let text = app.get("/metrics").await.text().await.expect("text");
+    let methods: BTreeSet<&str> = text
+        .split("method=\"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    assert_eq!(methods.len(), 8, "seven and other: {methods:?}");
+}
+
+#[tokio::test]
+async fn metrics_are_there_while_the_database_is_not() {
+    let app = TestApp::scripted().await;
+    let text = app.get("/metrics").await.text().await.expect("text");
+    assert!(text.contains("modelpress_database_up 1"), "{text}");
+    app.memory.broken.store(true, Ordering::SeqCst);
+    let text = app.get("/metrics").await.text().await.expect("text");
+    assert!(text.contains("modelpress_database_up 0"), "{text}");
+    assert!(text.contains("modelpress_disk_free_bytes "), "{text}");
 }
 
 #[tokio::test]

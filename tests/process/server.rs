@@ -14,6 +14,36 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
 }
 
+/// Another `modelpress` process, ended with the test.
+pub(crate) struct Process(Child);
+
+impl Process {
+    /// `modelpress worker` beside servers on the same database and folder.
+    pub(crate) fn worker(data: &Path, variables: &[(&str, &str)]) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_modelpress"))
+            .args([
+                "worker",
+                "--log-filter",
+                "error",
+                "--drain-seconds",
+                "5",
+                "--data-dir",
+            ])
+            .arg(data)
+            .env_remove("MODELPRESS_CONFIG")
+            .envs(variables.iter().copied())
+            .spawn();
+        Self(child.expect("starts"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _already_gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
 impl Server {
     /// Starts on a free port and waits for the line that names it.
     pub(crate) fn start(data: &Path) -> Self {
@@ -87,6 +117,15 @@ impl Server {
                 .collect()
         };
         lists.flat_map(ids).collect()
+    }
+
+    /// The most memory that the process held so far.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("it lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.split_ascii_whitespace().next());
+        number.expect("a peak").parse().expect("a number")
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {

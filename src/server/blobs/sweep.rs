@@ -78,16 +78,24 @@ impl Sweeper {
                 Err(error) => return Err(error.into()),
             }
             self.stores.drop_upload(id).await?;
+            self.count("upload", 1);
             removed += 1;
         }
         // Twice the age: by then every row of such an upload is gone.
-        removed += self.uploads.remove_stale(self.upload_age * 2).await?;
+        let stale = self.uploads.remove_stale(self.upload_age * 2).await?;
+        self.count("upload", stale as u64);
+        removed += stale;
         for digests in self.blobs.settled().await?.chunks(BATCH) {
             for digest in self.stores.unreferenced(digests).await? {
                 self.blobs.discard(&digest).await?;
+                self.count("blob", 1);
                 removed += 1;
             }
         }
         Ok(removed)
+    }
+
+    fn count(&self, kind: &str, removed: u64) {
+        self.metrics.pruned.with_label_values(&[kind]).inc_by(removed);
     }
 }

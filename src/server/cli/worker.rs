@@ -7,7 +7,7 @@ use crate::app;
 pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
     let mut config = args.load()?;
     config.workers.count = config.workers.count.max(1);
-    start_logging(&config)?;
+    let _until_the_end = start_logging(&config)?;
     block_on(async {
         app::run_workers_until_signal(config)
             .await

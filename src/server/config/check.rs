@@ -49,6 +49,22 @@ pub(super) fn address(key: &str, text: &str) -> Result<std::net::SocketAddr, Con
     })
 }
 
+/// An address on the web; an empty one switches off what it is for.
+pub(super) fn url(key: &str, text: Option<String>) -> Result<Option<String>, ConfigError> {
+    let names_a_host = |text: &str| {
+        let rest = text
+            .strip_prefix("http://")
+            .or_else(|| text.strip_prefix("https://"));
+        rest.is_some_and(|rest| !rest.is_empty())
+    };
+    match text {
+        Some(text) if !text.is_empty() && !names_a_host(&text) => {
+            Err(ConfigError::new(key, "must start with http:// or https://"))
+        }
+        text => Ok(text),
+    }
+}
+
 /// Canonical roots, so that a later comparison cannot be fooled by a link.
 pub(super) fn allowed(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ConfigError> {
     paths

@@ -12,10 +12,13 @@ use crate::domain::queue::Retention;
 
 use super::check::{
     address, allowed, at_least_one, bucket, database, days, hub, in_days, memory, places, reachable, seconds,
-    threads,
+    threads, url,
 };
 use super::settings::{Auth, Settings};
-use super::{ByteSize, Config, ConfigError, Database, Limits, Pulls, Quotas, Rates, Workers, redact_url};
+use super::{
+    ByteSize, Config, ConfigError, Database, Limits, Pulls, Quotas, Rates, Ratio, Workers, redact_url,
+};
+use crate::telemetry::Collector;
 
 impl Settings {
     pub(super) fn validate(self) -> Result<Config, ConfigError> {
@@ -65,10 +68,16 @@ impl Settings {
                 unsuccessful: days(self.keep_unsuccessful_days, 90),
                 audit: days(self.keep_audit_days, 365),
                 deliveries: days(self.keep_deliveries_days, 30),
+                drafts: days(self.keep_draft_days, 7),
             },
             drain: seconds("drain_seconds", self.drain_seconds, 20, 0)?,
             log_format: self.log_format.unwrap_or_default(),
             log_filter: self.log_filter.unwrap_or_else(|| "info".to_owned()),
+            traces: Collector {
+                endpoint: url("otlp_endpoint", self.otlp_endpoint)?,
+                headers: self.otlp_headers,
+                sample_ratio: self.otlp_sample_ratio.map(Ratio::get),
+            },
         })
     }
 
@@ -152,9 +161,13 @@ impl Settings {
             checkpoint_seconds: Some(config.workers.checkpoint.map_or(0, |pause| pause.as_secs())),
             keep_succeeded_days: Some(in_days(config.retention.succeeded)),
             keep_unsuccessful_days: Some(in_days(config.retention.unsuccessful)),
+            keep_draft_days: Some(in_days(config.retention.drafts)),
             keep_audit_days: Some(in_days(config.retention.audit)),
             log_format: Some(config.log_format),
             log_filter: Some(config.log_filter.clone()),
+            otlp_endpoint: config.traces.endpoint.as_deref().map(redact_url),
+            otlp_headers: config.traces.headers.as_ref().map(|_| "***".to_owned()),
+            otlp_sample_ratio: config.traces.sample_ratio.and_then(Ratio::new),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod check;
 mod effective;
+mod ratio;
 mod settings;
 mod size;
 
@@ -15,6 +16,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use ratio::Ratio;
 pub use settings::{Auth, Settings};
 pub use size::ByteSize;
 
@@ -23,7 +25,7 @@ use crate::domain::bucket::Bucket;
 use crate::domain::pull::Place;
 use crate::domain::queue::Retention;
 use crate::outbound::Allow;
-use crate::telemetry::LogFormat;
+use crate::telemetry::{Collector, LogFormat};
 
 /// Where jobs, models and artifacts are recorded.
 #[derive(Clone, PartialEq, Eq)]
@@ -176,6 +178,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// `tracing` filter directives.
     pub log_filter: String,
+    /// Where traces go.
+    pub traces: Collector,
 }
 
 /// A setting that cannot be used.
@@ -215,6 +219,11 @@ impl Config {
     /// Where files of the object store are brought.
     pub fn cache_dir(&self) -> PathBuf {
         self.data_dir.join("cache")
+    }
+
+    /// Written whenever a backup of the data folder has ended well: its age is the backup's.
+    pub fn backup_stamp(&self) -> PathBuf {
+        self.data_dir.join("last-backup")
     }
 
     /// Where running stages keep their files.

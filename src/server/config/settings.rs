@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::telemetry::LogFormat;
 
-use super::{ByteSize, ConfigError};
+use super::{ByteSize, ConfigError, Ratio};
 
 /// Whether the API asks for keys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
@@ -367,6 +367,14 @@ pub struct Settings {
     )]
     pub keep_unsuccessful_days: Option<u64>,
 
+    /// Days that a model which was never committed is kept; 0 = for ever [default: 7]
+    #[arg(
+        long,
+        env = "MODELPRESS_KEEP_DRAFT_DAYS",
+        value_name = "N",
+        help_heading = "Limits"
+    )]
+    pub keep_draft_days: Option<u64>,
     /// Days that entries of the audit log are kept; 0 = for ever [default: 365]
     #[arg(
         long,
@@ -387,6 +395,32 @@ pub struct Settings {
         help_heading = "Logging"
     )]
     pub log_filter: Option<String>,
+    /// Send traces by OTLP/HTTP to the collector at this URL, such as `http://127.0.0.1:4318` [default: none, or that
+    /// of `OTEL_EXPORTER_OTLP_ENDPOINT`]
+    #[arg(
+        long,
+        env = "MODELPRESS_OTLP_ENDPOINT",
+        value_name = "URL",
+        help_heading = "Traces"
+    )]
+    pub otlp_endpoint: Option<String>,
+    /// Headers for the collector: name=value, several separated by commas [default: none]
+    #[arg(
+        long,
+        env = "MODELPRESS_OTLP_HEADERS",
+        value_name = "TEXT",
+        help_heading = "Traces",
+        hide_env_values = true
+    )]
+    pub otlp_headers: Option<String>,
+    /// Share of the traces begun here that are sent, 0 to 1 [default: 1]
+    #[arg(
+        long,
+        env = "MODELPRESS_OTLP_SAMPLE_RATIO",
+        value_name = "N",
+        help_heading = "Traces"
+    )]
+    pub otlp_sample_ratio: Option<Ratio>,
 }
 
 impl Settings {
@@ -440,9 +474,13 @@ impl Settings {
             checkpoint_seconds: self.checkpoint_seconds.or(other.checkpoint_seconds),
             keep_succeeded_days: self.keep_succeeded_days.or(other.keep_succeeded_days),
             keep_unsuccessful_days: self.keep_unsuccessful_days.or(other.keep_unsuccessful_days),
+            keep_draft_days: self.keep_draft_days.or(other.keep_draft_days),
             keep_audit_days: self.keep_audit_days.or(other.keep_audit_days),
             log_format: self.log_format.or(other.log_format),
             log_filter: self.log_filter.or(other.log_filter),
+            otlp_endpoint: self.otlp_endpoint.or(other.otlp_endpoint),
+            otlp_headers: self.otlp_headers.or(other.otlp_headers),
+            otlp_sample_ratio: self.otlp_sample_ratio.or(other.otlp_sample_ratio),
         }
     }
 }

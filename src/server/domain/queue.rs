@@ -183,8 +183,8 @@ pub struct Reaped {
     pub worker: String,
 }
 
-/// How long jobs are kept after their end; `None` is for ever.
-#[derive(Debug, Clone, Copy)]
+/// How long things are kept, jobs from their end on; `None` is for ever.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Retention {
     /// Succeeded jobs, with their artifacts.
     pub succeeded: Option<Duration>,
@@ -194,6 +194,30 @@ pub struct Retention {
     pub audit: Option<Duration>,
     /// What was sent to webhooks, after its end.
     pub deliveries: Option<Duration>,
+    /// Models that were never committed.
+    pub drafts: Option<Duration>,
+}
+
+/// What one call of [`Queue::prune`] deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Jobs, each with all that belongs to it.
+    pub jobs: u64,
+    /// Entries of the audit log.
+    pub audit_entries: u64,
+    /// Idempotency keys that ran out.
+    pub idempotency_keys: u64,
+    /// Models that were never committed.
+    pub drafts: u64,
+    /// Messages to webhooks.
+    pub deliveries: u64,
+}
+
+impl Pruned {
+    /// Whether there was anything to delete.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
 }
 
 /// What processes on one database tell each other, to shorten waits: it may be lost.
@@ -225,6 +249,6 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     fn reap(&self, silent: Silent) -> BoxFuture<'_, Result<Vec<Reaped>, StoreError>>;
     /// What other processes say from now on; nothing where there can be none.
     fn rings(&self) -> Option<BoxStream<'static, Ring>>;
-    /// Deletes a batch of jobs that ended long ago, and idempotency keys that ran out; answers how many jobs.
-    fn prune(&self, retention: Retention) -> BoxFuture<'_, Result<u64, StoreError>>;
+    /// Deletes a batch of each kind of thing that is old enough.
+    fn prune(&self, retention: Retention) -> BoxFuture<'_, Result<Pruned, StoreError>>;
 }

@@ -1,6 +1,6 @@
 //! What every request gets: an id, a span, a measurement, a caught panic, a problem as its error.
 //!
-//! Owns: the form of `X-Request-Id`, the access line, turning any 4xx/5xx into problem+json.
+//! Owns: the form of `X-Request-Id`, the access line, where a trace goes on, turning any 4xx/5xx into problem+json.
 //! Must not know: what a route does.
 //! Invariant: no response leaves without a request id; a failure is logged once, here.
 //!
@@ -13,22 +13,24 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use prometheus::IntGauge;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::trace::TraceLayer;
-use tracing::Span;
+use tracing::{Instrument as _, Span};
 
 use super::listen::Peer;
 use super::problem::Problem;
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Counted;
+use crate::telemetry::traces::{self, Asked};
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Puts it all around a router. The first layer is the outermost.
 pub fn observed<S: Clone + Send + Sync + 'static>(routes: Router<S>, metrics: &Arc<Metrics>) -> Router<S> {
@@ -42,7 +44,7 @@ pub fn observed<S: Clone + Send + Sync + 'static>(routes: Router<S>, metrics: &A
         .on_body_chunk(())
         .on_eos(())
         .on_failure(());
-    routes.layer(
+    let routes = routes.layer(
         ServiceBuilder::new()
             .map_request(without_strange_id)
             .layer(SetRequestIdLayer::new(HEADER, NewId))
@@ -54,7 +56,45 @@ pub fn observed<S: Clone + Send + Sync + 'static>(routes: Router<S>, metrics: &A
             .layer(trace)
             .layer(from_fn_with_state(metrics.clone(), with_problems))
             .layer(CatchPanicLayer::custom(panicked)),
-    )
+    );
+    if traces::on() {
+        routes.layer(from_fn(traced))
+    } else {
+        routes
+    }
+}
+
+/// Traces a request: what it calls goes on in its span, and so does a trace that the client follows.
+async fn traced(mut request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let route = request.extensions().get::<MatchedPath>();
+    let peer = request.extensions().get::<Peer>();
+    let span = traces::request(&Asked {
+        method: match method_label(request.method()) {
+            "other" => "_OTHER",
+            method => method,
+        },
+        route: route.map(MatchedPath::as_str),
+        path: request.uri().path(),
+        version: version_label(request.version()),
+        client: peer.map(|peer| peer.0.ip()),
+        agent: text("user-agent"),
+        traceparent: text("traceparent"),
+        tracestate: text("tracestate"),
+    });
+    let place = traces::traceparent(&span).and_then(|text| HeaderValue::from_str(&text).ok());
+    if let Some(place) = &place {
+        // From here on the trace goes through this span.
+        request.headers_mut().insert(TRACEPARENT, place.clone());
+    }
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let id = response.headers().get(HEADER).and_then(|id| id.to_str().ok());
+    traces::answered(&span, response.status().as_u16(), id);
+    if let Some(place) = place {
+        response.headers_mut().insert(TRACEPARENT, place);
+    }
+    response
 }
 
 /// Makes the ids of requests that bring none.
@@ -93,37 +133,22 @@ fn span(request: &Request) -> Span {
     let peer = request.extensions().get::<Peer>();
     let client = peer.map(|peer| peer.0.ip().to_string());
     let (method, path) = (request.method(), request.uri().path());
-    tracing::info_span!("request", request_id = %id(request), %method, %path, client)
+    let trace_id = traces::trace_id();
+    tracing::info_span!("request", request_id = %id(request), %method, %path, client, trace_id)
 }
 
 /// What was asked for, on the response, for the layer that sees only that.
 #[derive(Debug, Clone)]
-struct Asked {
+struct Wanted {
     route: Option<MatchedPath>,
     method: Method,
 }
 
-/// A request in the count of those under way, as long as this lives: also when the client leaves.
-struct UnderWay(IntGauge);
-
-impl UnderWay {
-    fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 async fn with_problems(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
-    let _under_way = UnderWay::new(&metrics.http_requests_in_flight);
+    let _under_way = Counted::new(&metrics.http_requests_in_flight);
     let path = request.uri().path().to_owned();
     let id = id(&request).to_owned();
-    let asked = Asked {
+    let asked = Wanted {
         route: request.extensions().get::<MatchedPath>().cloned(),
         method: request.method().clone(),
     };
@@ -159,7 +184,7 @@ fn finish(mut response: Response, path: &str, id: &str) -> Response {
 
 /// Measures and logs; the layer has entered the request's span.
 fn answered(response: &Response, elapsed: Duration, metrics: &Metrics) {
-    let asked = response.extensions().get::<Asked>();
+    let asked = response.extensions().get::<Wanted>();
     let route = asked.and_then(|asked| asked.route.as_ref());
     let route = route.map_or("unmatched", MatchedPath::as_str);
     let method = asked.map_or("other", |asked| method_label(&asked.method));
@@ -198,6 +223,15 @@ fn method_label(method: &Method) -> &'static str {
         Method::DELETE => "DELETE",
         Method::OPTIONS => "OPTIONS",
         _ => "other",
+    }
+}
+
+fn version_label(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        Version::HTTP_3 => "3",
+        _ => "1.1",
     }
 }
 

@@ -1,4 +1,4 @@
-//! Forgetting old jobs.
+//! Forgetting what is old: jobs, audit entries, idempotency keys, drafts.
 //!
 //! Owns: how often, in what portions.
 //! Must not know: blobs; those without a row are swept elsewhere.
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ticked;
 use crate::domain::Clock;
-use crate::domain::queue::{Queue, Retention};
+use crate::domain::queue::{Pruned, Queue, Retention};
 use crate::telemetry::Metrics;
 
 /// Mean time between two rounds.
@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// What pruning needs.
 #[derive(Debug, Clone)]
 pub struct Pruner {
-    /// The jobs.
+    /// Deletes.
     pub queue: Arc<dyn Queue>,
     /// Shows that the loop lives.
     pub metrics: Arc<Metrics>,
@@ -37,13 +37,14 @@ impl Pruner {
     pub async fn run(&self, stop: &CancellationToken) {
         loop {
             let pause = match self.queue.prune(self.retention).await {
-                Ok(0) => PERIOD.mul_f64(0.5 + rand::random::<f64>()),
-                Ok(rows) => {
-                    tracing::info!(rows, "pruned jobs and audit entries of long ago");
+                Ok(pruned) if pruned.is_empty() => PERIOD.mul_f64(0.5 + rand::random::<f64>()),
+                Ok(pruned) => {
+                    tracing::info!(?pruned, "deleted what is old");
+                    self.count(pruned);
                     PAUSE
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "old jobs not pruned");
+                    tracing::warn!(%error, "what is old was not deleted");
                     PERIOD
                 }
             };
@@ -52,6 +53,18 @@ impl Pruner {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+    }
+
+    fn count(&self, pruned: Pruned) {
+        for (kind, rows) in [
+            ("job", pruned.jobs),
+            ("audit_entry", pruned.audit_entries),
+            ("idempotency_key", pruned.idempotency_keys),
+            ("draft", pruned.drafts),
+            ("delivery", pruned.deliveries),
+        ] {
+            self.metrics.pruned.with_label_values(&[kind]).inc_by(rows);
         }
     }
 }

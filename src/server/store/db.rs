@@ -15,9 +15,11 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{PgPool, Postgres, Row as _, Sqlite, SqlitePool, Transaction};
 use time::OffsetDateTime;
+use tracing::Instrument as _;
 
 use super::statement::Statement;
 use crate::domain::ports::StoreError;
+use crate::telemetry::traces;
 
 /// Longest time that one call may take, waiting for a connection included: a sick database must not hang a loop.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -95,12 +97,25 @@ enum Inner {
 }
 
 impl Session {
+    /// The database, as OpenTelemetry names it.
+    fn system(&self) -> &'static str {
+        match self.0 {
+            Inner::SqliteRead(_) | Inner::SqliteWrite(_) => "sqlite",
+            Inner::PgRead(_) | Inner::PgWrite(_) => "postgresql",
+        }
+    }
+
     /// Runs a statement; answers how many rows it changed.
     pub(super) async fn run(
         &mut self,
         statement: &'static Statement,
         args: &[Arg<'_>],
     ) -> Result<u64, StoreError> {
+        let span = traces::statement(self.system(), statement.name);
+        self.execute(statement, args).instrument(span).await
+    }
+
+    async fn execute(&mut self, statement: &'static Statement, args: &[Arg<'_>]) -> Result<u64, StoreError> {
         let (lite, pg) = (statement.sqlite, statement.postgres);
         let done = match &mut self.0 {
             Inner::SqliteRead(c) => for_sqlite(lite, args)
@@ -125,6 +140,15 @@ impl Session {
 
     /// The rows of a statement.
     pub(super) async fn all(
+        &mut self,
+        statement: &'static Statement,
+        args: &[Arg<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let span = traces::statement(self.system(), statement.name);
+        self.fetch(statement, args).instrument(span).await
+    }
+
+    async fn fetch(
         &mut self,
         statement: &'static Statement,
         args: &[Arg<'_>],
@@ -163,12 +187,15 @@ impl Session {
 
     /// Makes it all happen.
     pub(super) async fn commit(self) -> Result<(), StoreError> {
-        let done = match self.0 {
-            Inner::SqliteRead(_) | Inner::PgRead(_) => Ok(()),
-            Inner::SqliteWrite(tx) => tx.commit().await,
-            Inner::PgWrite(tx) => tx.commit().await,
+        let span = traces::statement(self.system(), "commit");
+        let done = async {
+            match self.0 {
+                Inner::SqliteRead(_) | Inner::PgRead(_) => Ok(()),
+                Inner::SqliteWrite(tx) => tx.commit().await,
+                Inner::PgWrite(tx) => tx.commit().await,
+            }
         };
-        Ok(done?)
+        Ok(done.instrument(span).await?)
     }
 }
 

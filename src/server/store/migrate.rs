@@ -33,6 +33,7 @@ const STEPS: &[Step] = &[
     step!(5, "0005_audit"),
     step!(6, "0006_checkpoints"),
     step!(7, "0007_webhooks"),
+    step!(8, "0008_drafts"),
     step!(9, "0009_pulls"),
     step!(10, "0010_turns"),
 ];

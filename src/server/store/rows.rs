@@ -22,7 +22,7 @@ use crate::domain::model::TensorRow;
 use crate::domain::ports::{Commit, Counts, Enqueued, JobFilter, Reply, Room, Store, StoreError, Stores};
 use crate::domain::pull::NewPull;
 use crate::domain::queue::{
-    Beat, Claim, Ending, Fenced, Lease, NewEvent, Node, Pulse, Queue, Reaped, Retention, Ring, Silent,
+    Beat, Claim, Ending, Fenced, Lease, NewEvent, Node, Pruned, Pulse, Queue, Reaped, Retention, Ring, Silent,
 };
 use crate::domain::{
     ApiKey, Artifact, ArtifactId, Clock, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks,
@@ -338,7 +338,7 @@ impl Queue for Rows {
         self.neighbours.as_ref().map(|neighbours| (neighbours.listen)())
     }
 
-    fn prune(&self, retention: Retention) -> BoxFuture<'_, Result<u64, StoreError>> {
+    fn prune(&self, retention: Retention) -> BoxFuture<'_, Result<Pruned, StoreError>> {
         timed(self.drop_old(retention)).boxed()
     }
 }

@@ -55,6 +55,7 @@ statements! {
         DELIVERY_GET "delivery_get"
         DELIVERY_LIST "delivery_list"
         DELIVERY_PRUNE "delivery_prune"
+        DRAFT_PRUNE "draft_prune"
         EVENT_INSERT "event_insert"
         EVENT_LIST "event_list"
         IDEMPOTENCY_DROP_EXPIRED "idempotency_drop_expired"

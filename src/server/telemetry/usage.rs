@@ -1,10 +1,12 @@
-//! Time, CPU and memory of this process and its children, read from /proc (zeros where there is none).
+//! Time, CPU and memory of this process and its children, read from /proc (zeros where there is none), and ages
+//! of files.
 //!
 //! Owns: the reading.
 //! Must not know: who asks.
 //! Invariant: never fails; a figure that cannot be read is 0.
 
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Clock ticks of `/proc/self/stat`: `USER_HZ`, 100 on every Linux architecture in use.
 const TICKS_A_SECOND: f64 = 100.0;
@@ -73,6 +75,13 @@ impl Meter {
 /// Resident memory now.
 pub fn resident_bytes() -> u64 {
     status_bytes("VmRSS:")
+}
+
+/// When a file was last written, in seconds since 1970.
+pub fn modified_seconds(path: &Path) -> Option<f64> {
+    let modified = std::fs::metadata(path).and_then(|file| file.modified()).ok()?;
+    let since = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(since.as_secs_f64())
 }
 
 /// Memory this process may use: the machine's, or the container's limit when that is lower.

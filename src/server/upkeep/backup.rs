@@ -149,7 +149,12 @@ fn finish(
     let path = out.join(MANIFEST);
     fs::write(&path, text).map_err(fail())?;
     let sync = |path: &Path| fs::File::open(path)?.sync_all();
-    sync(&path).and_then(|()| sync(out)).map_err(fail())
+    sync(&path).and_then(|()| sync(out)).map_err(fail())?;
+    // Monitoring looks at its age. A data folder that cannot be written can be backed up all the same.
+    if let Err(error) = fs::write(config.backup_stamp(), manifest.created_at) {
+        tracing::warn!(%error, "the server will not know that there is a backup");
+    }
+    Ok(())
 }
 
 fn remove(path: &Path) -> Result<(), UpkeepError> {

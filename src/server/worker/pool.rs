@@ -26,6 +26,8 @@ use crate::queue::reap::{Neighbours, Reaper};
 use crate::queue::supervise::supervise;
 use crate::queue::ticked;
 use crate::queue::wake::{Ear, relay};
+use crate::telemetry::metrics::Counted;
+use crate::telemetry::traces::{self, Attempted};
 
 /// How long small jobs may go before one whose memory is not free.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -103,6 +105,7 @@ impl Pool {
             ending: CancellationToken::new(),
             running: crew.running.clone(),
         };
+        crew.kit.metrics.workers.set(settings.workers as i64);
         pool.spawn_loops(&crew.kit);
         let workers = pool.workers.clone();
         pool.workers.spawn(crew.begin(workers));
@@ -193,7 +196,7 @@ impl Crew {
             let ear = Ear::listen(&self.kit.wake);
             match self.claim_within(&mut node).await {
                 Some((claim, planned)) => {
-                    self.attempt(&claim).await;
+                    self.attempt(&claim, &node.worker).await;
                     // Whoever is woken finds its memory free.
                     drop(planned);
                     self.kit.wake.notify_waiters();
@@ -232,7 +235,7 @@ impl Crew {
         }
     }
 
-    async fn attempt(&self, claim: &Claim) {
+    async fn attempt(&self, claim: &Claim, worker: &str) {
         let kit = &self.kit;
         if claim.attempt == 1 {
             let waited = kit.clock.now() - claim.created_at;
@@ -241,28 +244,45 @@ impl Crew {
         kit.metrics
             .memory_estimate_bytes
             .set(claim.need_memory_bytes.cast_signed());
-        let watch = Arc::new(Watch::new(
+        let traced = traces::attempt(&Attempted {
+            job: &claim.lease.job.to_string(),
+            attempt: claim.attempt,
+            fence: claim.lease.fence,
+            worker,
+            cause: claim.traceparent.as_deref(),
+        });
+        let watch = Watch::new(
             kit.settings.ttl,
             kit.metrics.clone(),
             kit.clock.clone(),
             kit.probe.clone(),
-        ));
+            traced.in_scope(traces::Place::here),
+        );
+        let watch = Arc::new(watch);
+        // A claim is as good as a beat: what is running must not look as if its worker were silent.
+        watch.accepted();
         let _listed = Listed::new(&self.running, &watch);
+        let _busy = Counted::new(&kit.metrics.workers_busy);
         let bench = Bench {
             kit,
             scratch: &self.scratch,
         };
         let lease = claim.lease;
         let span = tracing::info_span!("attempt", job = %lease.job, attempt = claim.attempt, fence = lease.fence,
-            cause = claim.traceparent.as_deref());
-        let word = bench.attempt(claim, watch.clone()).instrument(span).await;
+            cause = claim.traceparent.as_deref(), trace_id = traced.in_scope(traces::trace_id));
+        // The log's span is the inner one: tasks and threads of the attempt take it along.
+        let attempt = bench.attempt(claim, watch.clone()).instrument(span);
+        let word = attempt.instrument(traced.clone()).await;
+        traces::ended(&traced, word);
         kit.metrics.attempts.with_label_values(&[word]).inc();
         if word == "lost" {
             kit.metrics.leases_lost.inc();
         }
-        kit.metrics
-            .memory_peak_bytes
-            .set(watch.spent().peak_rss_bytes.cast_signed());
+        let peak = watch.spent().peak_rss_bytes;
+        kit.metrics.memory_peak_bytes.set(peak.cast_signed());
+        if peak > claim.need_memory_bytes {
+            kit.metrics.memory_overruns.inc();
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::domain::queue::{Beat, NewEvent};
 use crate::domain::{Clock, Progress};
 use crate::queue::keep::{Kept, Stop};
 use crate::telemetry::Metrics;
+use crate::telemetry::traces::Place;
 use crate::telemetry::usage::{Meter, Spent, Used};
 
 /// Lines kept of one attempt: a technique that talks about each tensor must not fill the history.
@@ -30,6 +31,7 @@ pub struct Watch {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     probe: Arc<dyn Probe>,
+    place: Place,
     inner: Mutex<Inner>,
 }
 
@@ -52,6 +54,7 @@ impl Watch {
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
         probe: Arc<dyn Probe>,
+        place: Place,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -60,6 +63,7 @@ impl Watch {
             metrics,
             clock,
             probe,
+            place,
             inner: Mutex::new(Inner {
                 progress: Progress::default(),
                 stop: None,
@@ -150,10 +154,12 @@ impl Watch {
     fn end_stage(&self, inner: &mut Inner) {
         let begun = std::mem::replace(&mut inner.stage_begun, Instant::now());
         if let Some(stage) = inner.progress.stage.as_deref() {
+            let lasted = begun.elapsed();
             self.metrics
                 .stage_duration
                 .with_label_values(&[stage])
-                .observe(begun.elapsed().as_secs_f64());
+                .observe(lasted.as_secs_f64());
+            self.place.stage(stage, lasted);
         }
     }
 

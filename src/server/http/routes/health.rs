@@ -70,7 +70,7 @@ async fn look(state: &AppState) -> Result<(), String> {
 
 /// Metrics
 ///
-/// Prometheus text. Off here when the configuration gives metrics an address of their own.
+/// Prometheus text; `modelpress_database_up` says whether the jobs could be counted. Off here when the configuration gives metrics an address of their own.
 #[utoipa::path(
     get, path = "/metrics", tag = "health", operation_id = "metrics",
     responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain")),
@@ -88,7 +88,16 @@ pub async fn metrics(State(state): State<AppState>) -> Result<Response, Problem>
 
 /// The metrics text, with the gauges that the database knows read now.
 pub async fn scrape(state: &AppState) -> Result<Response, Problem> {
-    let counts = state.stores.counts().await?;
+    // A database that is away must not hide what the process knows by itself.
+    let counts = match state.stores.counts().await {
+        Ok(counts) => counts,
+        Err(error) => {
+            tracing::warn!(%error, "jobs not counted");
+            state.metrics.database_up.set(0);
+            return encoded(state);
+        }
+    };
+    state.metrics.database_up.set(1);
     let count = |wanted: JobState| {
         counts
             .jobs
@@ -107,6 +116,10 @@ pub async fn scrape(state: &AppState) -> Result<Response, Problem> {
         .oldest_queued_at
         .map_or(0.0, |at| at.unix_timestamp_nanos() as f64 / 1e9);
     state.metrics.oldest_queued_timestamp.set(oldest);
+    encoded(state)
+}
+
+fn encoded(state: &AppState) -> Result<Response, Problem> {
     let text = state.metrics.text().map_err(Problem::internal)?;
     Ok((
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],

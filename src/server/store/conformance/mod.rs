@@ -1,7 +1,7 @@
 //! One suite, run on both databases.
 //!
 //! Owns: the scenarios and the bed they run on.
-//! Must not know: which database it is, but for [`schema`], which compares the two.
+//! Must not know: which database it is, but for [`schema`], which compares the two, and [`upgrade`].
 //! Invariant: a scenario passes on both or fails; none is skipped on SQLite.
 //!
 //! PostgreSQL is the one at `MODELPRESS_TEST_POSTGRES_URL`; without it those tests say SKIPPED and pass.
@@ -21,6 +21,7 @@ mod schema;
 mod storms;
 mod tenants;
 mod turns;
+mod upgrade;
 mod webhooks;
 
 pub(crate) use bed::{Schema, postgres_url};
@@ -111,6 +112,7 @@ suite! {
         announced_blobs_are_not_orphans
         a_checkpoint_is_the_next_attempts_and_goes_with_the_end
         old_jobs_go_with_everything
+        drafts_and_keys_of_long_ago_go
     }
     storms {
         sixteen_claimers_and_each_job_once

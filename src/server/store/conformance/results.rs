@@ -1,11 +1,12 @@
 //! What an attempt leaves behind.
 
 use serde_json::json;
+use uuid::Uuid;
 
 use super::bed::{Bed, HOUR, digest, ending, failure, is_lost};
 use crate::domain::ports::{Store as _, StoreError, Stores as _};
 use crate::domain::queue::{End, NewEvent, Queue as _, Retention};
-use crate::domain::{FileRef, JobState};
+use crate::domain::{FileRef, JobState, ModelId};
 
 fn event(message: &str) -> NewEvent {
     NewEvent {
@@ -183,10 +184,9 @@ pub(super) async fn old_jobs_go_with_everything(bed: Bed) {
     let retention = Retention {
         succeeded: Some(24 * HOUR),
         unsuccessful: Some(72 * HOUR),
-        audit: Some(96 * HOUR),
-        deliveries: None,
+        ..Retention::default()
     };
-    assert_eq!(bed.rows.prune(retention).await.expect("prunes"), 1);
+    assert_eq!(bed.rows.prune(retention).await.expect("prunes").jobs, 1);
     assert!(matches!(bed.rows.job(done.job).await, Err(StoreError::NotFound)));
     assert!(matches!(
         bed.rows.artifact(artifact).await,
@@ -196,14 +196,45 @@ pub(super) async fn old_jobs_go_with_everything(bed: Bed) {
     let orphans = bed.rows.unreferenced(&[digest('b')]).await.expect("answers");
     assert_eq!(orphans, [digest('b')]);
     assert_eq!(bed.state(failed.job).await, JobState::Failed);
-    let for_ever = Retention {
-        succeeded: None,
-        unsuccessful: None,
-        audit: None,
-        deliveries: None,
-    };
     bed.clock.advance(10_000 * HOUR);
-    assert_eq!(bed.rows.prune(for_ever).await.expect("prunes"), 0);
-    assert_eq!(bed.rows.prune(retention).await.expect("prunes"), 1);
+    let for_ever = bed.rows.prune(Retention::default()).await;
+    assert!(for_ever.expect("prunes").is_empty());
+    assert_eq!(bed.rows.prune(retention).await.expect("prunes").jobs, 1);
     assert_eq!(bed.state(running.job).await, JobState::Running);
+}
+
+pub(super) async fn drafts_and_keys_of_long_ago_go(bed: Bed) {
+    let draft = ModelId::from_uuid(Uuid::now_v7());
+    bed.rows.insert_model(&bed.draft(draft)).await.expect("new");
+    let file = FileRef {
+        name: "model.safetensors".into(),
+        digest: digest('d'),
+        bytes: 1,
+    };
+    bed.rows.put_model_file(draft, &file).await.expect("a draft");
+    let mut job = bed.new_job();
+    job.idempotency = Some(("once".into(), [7; 32]));
+    bed.send(&job).await.expect("enqueues");
+    let retention = Retention {
+        drafts: Some(48 * HOUR),
+        ..Retention::default()
+    };
+    bed.clock.advance(25 * HOUR);
+    let pruned = bed.rows.prune(retention).await.expect("prunes");
+    assert_eq!(
+        (pruned.drafts, pruned.idempotency_keys),
+        (0, 1),
+        "keys live a day"
+    );
+    bed.clock.advance(25 * HOUR);
+    let pruned = bed.rows.prune(retention).await.expect("prunes");
+    assert_eq!((pruned.drafts, pruned.idempotency_keys), (1, 0));
+    assert!(matches!(bed.rows.model(draft).await, Err(StoreError::NotFound)));
+    let orphans = bed.rows.unreferenced(&[digest('d')]).await.expect("answers");
+    assert_eq!(orphans, [digest('d')], "its bytes are the sweep's");
+    assert_eq!(
+        bed.rows.model(bed.model).await.expect("ready ones stay").id,
+        bed.model
+    );
+    assert!(bed.rows.prune(retention).await.expect("prunes").is_empty());
 }

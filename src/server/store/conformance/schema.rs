@@ -2,20 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use sha2::{Digest as _, Sha256};
 use sqlx::{Connection as _, Executor as _, Row as _, SqlSafeStr as _};
 
 use super::bed::{Schema, postgres_url};
-use crate::domain::model::hex;
 use crate::domain::ports::{Clock as _, Store as _, StoreError, SystemClock};
 use crate::domain::{Model, ModelId, ModelState};
 use crate::store::db::Db;
 use crate::store::look::Look;
 use crate::store::statement::ALL;
 use crate::store::{migrate, postgres, sqlite};
-
-/// Released migrations, by the digest of their texts: they never change, a mistake is mended by a new one.
-const RELEASED: &[(&str, &str)] = &[];
 
 #[tokio::test]
 async fn every_statement_prepares_on_sqlite() {
@@ -123,23 +118,6 @@ async fn both_databases_have_the_same_names() {
         lite.contains("job.fence") && lite.contains("index job_ready of job"),
         "{lite:?}"
     );
-}
-
-#[test]
-fn released_migrations_do_not_change() {
-    for (name, digest) in RELEASED {
-        let text = [migrate::sqlite(), migrate::postgres()]
-            .iter()
-            .flat_map(|migrator| migrator.iter())
-            .filter(|migration| migration.description == *name)
-            .map(|migration| migration.sql.as_str().to_owned())
-            .collect::<String>();
-        assert_eq!(
-            &hex(&Sha256::digest(text)),
-            digest,
-            "{name} was released and then changed"
-        );
-    }
 }
 
 #[tokio::test]

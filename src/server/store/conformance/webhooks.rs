@@ -471,10 +471,8 @@ pub(super) async fn old_messages_go_and_waiting_ones_stay(bed: Bed) {
     assert!(settle(&bed, &done, Next::Done).await);
     bed.clock.advance(HOUR);
     let keep = |age| Retention {
-        succeeded: None,
-        unsuccessful: None,
-        audit: None,
         deliveries: age,
+        ..Retention::default()
     };
     for (age, left) in [(None, 2), (Some(2 * HOUR), 2), (Some(HOUR / 2), 1)] {
         bed.rows.prune(keep(age)).await.expect("prunes");

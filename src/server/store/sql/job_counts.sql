@@ -1,1 +1,3 @@
-SELECT state, count(*) AS jobs, min(created_at) AS oldest_at FROM job GROUP BY state
+SELECT state, count(*) AS jobs,
+    CASE WHEN state = 'queued' THEN (SELECT min(created_at) FROM job WHERE state = 'queued') END AS oldest_at
+FROM job GROUP BY state

@@ -134,12 +134,7 @@ impl House {
                 checkpoint: self.checkpoint,
                 scratch: self.scratch(),
                 neighbours: Neighbours::None,
-                retention: Retention {
-                    succeeded: None,
-                    unsuccessful: None,
-                    audit: None,
-                    deliveries: None,
-                },
+                retention: Retention::default(),
             },
         };
         self.pool = Some(Pool::start(kit).expect("starts"));

@@ -74,7 +74,7 @@ const RAW: [(&str, &str); 4] = [
     responses((status = 201, description = "The dataset", body = DatasetOut,
                headers(("Location" = String, description = "Where the dataset is")))),
     extensions(("x-problem-codes" = json!(["json_invalid", "header_invalid", "body_truncated", "digest_mismatch",
-        "idle_timeout", "conflict", "too_large", "unsupported_media_type", "fields_invalid", "file_name_invalid",
+        "idle_timeout", "not_found", "conflict", "too_large", "unsupported_media_type", "fields_invalid", "file_name_invalid",
         "pickle_refused", "dataset_rejected", "quota_exceeded", "disk_full"])))
 )]
 pub async fn create_dataset(

@@ -89,7 +89,7 @@ pub struct ModelForm {
               (status = 202, description = "The model, whose files will be brought", body = ModelOut,
                headers(("Location" = String, description = "Where the model is")))),
     extensions(("x-problem-codes" = json!(["json_invalid", "body_truncated", "path_not_allowed",
-        "source_not_allowed", "idle_timeout",
+        "source_not_allowed", "idle_timeout", "not_found",
         "conflict", "too_large", "unsupported_media_type", "fields_invalid", "file_name_invalid", "pickle_refused",
         "model_rejected", "quota_exceeded", "disk_full"])))
 )]

@@ -1,0 +1,221 @@
+BEGIN TRANSACTION;
+CREATE TABLE _sqlx_migrations (
+    version BIGINT PRIMARY KEY,
+    description TEXT NOT NULL,
+    installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    success BOOLEAN NOT NULL,
+    checksum BLOB NOT NULL,
+    execution_time BIGINT NOT NULL
+);
+INSERT INTO "_sqlx_migrations" VALUES(1,'0001_first','2026-01-01 00:00:00',1,X'B3E626B8D2D7F8851DA8802100172BBAA6B675BBC192B6084003464D9921A25E9E271F087E591E1E63D14489A2E1FFB2',0);
+INSERT INTO "_sqlx_migrations" VALUES(2,'0002_datasets','2026-01-01 00:00:00',1,X'C59333737CABC6F76F0BE61ED4A4BF15C79E6D85F25BF6AFBB356CC9C38462154600A0A546BEE8F520015484696F15CB',0);
+CREATE TABLE artifact (
+    id TEXT NOT NULL PRIMARY KEY,
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    model_id TEXT NOT NULL,
+    format TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
+INSERT INTO "artifact" VALUES('art_01939a6b2b3c7d0e8f00000000000009','job_01939a6b2b3c7d0e8f00000000000007','mdl_01939a6b2b3c7d0e8f00000000000001','gguf','d2',1750000009000);
+CREATE TABLE artifact_file (
+    artifact_id TEXT NOT NULL REFERENCES artifact (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    bytes INTEGER NOT NULL CHECK (bytes >= 0),
+    PRIMARY KEY (artifact_id, name)
+) STRICT, WITHOUT ROWID;
+INSERT INTO "artifact_file" VALUES('art_01939a6b2b3c7d0e8f00000000000009','model.gguf','ad',5);
+CREATE TABLE dataset (
+    id TEXT NOT NULL PRIMARY KEY,
+    name TEXT,
+    metadata TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    summary TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
+INSERT INTO "dataset" VALUES('ds_01939a6b2b3c7d0e8f0000000000000a','tickets','{}','d3','{"kind":"txt"}',1750000000000);
+CREATE TABLE dataset_file (
+    dataset_id TEXT NOT NULL REFERENCES dataset (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    bytes INTEGER NOT NULL CHECK (bytes >= 0),
+    PRIMARY KEY (dataset_id, name)
+) STRICT, WITHOUT ROWID;
+INSERT INTO "dataset_file" VALUES('ds_01939a6b2b3c7d0e8f0000000000000a','a.txt','af',3);
+CREATE TABLE idempotency (
+    idempotency_key TEXT NOT NULL PRIMARY KEY,
+    fingerprint TEXT NOT NULL,
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+    expires_at INTEGER NOT NULL
+) STRICT;
+INSERT INTO "idempotency" VALUES('once','f1','job_01939a6b2b3c7d0e8f00000000000005',4000000000000);
+CREATE TABLE job (
+    id TEXT NOT NULL PRIMARY KEY,
+    model_id TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')),
+    priority INTEGER NOT NULL CHECK (priority BETWEEN -100 AND 100),
+    run_after INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    max_attempts INTEGER NOT NULL CHECK (max_attempts >= 1),
+    fence INTEGER NOT NULL,
+    lease_until INTEGER,
+    worker TEXT,
+    need_memory_bytes INTEGER NOT NULL,
+    techniques TEXT NOT NULL,
+    dedupe_key TEXT,
+    cancel_requested_at INTEGER,
+    cancel_reason TEXT,
+    error_code TEXT,
+    error_message TEXT,
+    stage TEXT,
+    stage_index INTEGER NOT NULL,
+    stages INTEGER NOT NULL,
+    bytes_done INTEGER NOT NULL,
+    bytes_total INTEGER NOT NULL,
+    bytes_per_second REAL NOT NULL,
+    peak_memory_bytes INTEGER NOT NULL,
+    event_seq INTEGER NOT NULL,
+    metadata TEXT NOT NULL,
+    traceparent TEXT,
+    created_at INTEGER NOT NULL,
+    started_at INTEGER,
+    finished_at INTEGER,
+    CONSTRAINT job_attempt_within_cap CHECK (attempt BETWEEN 0 AND max_attempts),
+    CONSTRAINT job_running_has_lease CHECK ((state = 'running') = (lease_until IS NOT NULL)),
+    CONSTRAINT job_running_has_worker CHECK ((state = 'running') = (worker IS NOT NULL)),
+    CONSTRAINT job_over_has_end CHECK ((state IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
+    CONSTRAINT job_failed_has_error CHECK ((state = 'failed') = (error_code IS NOT NULL))
+) STRICT;
+INSERT INTO "job" VALUES('job_01939a6b2b3c7d0e8f00000000000005','mdl_01939a6b2b3c7d0e8f00000000000001','queued',5,0,0,3,0,NULL,NULL,100,'["rtn"]','same',NULL,NULL,NULL,NULL,NULL,0,0,0,0,0.0,0,1,'{}',NULL,1750000002000,NULL,NULL);
+INSERT INTO "job" VALUES('job_01939a6b2b3c7d0e8f00000000000006','mdl_01939a6b2b3c7d0e8f00000000000001','running',0,0,1,3,1,1750000100000,'worker-a',100,'["ggml"]',NULL,1750000003000,'changed my mind',NULL,NULL,'compress',0,2,5,10,1.5,7,2,'{}','00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',1750000002000,1750000002500,NULL);
+INSERT INTO "job" VALUES('job_01939a6b2b3c7d0e8f00000000000007','mdl_01939a6b2b3c7d0e8f00000000000001','succeeded',0,0,1,3,1,NULL,NULL,100,'["ggml"]','same',NULL,NULL,NULL,NULL,'verify',1,2,10,10,2.5,9,3,'{"a":"b"}',NULL,1750000002000,1750000002500,1750000009000);
+INSERT INTO "job" VALUES('job_01939a6b2b3c7d0e8f00000000000008','mdl_01939a6b2b3c7d0e8f00000000000001','failed',0,0,1,3,1,NULL,NULL,100,'[]',NULL,NULL,NULL,'io','the disk failed',NULL,0,0,0,0,0.0,0,1,'{}',NULL,1750000002000,1750000002500,1750000009000);
+CREATE TABLE job_attempt (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    fence INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    worker TEXT NOT NULL,
+    started_at INTEGER NOT NULL,
+    ended_at INTEGER,
+    outcome TEXT CHECK (outcome IN ('succeeded', 'failed', 'retried', 'cancelled', 'released', 'lost')),
+    error_code TEXT,
+    error_message TEXT,
+    need_memory_bytes INTEGER NOT NULL,
+    peak_memory_bytes INTEGER,
+    PRIMARY KEY (job_id, fence),
+    CONSTRAINT job_attempt_ended_has_outcome CHECK ((ended_at IS NULL) = (outcome IS NULL))
+) STRICT, WITHOUT ROWID;
+INSERT INTO "job_attempt" VALUES('job_01939a6b2b3c7d0e8f00000000000006',1,1,'worker-a',1750000002500,NULL,NULL,NULL,NULL,100,NULL);
+INSERT INTO "job_attempt" VALUES('job_01939a6b2b3c7d0e8f00000000000007',1,1,'worker-a',1750000002500,1750000009000,'succeeded',NULL,NULL,100,9);
+INSERT INTO "job_attempt" VALUES('job_01939a6b2b3c7d0e8f00000000000008',1,1,'worker-a',1750000002500,1750000009000,'failed','io','the disk failed',100,9);
+CREATE TABLE job_body (
+    job_id TEXT NOT NULL PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
+    recipe TEXT NOT NULL,
+    plan TEXT NOT NULL
+) STRICT;
+INSERT INTO "job_body" VALUES('job_01939a6b2b3c7d0e8f00000000000005','"W8A16"','{"z":1,"a":2}');
+INSERT INTO "job_body" VALUES('job_01939a6b2b3c7d0e8f00000000000006','"Q4_K_M"','{"version":1}');
+INSERT INTO "job_body" VALUES('job_01939a6b2b3c7d0e8f00000000000007','"Q4_K_M"','{"version":1}');
+INSERT INTO "job_body" VALUES('job_01939a6b2b3c7d0e8f00000000000008','"Q4_K_M"','{"version":1}');
+CREATE TABLE job_dataset (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    dataset_id TEXT NOT NULL,
+    PRIMARY KEY (job_id, dataset_id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO "job_dataset" VALUES('job_01939a6b2b3c7d0e8f00000000000005','ds_01939a6b2b3c7d0e8f0000000000000a');
+CREATE TABLE job_event (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    seq INTEGER NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('state', 'message', 'metrics')),
+    level TEXT NOT NULL CHECK (level IN ('info', 'warning', 'error')),
+    message TEXT NOT NULL,
+    data TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (job_id, seq)
+) STRICT, WITHOUT ROWID;
+INSERT INTO "job_event" VALUES('job_01939a6b2b3c7d0e8f00000000000005',1,'state','info','job is queued','{}',1750000002000);
+INSERT INTO "job_event" VALUES('job_01939a6b2b3c7d0e8f00000000000006',1,'state','info','job is queued','{}',1750000002000);
+INSERT INTO "job_event" VALUES('job_01939a6b2b3c7d0e8f00000000000006',2,'state','info','job is running','{"attempt":1}',1750000002500);
+INSERT INTO "job_event" VALUES('job_01939a6b2b3c7d0e8f00000000000007',1,'message','warning','a line','{}',1750000002500);
+CREATE TABLE job_report (
+    job_id TEXT NOT NULL PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
+    report TEXT NOT NULL
+) STRICT;
+INSERT INTO "job_report" VALUES('job_01939a6b2b3c7d0e8f00000000000007','{"z":1,"ratio":3.5}');
+CREATE TABLE model (
+    id TEXT NOT NULL PRIMARY KEY,
+    name TEXT,
+    metadata TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('draft', 'ready')),
+    digest TEXT,
+    created_at INTEGER NOT NULL,
+    committed_at INTEGER,
+    CONSTRAINT model_ready_is_complete CHECK ((state = 'ready') = (digest IS NOT NULL AND committed_at IS NOT NULL))
+) STRICT;
+INSERT INTO "model" VALUES('mdl_01939a6b2b3c7d0e8f00000000000001','tiny','{"team":"blue"}','ready','d1',1750000000000,1750000001000);
+INSERT INTO "model" VALUES('mdl_01939a6b2b3c7d0e8f00000000000002',NULL,'{}','draft',NULL,1750000000000,NULL);
+CREATE TABLE model_file (
+    model_id TEXT NOT NULL REFERENCES model (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    bytes INTEGER NOT NULL CHECK (bytes >= 0),
+    PRIMARY KEY (model_id, name)
+) STRICT, WITHOUT ROWID;
+INSERT INTO "model_file" VALUES('mdl_01939a6b2b3c7d0e8f00000000000001','model.safetensors','aa',10);
+INSERT INTO "model_file" VALUES('mdl_01939a6b2b3c7d0e8f00000000000002','config.json','ab',2);
+CREATE TABLE model_summary (
+    model_id TEXT NOT NULL PRIMARY KEY REFERENCES model (id) ON DELETE CASCADE,
+    summary TEXT NOT NULL
+) STRICT;
+INSERT INTO "model_summary" VALUES('mdl_01939a6b2b3c7d0e8f00000000000001','{"format":"safetensors"}');
+CREATE TABLE model_tensor (
+    model_id TEXT NOT NULL REFERENCES model (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    dtype TEXT NOT NULL,
+    shape TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    PRIMARY KEY (model_id, position)
+) STRICT, WITHOUT ROWID;
+INSERT INTO "model_tensor" VALUES('mdl_01939a6b2b3c7d0e8f00000000000001',0,'a.weight','F32','[2,4]',32);
+CREATE TABLE pending_blob (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    fence INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    PRIMARY KEY (job_id, fence, digest)
+) STRICT, WITHOUT ROWID;
+INSERT INTO "pending_blob" VALUES('job_01939a6b2b3c7d0e8f00000000000006',1,'ae');
+CREATE TABLE upload (
+    id TEXT NOT NULL PRIMARY KEY,
+    length INTEGER,
+    digest TEXT,
+    bytes INTEGER,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    CONSTRAINT upload_complete_has_digest CHECK ((digest IS NULL) = (bytes IS NULL))
+) STRICT;
+INSERT INTO "upload" VALUES('upl_01939a6b2b3c7d0e8f00000000000003',10,'ac',10,1750000000000,4000000000000);
+INSERT INTO "upload" VALUES('upl_01939a6b2b3c7d0e8f00000000000004',NULL,NULL,NULL,1750000000000,4000000000000);
+CREATE INDEX model_file_digest ON model_file (digest);
+CREATE INDEX upload_digest ON upload (digest) WHERE digest IS NOT NULL;
+CREATE INDEX upload_expiry ON upload (expires_at);
+CREATE INDEX job_ready ON job (priority DESC, run_after, id) WHERE state = 'queued';
+CREATE INDEX job_lease ON job (lease_until) WHERE state = 'running';
+CREATE UNIQUE INDEX job_live_dedupe ON job (dedupe_key) WHERE state IN ('queued', 'running');
+CREATE INDEX job_by_state ON job (state, id);
+CREATE INDEX job_by_model ON job (model_id, id);
+CREATE INDEX job_over ON job (state, finished_at) WHERE finished_at IS NOT NULL;
+CREATE TRIGGER job_over_is_immutable BEFORE UPDATE ON job
+WHEN OLD.state IN ('succeeded', 'failed', 'cancelled')
+BEGIN
+    SELECT RAISE(ABORT, 'job is over');
+END;
+CREATE INDEX artifact_by_job ON artifact (job_id);
+CREATE INDEX artifact_file_digest ON artifact_file (digest);
+CREATE INDEX pending_blob_digest ON pending_blob (digest);
+CREATE INDEX idempotency_by_job ON idempotency (job_id);
+CREATE INDEX idempotency_expiry ON idempotency (expires_at);
+CREATE INDEX dataset_file_digest ON dataset_file (digest);
+CREATE INDEX job_dataset_by_dataset ON job_dataset (dataset_id);
+COMMIT;
