@@ -9,6 +9,8 @@
 mod elsewhere;
 #[path = "support/receiver.rs"]
 mod receiver;
+#[path = "support/s3.rs"]
+mod s3;
 #[path = "support/mod.rs"]
 mod support;
 

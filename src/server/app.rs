@@ -407,6 +407,7 @@ fn puller(state: &AppState, config: &Config, pulls: Arc<dyn Pulls>) -> Puller {
         sources: Arc::new(Sources {
             hub: config.pulls.hub.clone(),
             hub_token: config.pulls.hub_token.clone(),
+            allowed: config.pulls.allowed.clone(),
         }),
         seal: state.seal.clone(),
         clock: state.clock.clone(),

@@ -7,6 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::elsewhere::{COMMIT, Host, Hub, Mishap, digest};
+use crate::s3::S3;
 use crate::support::app::{TestApp, json_of, problem, text};
 use crate::support::models::{safetensors, small};
 
@@ -64,7 +65,7 @@ async fn brought(app: &TestApp, id: &str) -> Value {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), look)
+    tokio::time::timeout(Duration::from_mins(1), look)
         .await
         .expect("ends")
 }
@@ -401,6 +402,60 @@ async fn a_web_server_is_a_source_where_it_is_allowed() {
     ] {
         problem(
             app.post("/v1/models", &json!({"source": url})).await,
+            403,
+            "source_not_allowed",
+        )
+        .await;
+    }
+    app.stop().await;
+}
+
+/// Objects under a prefix of a bucket, where the operator names it and says how it is reached.
+#[tokio::test]
+async fn a_bucket_is_a_source_where_it_is_allowed() {
+    let s3 = S3::start();
+    let folder = s3.folder().join("models/tiny/deep");
+    std::fs::create_dir_all(&folder).expect("made");
+    let weights = safetensors(&[("a.weight", [512, 512])]);
+    std::fs::write(folder.with_file_name("model.safetensors"), &weights).expect("written");
+    std::fs::write(folder.with_file_name("notes.md"), "x").expect("written");
+    std::fs::write(folder.join("other.safetensors"), small()).expect("written");
+    std::fs::write(s3.folder().join("secret.safetensors"), small()).expect("written");
+    let app = TestApp::start_with(Settings {
+        pull_allowed: Some(vec![s3.url("models")]),
+        ..Settings::default()
+    })
+    .await;
+    let id = ask(&app, json!({"source": "s3://bucket/models/tiny"})).await;
+    let model = brought(&app, &id).await;
+    assert_eq!(
+        (&model["status"], names(&model)),
+        (&json!("ready"), vec!["model.safetensors"]),
+        "{model}"
+    );
+    assert_eq!(
+        model["files"][0]["digest"],
+        format!("sha256:{}", digest(&weights))
+    );
+    let one = ask(
+        &app,
+        json!({"source": "s3://bucket/models/tiny/deep/other.safetensors"}),
+    )
+    .await;
+    assert_eq!(brought(&app, &one).await["status"], "ready");
+    let (code, message) = refusal(&app, json!({"source": "s3://bucket/models/nothing"})).await;
+    assert!(
+        code == "source_not_found" && !message.contains("secret"),
+        "{code}: {message}"
+    );
+    for source in [
+        "s3://bucket/secret.safetensors",
+        "s3://bucket",
+        "s3://bucket/models-of-others",
+        "s3://other/models",
+    ] {
+        problem(
+            app.post("/v1/models", &json!({"source": source})).await,
             403,
             "source_not_allowed",
         )

@@ -2,10 +2,12 @@
 //! files lie on. Connections can be cut and held up.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use modelpress_server::domain::model::hex;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -93,7 +95,7 @@ impl Host {
 
     /// A host of plain files, which knows ranges.
     pub(super) async fn files() -> Self {
-        Self::start(|host, asked| host.blob(asked)).await
+        Self::start(Self::blob).await
     }
 
     pub(super) fn url(&self, path: &str) -> String {
@@ -150,9 +152,9 @@ impl Host {
         }
         let mut text = format!("HTTP/1.1 {}\r\nconnection: close\r\n", reply.status);
         for (name, value) in &reply.headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            write!(text, "{name}: {value}\r\n").expect("text");
         }
-        text.push_str(&format!("content-length: {}\r\n\r\n", reply.body.len()));
+        write!(text, "content-length: {}\r\n\r\n", reply.body.len()).expect("text");
         if let Some(Mishap::Garble) = mishap {
             *reply.body.last_mut().expect("a byte") ^= 1;
         }
@@ -244,10 +246,7 @@ fn is_large(name: &str) -> bool {
 }
 
 pub(super) fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&Sha256::digest(bytes))
 }
 
 fn hub(host: &Host, storage: &Host, asked: &Asked) -> Reply {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::intake::{self, Cut, Keep};
 use super::layout::{Layout, ONE_GO, remove};
 use super::partial::{Partial, check_space};
+use super::promised::{Promise, Promised};
 use super::shelf::{self, GRACE};
 use super::turns::Turns;
 use crate::domain::ports::{BlobError, BlobReply, Blobs, Body, Bounds, Hash, LocalFile, Stored};
@@ -29,6 +30,7 @@ const READ_BYTES: usize = 512 << 10;
 pub struct LocalBlobs {
     pub(super) layout: Layout,
     pub(super) turns: Turns,
+    pub(super) promised: Promised,
     pub(super) grace: Duration,
 }
 
@@ -38,6 +40,7 @@ impl LocalBlobs {
         Ok(Self {
             layout: Layout::open(root)?,
             turns: Turns::default(),
+            promised: Promised::default(),
             grace: GRACE,
         })
     }
@@ -49,10 +52,10 @@ impl LocalBlobs {
         bounds: Bounds,
         expected: Option<Hash>,
     ) -> Result<Stored, BlobError> {
-        let layout = self.layout.clone();
+        let (layout, promised) = (self.layout.clone(), self.promised.clone());
         let partial = blocking(move || {
-            admit(&layout, 0, &bounds)?;
-            Ok(Partial::create_transient(&layout, &key)?)
+            let promise = admit(&layout, &promised, 0, &bounds)?;
+            Ok(Partial::create_transient(&layout, &key)?.within(promise))
         })
         .await?;
         let never = CancellationToken::new();
@@ -151,14 +154,19 @@ pub(super) async fn on_task<T: Send + 'static>(
 }
 
 /// Refuses before the first byte what is too large or cannot fit.
-pub(super) fn admit(layout: &Layout, offset: u64, bounds: &Bounds) -> Result<(), BlobError> {
+pub(super) fn admit(
+    layout: &Layout,
+    promised: &Promised,
+    offset: u64,
+    bounds: &Bounds,
+) -> Result<Promise, BlobError> {
     let more = bounds.announced.unwrap_or(0);
     if offset.saturating_add(more) > bounds.max_bytes {
         return Err(BlobError::TooLarge {
             max_bytes: bounds.max_bytes,
         });
     }
-    Ok(check_space(layout, bounds.reserve_bytes.saturating_add(more))?)
+    Ok(promised.promise(layout, bounds.reserve_bytes, more)?)
 }
 
 pub(super) fn refusal(cut: Cut, bounds: &Bounds) -> BlobError {

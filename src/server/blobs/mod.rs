@@ -11,6 +11,7 @@ mod intake;
 mod layout;
 pub mod local;
 mod partial;
+mod promised;
 pub mod s3;
 mod shelf;
 pub mod sweep;

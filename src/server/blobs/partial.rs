@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::direct::{BLOCK, Direct};
 use super::layout::{Layout, hex, sync_folder, unhex};
+use super::promised::Promise;
 use crate::domain::ports::Hash;
 
 /// The note: how far, and the hash up to there.
@@ -37,6 +38,8 @@ pub(super) struct Partial {
     /// Writeback was started up to here.
     started: u64,
     past_cache: PastCache,
+    /// The room that it has; where nobody asked, as much as there is.
+    promise: Option<Promise>,
 }
 
 /// Whether large batches go past the page cache.
@@ -83,6 +86,7 @@ impl Partial {
             offset: 0,
             started: 0,
             past_cache: PastCache::Later,
+            promise: None,
         })
     }
 
@@ -107,7 +111,16 @@ impl Partial {
             offset: note.offset,
             started: note.offset,
             past_cache: PastCache::Later,
+            promise: None,
         })
+    }
+
+    /// The same, within room that was promised.
+    pub(super) fn within(self, promise: Promise) -> Self {
+        Self {
+            promise: Some(promise),
+            ..self
+        }
     }
 
     /// How many bytes are written.
@@ -120,6 +133,9 @@ impl Partial {
     /// Hashing costs about as much as copying into the page cache, so large batches do both at once.
     pub(super) fn write(&mut self, chunks: &[Bytes]) -> io::Result<()> {
         let bytes: usize = chunks.iter().map(Bytes::len).sum();
+        if let Some(promise) = &mut self.promise {
+            promise.cover(bytes as u64)?;
+        }
         if bytes < PARALLEL_BYTES {
             for chunk in chunks {
                 self.hasher.update(chunk);
@@ -142,6 +158,9 @@ impl Partial {
             })?;
         }
         self.offset += bytes as u64;
+        if let Some(promise) = &mut self.promise {
+            promise.kept(bytes as u64);
+        }
         self.start_writeback();
         Ok(())
     }

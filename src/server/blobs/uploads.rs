@@ -13,7 +13,7 @@ use super::checksum::Checked;
 use super::intake::{self, Keep};
 use super::layout::{is_one_go, remove};
 use super::local::{LocalBlobs, admit, blocking, on_task, refusal};
-use super::partial::{Partial, check_space, durable_offset};
+use super::partial::{Partial, durable_offset};
 use super::shelf;
 use super::turns::Turn;
 use crate::domain::UploadId;
@@ -36,7 +36,7 @@ impl LocalBlobs {
         checksum: Option<Checksum>,
     ) -> Result<u64, BlobError> {
         let turn = self.take_over(&key).await?;
-        let layout = self.layout.clone();
+        let (layout, promised) = (self.layout.clone(), self.promised.clone());
         let partial = blocking(move || {
             let partial = Partial::resume(&layout, &key)?;
             if partial.offset() != offset {
@@ -44,8 +44,8 @@ impl LocalBlobs {
                     actual: partial.offset(),
                 });
             }
-            admit(&layout, offset, &bounds)?;
-            Ok(partial)
+            let promise = admit(&layout, &promised, offset, &bounds)?;
+            Ok(partial.within(promise))
         })
         .await?;
         // A piece with a checksum counts as a whole or not at all: until it is checked nothing says that it is there.
@@ -136,8 +136,8 @@ impl Uploads for LocalBlobs {
     }
 
     fn room(&self, more: u64, reserve: u64) -> BlobReply<'_, ()> {
-        let layout = self.layout.clone();
-        blocking(move || Ok(check_space(&layout, reserve.saturating_add(more))?)).boxed()
+        let (layout, promised) = (self.layout.clone(), self.promised.clone());
+        blocking(move || Ok(promised.promise(&layout, reserve, more).map(drop)?)).boxed()
     }
 
     fn remove_stale(&self, age: Duration) -> BlobReply<'_, usize> {

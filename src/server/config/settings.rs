@@ -112,7 +112,7 @@ pub struct Settings {
         help_heading = "Outbound"
     )]
     pub keep_deliveries_days: Option<u64>,
-    /// The hub that hf:// sources are brought from [default: https://huggingface.co]
+    /// The hub that hf:// sources are brought from [default: `https://huggingface.co`]
     #[arg(
         long,
         env = "MODELPRESS_HUB_ENDPOINT",
@@ -129,8 +129,8 @@ pub struct Settings {
         hide_env_values = true
     )]
     pub hub_token: Option<String>,
-    /// What else models may be brought from: URLs that sources begin with (https://files.example.com/models)
-    /// [default: none]
+    /// What else models may be brought from: URLs that sources begin with (`https://files.example.com/models`), and buckets
+    /// (`s3://bucket/prefix`, with `?endpoint=…` and so on as for `blob_url`) [default: none]
     #[arg(
         long,
         env = "MODELPRESS_PULL_ALLOWED",

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 
+use super::bucket::Bucket;
 use super::ports::{Commit, Reply};
 use super::{Failure, FileRef, ModelId, Tenant, UploadId};
 
@@ -128,6 +129,8 @@ impl fmt::Display for Source {
 pub enum Place {
     /// What lies below a URL of a web server.
     Web(String),
+    /// What lies below a prefix in a bucket.
+    Bucket(Bucket),
 }
 
 impl FromStr for Place {
@@ -137,8 +140,12 @@ impl FromStr for Place {
         if text.starts_with("https://") || text.starts_with("http://") {
             return Ok(Self::Web(text.trim_end_matches('/').to_owned()));
         }
+        if text.starts_with("s3://") {
+            return text.parse().map(Self::Bucket);
+        }
         Err(format!(
-            "{text:?} is no place to bring models from; write for example https://files.example.com/models"
+            "{text:?} is no place to bring models from; write for example https://files.example.com/models or \
+             s3://bucket/models"
         ))
     }
 }
@@ -147,6 +154,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Web(url) => f.write_str(url),
+            Self::Bucket(bucket) => write!(f, "{bucket}"),
         }
     }
 }
@@ -160,6 +168,11 @@ impl Place {
                 // A path that climbs would leave the place after it was looked at.
                 let climbs = url.to_ascii_lowercase().replace("%2e", ".").contains("/..");
                 !climbs && !url.contains('\\') && below.is_some_and(|rest| rest.starts_with('/'))
+            }
+            (Self::Bucket(place), Source::Bucket { name, prefix }) => {
+                let below = prefix.strip_prefix(place.prefix.as_str());
+                let inside = |rest: &str| place.prefix.is_empty() || rest.is_empty() || rest.starts_with('/');
+                *name == place.name && below.is_some_and(inside)
             }
             _ => false,
         }
@@ -425,6 +438,18 @@ mod tests {
         let whole: Place = "https://a.example".parse().expect("a place");
         assert!(!whole.holds(&"https://a.example@evil/x".parse().expect("a source")));
         assert!(!whole.holds(&"hf://a/b".parse().expect("a source")));
+        let bucket: Place = "s3://b/models?region=eu".parse().expect("a place");
+        for (url, inside) in [
+            ("s3://b/models", true),
+            ("s3://b/models/a/b", true),
+            ("s3://b/models2", false),
+            ("s3://b", false),
+            ("s3://c/models", false),
+        ] {
+            assert_eq!(bucket.holds(&url.parse().expect("a source")), inside, "{url}");
+        }
+        let all: Place = "s3://b".parse().expect("a place");
+        assert!(all.holds(&"s3://b/x".parse().expect("a source")));
     }
 
     #[test]

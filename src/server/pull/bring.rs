@@ -164,20 +164,19 @@ impl Work<'_> {
         bytes: Arc<AtomicU64>,
     ) -> Result<(), Stop> {
         let row = self.store.upload(file.upload).await.map_err(gone)?;
-        let digest = match row.complete {
-            Some((digest, _)) => digest,
-            None => {
-                let digest = match self.whole(origin, revision, &file, &bytes).await {
-                    // What came was broken on the way, or is not what was promised: a second look tells.
-                    Err(Stop::Over(failure)) if failure.code == "digest_mismatch" => {
-                        self.whole(origin, revision, &file, &bytes).await?
-                    }
-                    other => other?,
-                };
-                let complete = self.store.complete_upload(file.upload, &digest, file.bytes).await;
-                complete.map_err(gone)?;
-                digest
-            }
+        let digest = if let Some((digest, _)) = row.complete {
+            digest
+        } else {
+            let digest = match self.whole(origin, revision, &file, &bytes).await {
+                // What came was broken on the way, or is not what was promised: a second look tells.
+                Err(Stop::Over(failure)) if failure.code == "digest_mismatch" => {
+                    self.whole(origin, revision, &file, &bytes).await?
+                }
+                other => other?,
+            };
+            let complete = self.store.complete_upload(file.upload, &digest, file.bytes);
+            complete.await.map_err(gone)?;
+            digest
         };
         bytes.store(file.bytes, Ordering::Relaxed);
         let stored = FileRef {
@@ -235,7 +234,7 @@ impl Work<'_> {
             }
             if tries > 0 {
                 let pause = tokio::time::sleep(PAUSE * 2u32.pow(tries));
-                self.unless_ended(async { Ok(pause.await) }).await?;
+                self.unless_ended(pause.map(Ok)).await?;
             }
         }
         let expected = promised.as_deref().and_then(hash);

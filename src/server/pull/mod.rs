@@ -1,11 +1,13 @@
 //! Models brought from elsewhere: listed, chosen from, fetched into uploads that go on where they broke off.
 //!
 //! Owns: how each kind of source is spoken to, which files are a model's, the loop that brings them.
-//! Must not know: SQL, routes, which addresses may be reached (`outbound`), where bytes are kept.
+//! Must not know: SQL, routes, which addresses may be reached (`outbound`), where bytes are kept; of `blobs` only how a
+//! bucket is reached.
 //! Invariant: no byte is asked for before its size has found room; a token goes to the source's own host only; what
 //! arrived is never fetched again, whatever broke.
 
 mod bring;
+mod bucket;
 mod choose;
 mod fetch;
 mod hub;
@@ -19,6 +21,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::domain::Failure;
+use crate::domain::pull::Place;
 
 /// What a pull needs to know of the world.
 #[derive(Clone)]
@@ -27,6 +30,8 @@ pub struct Sources {
     pub hub: String,
     /// What opens it where a request brings no token of its own.
     pub hub_token: Option<String>,
+    /// What else models may come from, and how buckets are reached.
+    pub allowed: Vec<Place>,
 }
 
 impl fmt::Debug for Sources {

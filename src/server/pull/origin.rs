@@ -10,12 +10,13 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 
+use super::bucket::Bucket;
 use super::choose::{Listed, choose};
 use super::fetch::{Found, Way};
 use super::hub::{self, Hub};
 use super::web::Web;
 use super::{Sources, Stop};
-use crate::domain::pull::{PullFile, Source};
+use crate::domain::pull::{Place, PullFile, Source};
 use crate::outbound::{Outbound, Url};
 
 /// A source that can be asked.
@@ -23,6 +24,7 @@ use crate::outbound::{Outbound, Url};
 pub(super) enum Origin {
     Hub(Hub, String),
     Web(Web),
+    Bucket(Bucket),
 }
 
 /// A body on its way, and what the source says is in the whole file.
@@ -60,11 +62,18 @@ impl Origin {
             Source::Web { url } => Self::Web(Web {
                 way: way(url, token)?,
             }),
-            Source::Bucket { .. } => {
-                return Err(Stop::over(
-                    "source_not_allowed",
-                    "this server brings nothing from buckets",
-                ));
+            Source::Bucket { prefix, .. } => {
+                let address = sources.allowed.iter().find_map(|place| match place {
+                    Place::Bucket(address) if place.holds(source) => Some(address),
+                    _ => None,
+                });
+                let refused = || {
+                    Stop::over(
+                        "source_not_allowed",
+                        format!("{source} is no longer allowed here"),
+                    )
+                };
+                Self::Bucket(Bucket::at(address.ok_or_else(refused)?, prefix)?)
             }
         })
     }
@@ -74,6 +83,7 @@ impl Origin {
         let (revision, listed) = match self {
             Self::Hub(hub, revision) => hub.list(revision).await?,
             Self::Web(web) => (String::new(), web.list(most).await?),
+            Self::Bucket(bucket) => (String::new(), bucket.list().await?),
         };
         let chosen = choose(listed, include).map_err(Stop::Over)?;
         if chosen.len() > most {
@@ -90,6 +100,16 @@ impl Origin {
         let found = match self {
             Self::Hub(hub, _) => hub.open(revision, &file.origin, from).await?,
             Self::Web(web) => web.open(&file.origin, from).await?,
+            Self::Bucket(bucket) => {
+                let part = bucket.open(&file.origin, from).await?;
+                if part.bytes != file.bytes {
+                    return Err(changed(file, part.bytes));
+                }
+                return Ok(Opened {
+                    body: part.body,
+                    sha256: None,
+                });
+            }
         };
         let sha256 = found.linked_etag.as_deref().and_then(hub::sha256);
         let begins = begins(file, &found, from)?;
@@ -100,22 +120,23 @@ impl Origin {
     }
 }
 
+fn changed(file: &PullFile, bytes: u64) -> Stop {
+    let message = format!(
+        "{} had {} bytes and now has {bytes}; begin again",
+        file.name, file.bytes
+    );
+    Stop::over("source_changed", message)
+}
+
 /// Where a body begins; another size than before is another file.
 fn begins(file: &PullFile, found: &Found, from: u64) -> Result<u64, Stop> {
-    let changed = |bytes: u64| {
-        let message = format!(
-            "{} had {} bytes and now has {bytes}; begin again",
-            file.name, file.bytes
-        );
-        Stop::over("source_changed", message)
-    };
     if found.incoming.status() != 206 {
         let length = found
             .incoming
             .header("content-length")
             .and_then(|text| text.parse().ok());
         return match length {
-            Some(bytes) if bytes != file.bytes => Err(changed(bytes)),
+            Some(bytes) if bytes != file.bytes => Err(changed(file, bytes)),
             _ => Ok(0),
         };
     }
@@ -126,7 +147,7 @@ fn begins(file: &PullFile, found: &Found, from: u64) -> Result<u64, Stop> {
     let parts = range.and_then(|range| range.split_once('/'));
     let first = parts.and_then(|(range, _)| range.split_once('-')?.0.parse().ok());
     match (first, parts.and_then(|(_, total)| total.parse().ok())) {
-        (_, Some(total)) if total != file.bytes => Err(changed(total)),
+        (_, Some(total)) if total != file.bytes => Err(changed(file, total)),
         (Some(first), _) if first <= from => Ok(first),
         _ => Err(Stop::later(format!(
             "{}: the source sent another part than was asked for",

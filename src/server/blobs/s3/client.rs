@@ -35,7 +35,7 @@ const RETRY: RetryConfig = RetryConfig {
 };
 
 /// A client of the bucket. What the address does not say comes from `AWS_…` variables.
-pub(super) fn connect(bucket: &Bucket) -> Result<AmazonS3, BlobError> {
+pub fn connect(bucket: &Bucket) -> Result<AmazonS3, BlobError> {
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(&bucket.name)
         .with_retry(RETRY);

@@ -34,6 +34,7 @@ use client::failed;
 use labels::{Label, Shelf};
 use pen::Pen;
 
+pub use client::connect;
 pub use orphans::look;
 
 /// Where a segment of a body ends that comes in one go.

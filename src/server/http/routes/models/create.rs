@@ -35,7 +35,7 @@ pub struct ModelIn {
     /// A file or folder on the server's machine, under a folder that its configuration allows.
     pub source_path: Option<String>,
     /// Where the server brings the files from: `hf://org/name@revision` (a branch, tag or commit; `main` unless given), or,
-    /// where its operator allows it, `https://…`: a file, or a list of files named `SHA256SUMS`.
+    /// where its operator allows it, `https://…`: a file, or a list of files named `SHA256SUMS`; or `s3://bucket/prefix`.
     #[schema(example = "hf://HuggingFaceTB/SmolLM2-135M@main")]
     pub source: Option<String>,
     /// Names of the files to bring, in which `*` stands for anything; the safetensors with what lies beside them, or the one
