@@ -20,7 +20,7 @@ use super::checkpoint::{Saver, restore};
 use super::engine::{Fault, FaultKind, Made, Work, crashed, source};
 use super::kit::Kit;
 use super::probe::{Mishap, Point};
-use super::publish::{Obstacle, Press};
+use super::publish::{Obstacle, Press, patiently};
 use super::scratch::{self, Scratch};
 use super::watch::Watch;
 use crate::domain::ports::LocalFile;
@@ -138,7 +138,7 @@ impl Bench<'_> {
     /// Runs the engine, with a thread that waits for it and that the runtime need not wait for.
     async fn make(&self, claim: &Claim, watch: &Arc<Watch>) -> Result<Made, Fault> {
         self.kit.probe.reach(Point::Claimed)?;
-        let work = self.prepare(claim).await?;
+        let work = self.prepare(claim, watch).await?;
         if let Some(told) = restore(self.kit, claim, &work.kept).await? {
             watch.note("info", &told, json!({}));
         }
@@ -162,12 +162,12 @@ impl Bench<'_> {
         Ok(made)
     }
 
-    async fn prepare(&self, claim: &Claim) -> Result<Work, Fault> {
+    async fn prepare(&self, claim: &Claim, watch: &Watch) -> Result<Work, Fault> {
         let mut held = Vec::new();
-        let files = self.sources(&claim.files, &mut held).await?;
+        let files = self.sources(&claim.files, &mut held, watch).await?;
         let mut datasets = Vec::with_capacity(claim.datasets.len());
         for (id, files) in &claim.datasets {
-            datasets.push((id.to_string(), self.sources(files, &mut held).await?));
+            datasets.push((id.to_string(), self.sources(files, &mut held, watch).await?));
         }
         Ok(Work {
             plan: claim.plan.clone(),
@@ -185,10 +185,15 @@ impl Bench<'_> {
         })
     }
 
-    async fn sources(&self, files: &[FileRef], held: &mut Vec<LocalFile>) -> Result<Vec<SourceFile>, Fault> {
+    async fn sources(
+        &self,
+        files: &[FileRef],
+        held: &mut Vec<LocalFile>,
+        watch: &Watch,
+    ) -> Result<Vec<SourceFile>, Fault> {
         let mut sources = Vec::with_capacity(files.len());
         for file in files {
-            let path = self.kit.blobs.path(&file.digest).await?;
+            let path = patiently(watch, || self.kit.blobs.path(&file.digest)).await?;
             sources.push(source(&file.name, &path));
             held.push(path);
         }
@@ -205,6 +210,7 @@ impl Bench<'_> {
             blobs: self.kit.blobs.as_ref(),
             clock: self.kit.clock.as_ref(),
             probe: self.kit.probe.as_ref(),
+            watch,
         };
         let publication = press.store(claim, made).await?;
         self.kit.metrics.saved_bytes.inc_by(made.saved_bytes);

@@ -4,12 +4,15 @@
 //! Must not know: the transaction that makes them visible.
 //! Invariant: what is stored has the digest that the engine verified.
 
+use std::time::{Duration, Instant};
+
 use uuid::Uuid;
 
+use super::Watch;
 use super::engine::{Fault, FaultKind, Made};
 use super::probe::{Mishap, Point, Probe};
 use crate::domain::model::set_digest;
-use crate::domain::ports::{BlobError, Blobs};
+use crate::domain::ports::{BlobError, BlobReply, Blobs};
 use crate::domain::queue::{Claim, Publication, Queue, QueueError};
 use crate::domain::{Artifact, ArtifactId, Clock, FileRef};
 use crate::queue::retry::Hope;
@@ -30,6 +33,30 @@ pub(super) struct Press<'a> {
     pub(super) blobs: &'a dyn Blobs,
     pub(super) clock: &'a dyn Clock,
     pub(super) probe: &'a dyn Probe,
+    pub(super) watch: &'a Watch,
+}
+
+/// Pause before a store that is away is asked again.
+const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 2000 });
+/// How long it may be away before the attempt counts as failed.
+const PATIENCE: Duration = Duration::from_mins(15);
+
+/// Asks again while the store of bytes is away and the attempt goes on: no work of hours is thrown away, and none of a job's
+/// attempts is spent, because a bucket cannot be reached for a while.
+pub(super) async fn patiently<'a, T>(
+    watch: &Watch,
+    mut ask: impl FnMut() -> BlobReply<'a, T>,
+) -> Result<T, BlobError> {
+    let begun = Instant::now();
+    loop {
+        match ask().await {
+            Err(BlobError::Unavailable(cause)) if watch.stopped().is_none() && begun.elapsed() < PATIENCE => {
+                tracing::warn!(cause, "the file store is away; it is asked again");
+                tokio::time::sleep(AGAIN).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 impl Press<'_> {
@@ -42,7 +69,7 @@ impl Press<'_> {
         for artifact in &made.artifacts {
             let mut files = Vec::new();
             for file in &artifact.files {
-                let stored = self.blobs.put_file(file.path.clone()).await?;
+                let stored = patiently(self.watch, || self.blobs.put_file(file.path.clone())).await?;
                 if stored.digest != file.sha256 {
                     return Err(Obstacle::Fault(changed(&file.name)));
                 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -10,6 +11,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::away::Distant;
 use super::script::{Act, Script};
 use crate::blobs::LocalBlobs;
 use crate::domain::model::set_digest;
@@ -34,6 +36,8 @@ pub(super) struct House {
     pub(super) folder: tempfile::TempDir,
     pub(super) rows: Arc<Rows>,
     pub(super) blobs: Arc<LocalBlobs>,
+    /// Calls that workers make of the blob store before it answers.
+    pub(super) away: Arc<AtomicUsize>,
     pub(super) wake: Arc<Notify>,
     pub(super) script: Arc<Script>,
     pub(super) metrics: Arc<Metrics>,
@@ -90,6 +94,7 @@ impl House {
         let mut house = Self {
             rows: Arc::new(rows),
             blobs: Arc::new(LocalBlobs::open(&folder.path().join("store")).expect("opens")),
+            away: Arc::default(),
             wake: Arc::default(),
             script: Arc::default(),
             metrics: Arc::new(Metrics::new().expect("unique names")),
@@ -116,7 +121,10 @@ impl House {
     pub(super) fn hire(&mut self) {
         let kit = Kit {
             queue: self.rows.clone(),
-            blobs: self.blobs.clone(),
+            blobs: Arc::new(Distant {
+                blobs: self.blobs.clone(),
+                away: self.away.clone(),
+            }),
             clock: Arc::new(SystemClock),
             metrics: self.metrics.clone(),
             engine: self.script.clone(),

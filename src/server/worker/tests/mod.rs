@@ -1,10 +1,12 @@
 //! Whole attempts on a real SQLite store and a real blob folder, with an engine that does what a test says.
 
+mod away;
 mod bells;
 mod house;
 mod matrix;
 mod script;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use house::{House, OUTPUT};
@@ -139,6 +141,36 @@ async fn a_panic_is_tried_once_more_and_then_ours() {
     // The worker itself goes on.
     let next = house.enqueue(&[Act::Make]).await;
     assert_eq!(house.ended(next).await.state, JobState::Succeeded);
+    house.close().await;
+}
+
+/// An outage of the store costs time, not attempts; a cancelled job does not wait for its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_away_is_waited_for() {
+    let house = House::new(1).await;
+    house.away.store(7, Ordering::SeqCst);
+    let id = house.enqueue(&[Act::WhenTold]).await;
+    house.script.begun(id).await;
+    assert_eq!(
+        house.away.swap(9, Ordering::SeqCst),
+        0,
+        "its files were waited for"
+    );
+    house.script.tell();
+    let job = house.ended(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Succeeded, 1));
+    assert_eq!(
+        house.away.swap(usize::MAX, Ordering::SeqCst),
+        0,
+        "and what it made"
+    );
+    let id = house.enqueue(&[Act::Make]).await;
+    while house.rows.job(id).await.expect("known").state != JobState::Running {
+        tokio::task::yield_now().await;
+    }
+    house.rows.cancel_job(id, "a test").await.expect("cancels");
+    house.wake.notify_waiters();
+    assert_eq!(house.ended(id).await.state, JobState::Cancelled);
     house.close().await;
 }
 
