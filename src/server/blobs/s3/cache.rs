@@ -17,6 +17,7 @@ use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 
 use super::S3Blobs;
+use super::tee::Tee;
 use crate::blobs::layout::{hex, remove};
 use crate::blobs::local::blocking;
 use crate::domain::ports::{BlobError, LocalFile};
@@ -49,6 +50,23 @@ impl Cache {
             gates: Mutex::default(),
             room: Arc::default(),
         })
+    }
+
+    /// A copy of what comes in under this identifier, behind its first `length` bytes; nothing where there is no room for
+    /// it, or the bytes before are elsewhere.
+    pub(super) async fn tee(&self, id: &str, length: u64, announced: Option<u64>) -> Option<Tee> {
+        let path = self.folder.join(id).with_extension(PART);
+        let (folder, room, most, reserve) = (self.folder.clone(), self.room.clone(), self.most, self.reserve);
+        let more = announced.unwrap_or(0);
+        let opened = blocking(move || {
+            if length.saturating_add(more) > most {
+                return Ok(None);
+            }
+            let _alone = room.lock().unwrap_or_else(PoisonError::into_inner);
+            make_room(&folder, most, reserve, length + more, more)?;
+            Ok(Tee::open(&path, length, most, reserve)?)
+        });
+        opened.await.ok().flatten()
     }
 
     /// The blob as a file.
@@ -169,7 +187,15 @@ impl Part {
             return Err(BlobError::DigestMismatch { actual });
         }
         self.file.sync_data()?;
-        Ok(fs::rename(&self.path, to)?)
+        Ok(settle(&self.path, to)?)
+    }
+}
+
+/// Gives a whole blob its name, unless it has one: who holds that file holds its name too.
+pub(super) fn settle(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => remove(from),
     }
 }
 

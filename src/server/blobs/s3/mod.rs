@@ -11,6 +11,7 @@ mod intake;
 mod labels;
 mod orphans;
 mod pen;
+mod tee;
 mod uploads;
 
 use std::path::{Path, PathBuf};
@@ -78,6 +79,7 @@ impl S3Blobs {
         intake::admit(0, &bounds)?;
         let id = fresh();
         let mut pen = Pen::new(&self.shelf, &id, BODY_SEGMENT);
+        pen.tee = self.cache.tee(&id, 0, bounds.announced).await;
         let never = CancellationToken::new();
         let done = match intake::take(&mut pen, body, bounds, &never, None).await {
             Ok(Ok(())) => pen.close().await,
@@ -96,10 +98,16 @@ impl S3Blobs {
         expected: Option<Hash>,
     ) -> Result<Stored, BlobError> {
         pen.abort().await;
+        let tee = pen.tee.take();
         let published = match done.and_then(|()| label(id, pen, expected)) {
             Ok(label) => self.publish(label).await,
             Err(error) => Err(error),
         };
+        match (tee, &published) {
+            (Some(tee), Ok(stored)) => tee.keep(&stored.digest, stored.bytes).await,
+            (Some(tee), Err(_)) => tee.drop_it().await,
+            (None, _) => {}
+        }
         if published.is_err()
             && let Err(error) = self.shelf.drop_data(id).await
         {

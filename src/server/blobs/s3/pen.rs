@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::client::failed;
 use super::labels::{Segment, Shelf};
+use super::tee::Tee;
 use crate::domain::ports::BlobError;
 
 /// Bytes of a part; every part of an object but the last has as many.
@@ -26,6 +27,8 @@ pub(super) struct Pen {
     limit: u64,
     buffer: BytesMut,
     open: Option<Open>,
+    /// Gets a copy of every part.
+    pub(super) tee: Option<Tee>,
     /// Where the segment that is being written begins.
     begun_at: u64,
     /// What is durable.
@@ -74,6 +77,7 @@ impl Pen {
             limit,
             buffer: BytesMut::new(),
             open: None,
+            tee: None,
             begun_at: 0,
             segments: Vec::new(),
             hasher: Sha256::new(),
@@ -124,6 +128,7 @@ impl Pen {
 
     async fn send(&mut self) -> Result<(), BlobError> {
         let part = std::mem::take(&mut self.buffer).freeze();
+        self.copy(&part).await;
         let open = match self.open.take() {
             Some(open) => open,
             None => self.begin().await?,
@@ -134,6 +139,17 @@ impl Pen {
             self.close().await?;
         }
         Ok(())
+    }
+
+    async fn copy(&mut self, part: &Bytes) {
+        if let Some(tee) = self.tee.take() {
+            self.tee = tee.write(part.clone()).await;
+        }
+    }
+
+    /// Where what is durable ends.
+    pub(super) fn begun_at(&self) -> u64 {
+        self.begun_at
     }
 
     async fn begin(&mut self) -> Result<Open, BlobError> {
@@ -151,6 +167,7 @@ impl Pen {
     /// Makes everything that was written durable.
     pub(super) async fn close(&mut self) -> Result<(), BlobError> {
         let rest = std::mem::take(&mut self.buffer).freeze();
+        self.copy(&rest).await;
         let segment = match self.open.as_mut() {
             None if rest.is_empty() => return Ok(()),
             None => {

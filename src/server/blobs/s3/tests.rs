@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use super::pen::PART;
 use super::{S3Blobs, look};
 use crate::blobs::tests::{BOUNDS, Bed, body, chunks, content, digest, files, id, noise, silent};
-use crate::domain::ports::{BlobError, Blobs as _, Bounds, Uploads as _};
+use crate::domain::ports::{BlobError, Blobs as _, Bounds, Checksum, Uploads as _};
 
 async fn put(store: &S3Blobs, bytes: &[u8]) -> String {
     store
@@ -71,7 +72,7 @@ async fn a_blob_is_brought_once_for_all_who_ask_and_checked() {
     let cache = bed.folder.path().join("cache");
     let store = bed.node_with(&cache, 1 << 30);
     let whole = noise(3 << 20);
-    let digest = put(&store, &whole).await;
+    let digest = put(&bed.node(), &whole).await;
     let asked = (0..8).map(|_| store.path(&digest));
     for file in futures_util::future::join_all(asked).await {
         let file = file.expect("brought");
@@ -110,16 +111,60 @@ fn tamper(folder: &Path) {
     }
 }
 
+/// What came through a machine need not be brought back to it; what came in part through another one is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_through_a_machine_is_there_already() {
+    let bed = Bed::bucket();
+    let (here, there) = (bed.node(), bed.node());
+    let whole = noise(PART + 1000);
+    let upload = async |second: &S3Blobs, whole: &Bytes| {
+        let upload = id();
+        here.begin(upload).await.expect("begun");
+        let first = chunks(&whole.slice(..1000), 300);
+        here.append(upload, 0, first, BOUNDS, None)
+            .await
+            .expect("appended");
+        let wrong = Some(Checksum::Sha256([7; 32]));
+        let refused = here
+            .append(upload, 1000, body(&[b"other bytes"]), BOUNDS, wrong)
+            .await;
+        assert!(matches!(refused, Err(BlobError::ChecksumMismatch)), "{refused:?}");
+        let rest = chunks(&whole.slice(1000..), 77_777);
+        second
+            .append(upload, 1000, rest, BOUNDS, None)
+            .await
+            .expect("appended");
+        here.finish(upload, None).await.expect("finished").digest
+    };
+    let digest = upload(&there, &whole).await;
+    let file = here.path(&digest).await.expect("brought");
+    assert!(std::fs::read(&*file).expect("there") == whole);
+
+    let alone = bed.node();
+    let small = put(&alone, b"small").await;
+    std::fs::remove_dir_all(bed.store_folder().join("data")).expect("removed");
+    assert_eq!(
+        std::fs::read(&*alone.path(&small).await.expect("here")).expect("there"),
+        b"small"
+    );
+    let other = noise(PART + 2000);
+    let digest = upload(&here, &other).await;
+    std::fs::remove_dir_all(bed.store_folder().join("data")).expect("removed");
+    let file = here.path(&digest).await.expect("here");
+    assert!(std::fs::read(&*file).expect("there") == other);
+    assert!(alone.path(&digest).await.is_err());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_in_use_stays_in_a_full_cache() {
     let bed = Bed::bucket();
     let cache = bed.folder.path().join("cache");
     let store = bed.node_with(&cache, 250);
-    let blobs: [String; 3] = [
-        put(&store, &[1; 100]).await,
-        put(&store, &[2; 100]).await,
-        put(&store, &[3; 100]).await,
-    ];
+    let source = bed.node();
+    let mut blobs = Vec::new();
+    for n in 1..4 {
+        blobs.push(put(&source, &[n; 100]).await);
+    }
     let held = store.path(&blobs[0]).await.expect("brought");
     drop(store.path(&blobs[1]).await.expect("brought"));
     drop(store.path(&blobs[2]).await.expect("brought"));

@@ -144,6 +144,7 @@ impl S3Blobs {
         standing.claim().await?;
         let mut pen = standing.pen()?;
         let replaced = pen.reopen_small().await?;
+        pen.tee = self.cache.tee(&id, pen.begun_at(), bounds.announced).await;
         let before = pen.segments.len();
         // A piece with a checksum counts as a whole or not at all: until it is checked nothing says that it is there.
         let noted = checksum.is_none().then_some(&mut standing);
@@ -199,6 +200,9 @@ impl S3Blobs {
             .await?;
         drop(turn);
         self.turns.forget(&id);
+        if let Some(tee) = self.cache.tee(&id, label.bytes, None).await {
+            tee.keep(&label.digest, label.bytes).await;
+        }
         stored(&label)
     }
 
@@ -212,6 +216,9 @@ impl S3Blobs {
         let is_published = self.shelf.of(&digest).await?.iter().any(|label| label.id == id);
         if !is_published {
             self.shelf.drop_data(id).await?;
+        }
+        if let Some(tee) = self.cache.tee(id, 0, None).await {
+            tee.drop_it().await;
         }
         drop(turn);
         self.turns.forget(id);
