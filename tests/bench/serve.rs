@@ -241,6 +241,7 @@ async fn fill(rows: &Rows, jobs: usize) {
         summary: None,
         created_at: at,
         committed_at: None,
+        pull: None,
     };
     rows.insert_model(&draft).await.expect("new");
     let file = FileRef {
@@ -288,6 +289,8 @@ async fn claimed(rows: Arc<Rows>, name: &str) {
                 worker: format!("w-{number}"),
                 ttl: Duration::from_mins(10),
                 memory_bytes: 1 << 30,
+                most_memory_bytes: 1 << 30,
+                patience: Duration::ZERO,
                 techniques: vec!["ggml".into()],
                 most_of_tenant: None,
             };
