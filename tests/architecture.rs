@@ -1,8 +1,7 @@
 //! Who may know whom. The compiler keeps the two crates apart; this keeps their rooms apart.
 //!
-//! A room is a folder or file right under `src/server` or `src/engine`. A path into another room is an edge, and
-//! the tables below hold every edge there is: a new one is a decision, made here, and one that nobody uses any more
-//! is a mistake too. `src/README.md` explains the arrows.
+//! A room is a folder or file right under `src/server` or `src/engine`. A path into another room is an edge, and the tables
+//! hold every edge: a new one is a decision, made here, one that nobody uses a mistake. `src/README.md` explains them.
 
 #![expect(
     clippy::expect_used,

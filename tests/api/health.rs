@@ -122,6 +122,7 @@ async fn metrics_are_there_while_the_database_is_not() {
     app.memory.broken.store(true, Ordering::SeqCst);
     let text = app.get("/metrics").await.text().await.expect("text");
     assert!(text.contains("modelpress_database_up 0"), "{text}");
+    assert!(!text.contains("secret host name"), "{text}");
     assert!(text.contains("modelpress_disk_free_bytes "), "{text}");
 }
 
