@@ -37,8 +37,6 @@ mod going_on;
 mod isolation;
 #[path = "process/metrics.rs"]
 mod metrics;
-#[path = "process/postgres.rs"]
-mod postgres;
 #[path = "process/serve.rs"]
 mod serve;
 #[path = "process/server.rs"]
