@@ -442,7 +442,8 @@ async fn a_bucket_is_a_source_where_it_is_allowed() {
         json!({"source": "s3://bucket/models/tiny/deep/other.safetensors"}),
     )
     .await;
-    assert_eq!(brought(&app, &one).await["status"], "ready");
+    let one = brought(&app, &one).await;
+    assert_eq!(one["status"], "ready", "{one}");
     let (code, message) = refusal(&app, json!({"source": "s3://bucket/models/nothing"})).await;
     assert!(
         code == "source_not_found" && !message.contains("secret"),

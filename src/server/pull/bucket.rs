@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use object_store::aws::AmazonS3;
 use object_store::path::Path;
-use object_store::{Error, GetOptions, GetRange, ObjectStore as _};
+use object_store::{Error, GetOptions, GetRange, ObjectStore as _, ObjectStoreExt as _};
 use std::io;
 
 use super::Stop;
@@ -54,11 +54,6 @@ impl Bucket {
             let key = object.location.as_ref();
             let below = key.strip_prefix(self.prefix.as_ref()).unwrap_or(key);
             let name = below.trim_start_matches('/');
-            let name = if name.is_empty() {
-                object.location.filename().unwrap_or(key)
-            } else {
-                name
-            };
             if files.len() == MOST_OBJECTS {
                 let message = format!(
                     "{} has more than {MOST_OBJECTS} objects; name a narrower prefix",
@@ -74,12 +69,25 @@ impl Bucket {
             });
         }
         if files.is_empty() {
-            return Err(Stop::over(
-                "source_not_found",
-                format!("{} holds no objects", self.place),
-            ));
+            files.push(self.named().await?);
         }
         Ok(files)
+    }
+
+    /// The object that is named itself: a listing has what lies below a name only.
+    async fn named(&self) -> Result<Listed, Stop> {
+        let nothing = || Stop::over("source_not_found", format!("{} holds no objects", self.place));
+        let name = self.prefix.filename().ok_or_else(nothing)?;
+        match self.client.head(&self.prefix).await {
+            Ok(object) => Ok(Listed {
+                name: name.to_owned(),
+                origin: self.prefix.as_ref().to_owned(),
+                bytes: object.size,
+                sha256: None,
+            }),
+            Err(Error::NotFound { .. }) => Err(nothing()),
+            Err(error) => Err(self.failed(&error)),
+        }
     }
 
     /// An object from a byte on.
