@@ -141,6 +141,8 @@ impl Puller {
                 }
             }
         };
+        // Bodies of other files that are still on their way end too: their uploads stay at what has arrived.
+        end.cancel();
         let outcome = match done {
             Ok(()) => "done",
             Err(Stop::Ended) if stop.is_cancelled() && ours => self.release(&claim, &meter).await,
