@@ -113,10 +113,6 @@ impl Rows {
         Ok(Way::Replay(row.parsed("job_id")?))
     }
 
-    pub(super) async fn find_job(&self, id: JobId) -> Result<Job, StoreError> {
-        self.load_job(&mut self.db.read().await?, id).await
-    }
-
     pub(super) async fn load_job(&self, session: &mut Session, id: JobId) -> Result<Job, StoreError> {
         let row = session.one(&sql::JOB_GET, &[text(id), self.owner()]).await?;
         self.job_of(&row.ok_or(StoreError::NotFound)?)
@@ -187,7 +183,7 @@ impl Rows {
         text(format!("{}:{word}", self.tenant))
     }
 
-    fn job_of(&self, row: &Row) -> Result<Job, StoreError> {
+    pub(super) fn job_of(&self, row: &Row) -> Result<Job, StoreError> {
         let mut job = job(row)?;
         if job.state == JobState::Running {
             let lease = Lease {

@@ -17,6 +17,7 @@ mod datasets;
 mod db;
 mod endings;
 mod events;
+mod gather;
 mod jobs;
 mod keys;
 mod live;

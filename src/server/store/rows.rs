@@ -14,6 +14,7 @@ use tokio_util::sync::DropGuard;
 
 use super::bell::Bell;
 use super::db::{Arg, Db, text, timed};
+use super::gather::Gather;
 use super::live::Live;
 use super::statement as sql;
 use super::{endings, migrate};
@@ -36,6 +37,7 @@ pub struct Rows {
     pub(super) db: Arc<Db>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) live: Arc<Live>,
+    pub(super) gather: Arc<Gather>,
     pub(super) tenant: Tenant,
     /// A random number in [0, 1), for jitter.
     pub(super) chance: fn() -> f64,
@@ -63,6 +65,7 @@ impl Rows {
             db: Arc::new(db),
             clock,
             live: Arc::default(),
+            gather: Arc::default(),
             tenant: Tenant::default(),
             chance: rand::random,
             neighbours: None,

@@ -111,3 +111,35 @@ pub(super) async fn a_full_queue_turns_jobs_away(bed: Bed) {
     bed.claim(HOUR).await.expect("one");
     bed.rows.enqueue(&job, Room::of(2)).await.expect("room again");
 }
+
+/// Statements are shared by those who ask at once; what they get is not.
+pub(super) async fn jobs_that_are_asked_for_at_once(bed: Bed) {
+    let other = bed.rows.of(&"other".parse().expect("a tenant"));
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        ids.push(bed.enqueue().await);
+    }
+    let nobodys = JobId::from_uuid(uuid::Uuid::now_v7());
+    let mut readers = tokio::task::JoinSet::new();
+    for n in 0..400 {
+        let (id, rows, other) = (ids[n % ids.len()], bed.rows.clone(), other.clone());
+        readers.spawn(async move {
+            match n % 5 {
+                0 => assert!(
+                    matches!(other.job(id).await, Err(StoreError::NotFound)),
+                    "another's"
+                ),
+                1 => assert!(matches!(rows.job(nobodys).await, Err(StoreError::NotFound))),
+                _ => assert_eq!(rows.job(id).await.expect("its own").id, id),
+            }
+        });
+    }
+    // Meanwhile what is written is seen by who asks afterwards.
+    for id in &ids {
+        bed.rows.cancel_job(*id, "a test").await.expect("waits");
+        assert_eq!(bed.state(*id).await, JobState::Cancelled);
+    }
+    while let Some(reader) = readers.join_next().await {
+        reader.expect("as it should be");
+    }
+}

@@ -81,6 +81,7 @@ suite! {
         filters
         ticks_are_shown_until_the_attempt_ends
         counts_and_readiness
+        jobs_that_are_asked_for_at_once
         a_full_queue_turns_jobs_away
     }
     models {
