@@ -27,6 +27,8 @@ const BEAT_CONNECTIONS: u32 = 2;
 const ACQUIRE: Duration = Duration::from_secs(10);
 /// How long a connection that comes back may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long a connection that was in use counts as alive.
+const FRESH: Duration = Duration::from_secs(1);
 /// A connection is renewed now and then: it may be to a server that is no longer the primary.
 const AGE: Duration = Duration::from_mins(30);
 
@@ -47,6 +49,8 @@ pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Rows, StoreError> 
             .max_connections(most)
             .acquire_timeout(ACQUIRE)
             .max_lifetime(AGE)
+            .test_before_acquire(false)
+            .before_acquire(|connection, past| Box::pin(lives(connection, past.idle_for)))
             .after_release(|connection, _| Box::pin(answers(connection)))
             .connect_lazy_with(options.clone())
     };
@@ -62,6 +66,15 @@ pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Rows, StoreError> 
         _end: end.drop_guard(),
     };
     Ok(Rows::new(db, clock).with_neighbours(neighbours))
+}
+
+/// Whether a connection that waited still lives. One that was in use a moment ago need not be asked: under load that
+/// question would cost every request a round trip.
+async fn lives(connection: &mut PgConnection, idle: Duration) -> Result<bool, sqlx::Error> {
+    if idle >= FRESH {
+        connection.ping().await?;
+    }
+    Ok(true)
 }
 
 /// Whether a connection that comes back still answers. A call that ran out of time leaves one whose link may be dead

@@ -48,6 +48,8 @@ pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Rows, StoreError
     let writer = SqlitePoolOptions::new()
         .max_connections(1)
         .acquire_timeout(ACQUIRE)
+        // A file does not go away.
+        .test_before_acquire(false)
         .connect_with(options.clone())
         .await?;
     let readers = readers(options).await?;
@@ -65,6 +67,8 @@ async fn readers(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Erro
     SqlitePoolOptions::new()
         .max_connections(READERS)
         .acquire_timeout(ACQUIRE)
+        // A file does not go away.
+        .test_before_acquire(false)
         .connect_with(options.pragma("query_only", "on"))
         .await
 }
