@@ -40,6 +40,17 @@ pub enum Order {
     Execute(Execution),
 }
 
+impl Order {
+    /// What a child is about that gives no answer to it.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::Inspect { .. } | Self::Plan { .. } => Subject::Model,
+            Self::ReadDataset { .. } => Subject::Dataset,
+            Self::Execute(_) => Subject::Work,
+        }
+    }
+}
+
 /// A plan to carry out, and where.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Execution {

@@ -189,7 +189,7 @@ async fn ask(state: &Parts, order: Order, held: Vec<LocalFile>) -> Result<Answer
             End::Answer(Ok(answer)) => Ok(answer),
             End::Answer(Err(wrong)) => Err(rejected(&wrong)),
             End::Panicked(text) => Err(Problem::internal(format!("the engine panicked: {text}"))),
-            End::Died(death) => Err(unread(&death, MEMORY)),
+            End::Died(death) => Err(unread(order.subject(), &death, MEMORY)),
             End::NotStarted(error) => Err(Problem::internal(error)),
         }
     })

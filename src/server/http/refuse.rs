@@ -103,10 +103,7 @@ impl From<NameError> for Problem {
 
 /// The engine cannot read the files of a model or a dataset.
 pub fn rejected(wrong: &Wrong) -> Problem {
-    let kind = match wrong.subject {
-        Subject::Dataset => problem::DATASET_REJECTED,
-        Subject::Model | Subject::Work => problem::MODEL_REJECTED,
-    };
+    let kind = kind(wrong.subject);
     match wrong.class {
         Class::BadInput | Class::Unsupported | Class::Numeric => Problem::new(kind, wrong.message.clone())
             .with_code(&wrong.code)
@@ -118,8 +115,15 @@ pub fn rejected(wrong: &Wrong) -> Problem {
     }
 }
 
+fn kind(subject: Subject) -> problem::Kind {
+    match subject {
+        Subject::Dataset => problem::DATASET_REJECTED,
+        Subject::Model | Subject::Work => problem::MODEL_REJECTED,
+    }
+}
+
 /// The process that read the files died of them: they are no files that anything should read again.
-pub fn unread(death: &Death, limit: u64) -> Problem {
+pub fn unread(subject: Subject, death: &Death, limit: u64) -> Problem {
     let (code, detail) = match death.cause {
         Cause::Memory => (
             "reading_needs_memory",
@@ -138,7 +142,7 @@ pub fn unread(death: &Death, limit: u64) -> Problem {
     };
     tracing::error!(cause = ?death.cause, signal = death.signal, peak_rss_bytes = death.peak_rss_bytes,
         last_words = death.last_words, "a process that read files for a request died");
-    Problem::new(problem::MODEL_REJECTED, detail.clone())
+    Problem::new(kind(subject), detail.clone())
         .with_code(code)
         .with_error("/files", code, detail)
 }
@@ -177,6 +181,29 @@ impl RecipePlace {
             "/recipe".to_owned()
         } else {
             format!("/recipe{in_recipe}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_killed_their_reader_are_refused_as_what_they_were_sent_as() {
+        let death = Death {
+            cause: Cause::Memory,
+            signal: Some(6),
+            last_words: String::new(),
+            peak_rss_bytes: 0,
+        };
+        for (subject, title) in [
+            (Subject::Model, problem::MODEL_REJECTED.title),
+            (Subject::Dataset, problem::DATASET_REJECTED.title),
+        ] {
+            let problem = unread(subject, &death, 1);
+            assert_eq!(problem.code(), "reading_needs_memory");
+            assert!(format!("{problem:?}").contains(title), "{problem:?}");
         }
     }
 }

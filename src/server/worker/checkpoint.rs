@@ -67,13 +67,14 @@ impl<'a> Saver<'a> {
     pub(super) async fn go_on(&mut self, pause: Duration) -> Obstacle {
         let mut rest = Duration::ZERO;
         let mut last = Instant::now();
-        let mut seen = [None; 2];
+        let mut seen = Vec::new();
         loop {
             tokio::time::sleep(LOOK).await;
             if last.elapsed() < rest {
                 continue;
             }
-            let now = sight(&self.kept);
+            // A finished block and a kept tensor each bring a name.
+            let now = kept_files(&self.kept).unwrap_or_default();
             if now == seen {
                 continue;
             }
@@ -145,15 +146,6 @@ impl<'a> Saver<'a> {
         });
         taken.await.map_err(io::Error::other)?
     }
-}
-
-/// What tells at a glance that the work went on: a block changes the mark, a tensor its folder.
-fn sight(kept: &Path) -> [Option<SystemTime>; 2] {
-    ["mark.json", "tensors"].map(|name| {
-        fs::metadata(kept.join(name))
-            .and_then(|meta| meta.modified())
-            .ok()
-    })
 }
 
 fn take(kept: &Path, passage: &Path) -> io::Result<Vec<(String, Stamp, PathBuf)>> {
