@@ -63,7 +63,7 @@ pub struct Cli {
 enum Command {
     /// Run the server: API, pages and, unless told otherwise, workers
     Serve(ConfigArgs),
-    /// Run workers only, beside servers on the same PostgreSQL database and blob folder
+    /// Run workers only, beside servers on the same PostgreSQL database and folder or bucket
     Worker(ConfigArgs),
     /// Compress a model here and now, without a server
     Compress(compress::CompressArgs),
