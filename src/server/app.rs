@@ -416,6 +416,7 @@ fn puller(state: &AppState, config: &Config, pulls: Arc<dyn Pulls>) -> Puller {
         bounds: Bounds {
             connections: config.pulls.connections,
             idle: limits.idle,
+            least_bytes_per_second: limits.upload_bytes_per_second,
             reserve_bytes: limits.reserve_bytes,
             file_bytes: limits.file_bytes,
             model_files: limits.model_files,

@@ -1,17 +1,18 @@
 //! Moving a request's body into an upload: bounded memory, hash on the fly, writeback in the background.
 //!
-//! Owns: batching, the size and idle limits, when to flush.
+//! Owns: batching, the size limit, when to flush.
 //! Must not know: what the bytes are; how the upload ends.
 //! Invariant: never more than two batches of one body are in memory, and no byte past the limit is written.
 
 use std::io;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::direct::BLOCK;
+use super::pace::Pace;
 use super::partial::Partial;
 use crate::domain::ports::Bounds;
 
@@ -29,6 +30,8 @@ pub(super) enum Cut {
     Body(String),
     /// Nothing came for too long.
     Idle,
+    /// Too little came for too long.
+    Slow,
     /// More bytes than allowed.
     TooLarge,
     /// A newer request took over.
@@ -60,17 +63,17 @@ where
     let mut writer = Writer::new(partial, keep, bounds.reserve_bytes);
     let mut batch = Batch::new(writer.begun_at);
     let mut total = writer.begun_at;
+    let mut pace = Pace::new(&bounds);
     let end = loop {
         let next = tokio::select! {
             biased;
             () = stop.cancelled() => break Err(Cut::Superseded),
-            next = tokio::time::timeout(bounds.idle, body.next()) => next,
+            next = pace.next(&mut body) => next,
         };
         match next {
-            Err(_elapsed) => break Err(Cut::Idle),
+            Err(cut) => break Err(cut),
             Ok(None) => break Ok(()),
-            Ok(Some(Err(error))) => break Err(Cut::Body(error.to_string())),
-            Ok(Some(Ok(chunk))) => {
+            Ok(Some(chunk)) => {
                 total += chunk.len() as u64;
                 if total > bounds.max_bytes {
                     break Err(Cut::TooLarge);

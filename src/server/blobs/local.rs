@@ -173,6 +173,10 @@ pub(super) fn refusal(cut: Cut, bounds: &Bounds) -> BlobError {
     match cut {
         Cut::Body(detail) => BlobError::Truncated(detail),
         Cut::Idle => BlobError::Idle(bounds.idle),
+        Cut::Slow => BlobError::Slow {
+            least_bytes_per_second: bounds.least_bytes_per_second,
+            over: bounds.idle,
+        },
         Cut::TooLarge => BlobError::TooLarge {
             max_bytes: bounds.max_bytes,
         },

@@ -10,6 +10,7 @@ mod direct;
 mod intake;
 mod layout;
 pub mod local;
+mod pace;
 mod partial;
 mod promised;
 pub mod s3;

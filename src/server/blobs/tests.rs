@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use crate::domain::ports::{BlobError, Bounds, Checksum};
 
 use bed::broken;
-pub(super) use bed::{BOUNDS, Bed, body, chunks, content, digest, files, id, noise, silent};
+pub(super) use bed::{BOUNDS, Bed, body, chunks, content, digest, dribble, files, id, noise, silent};
 
 macro_rules! suite {
     ($($law:ident)*) => {
@@ -128,6 +128,11 @@ async fn nothing_stays_of_a_refused_put(bed: Bed) {
                 .await,
         ),
     ];
+    let slow = Bounds {
+        idle: Duration::from_millis(100),
+        ..BOUNDS
+    };
+    cases.push(("slow", store.put(dribble(), slow, None).await));
     if bed.is_local() {
         // What goes into a bucket needs no disk here.
         let bounds = Bounds {
@@ -144,6 +149,7 @@ async fn nothing_stays_of_a_refused_put(bed: Bed) {
                 | ("large" | "announced", BlobError::TooLarge { .. })
                 | ("digest", BlobError::DigestMismatch { .. })
                 | ("idle", BlobError::Idle(_))
+                | ("slow", BlobError::Slow { .. })
                 | ("full", BlobError::Full(_))
         );
         assert!(right, "{name}: {error:?}");

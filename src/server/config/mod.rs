@@ -60,6 +60,8 @@ pub struct Limits {
     pub request: Duration,
     /// Longest silence inside an upload.
     pub idle: Duration,
+    /// Least speed of an upload over as long a time; 0 is none.
+    pub upload_bytes_per_second: u64,
     /// Time to send the request head.
     pub header: Duration,
     /// Open connections at once.

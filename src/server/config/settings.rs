@@ -189,6 +189,14 @@ pub struct Settings {
         help_heading = "HTTP"
     )]
     pub idle_timeout_seconds: Option<u64>,
+    /// Bytes a second that an upload must reach over that time; 0 = any [default: 500]
+    #[arg(
+        long,
+        env = "MODELPRESS_MIN_UPLOAD_BYTES_PER_SECOND",
+        value_name = "N",
+        help_heading = "HTTP"
+    )]
+    pub min_upload_bytes_per_second: Option<u64>,
     /// Seconds a client may take to send its request head [default: 15]
     #[arg(
         long,
@@ -452,6 +460,9 @@ impl Settings {
             cursor_secret: self.cursor_secret.or(other.cursor_secret),
             request_timeout_seconds: self.request_timeout_seconds.or(other.request_timeout_seconds),
             idle_timeout_seconds: self.idle_timeout_seconds.or(other.idle_timeout_seconds),
+            min_upload_bytes_per_second: self
+                .min_upload_bytes_per_second
+                .or(other.min_upload_bytes_per_second),
             header_timeout_seconds: self.header_timeout_seconds.or(other.header_timeout_seconds),
             drain_seconds: self.drain_seconds.or(other.drain_seconds),
             max_connections: self.max_connections.or(other.max_connections),

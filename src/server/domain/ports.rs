@@ -290,6 +290,8 @@ pub struct Bounds {
     pub max_bytes: u64,
     /// Longest silence of the body.
     pub idle: Duration,
+    /// Least speed of the sender, over as much time in which nothing else held it up; 0 is none.
+    pub least_bytes_per_second: u64,
     /// Free disk space to leave.
     pub reserve_bytes: u64,
     /// Bytes that the client announced for this request.
@@ -326,6 +328,14 @@ pub enum BlobError {
     /// The client was silent.
     #[error("the client was silent for {0:?}")]
     Idle(Duration),
+    /// The client was slower than anybody needs to be.
+    #[error("fewer than {least_bytes_per_second} bytes a second came in {over:?}; what came is kept")]
+    Slow {
+        /// The bound.
+        least_bytes_per_second: u64,
+        /// How long that was waited for.
+        over: Duration,
+    },
     /// The body broke off.
     #[error("the body broke off: {0}")]
     Truncated(String),

@@ -9,8 +9,9 @@ use std::sync::{Arc, OnceLock};
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, header};
-use axum::middleware::Next;
 use axum::response::Response;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tower_http::request_id::RequestId;
 
 use super::auth::Caller;
@@ -35,42 +36,63 @@ impl Actor {
     }
 }
 
-/// Writes an entry for a change that came about.
-pub async fn audited(mut request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let Some(route) = route.filter(|route| is_change(&method, route.as_str())) else {
-        return next.run(request).await;
-    };
-    let actor = Actor::default();
-    let path = request.uri().path().to_owned();
-    let id = request.extensions().get::<RequestId>().cloned();
-    let peer = request
-        .extensions()
-        .get::<Peer>()
-        .map(|peer| peer.0.ip().to_string());
-    request.extensions_mut().insert(actor.clone());
-    let response = next.run(request).await;
-    let (true, Some(caller)) = (response.status().is_success(), actor.0.get()) else {
-        return response;
-    };
-    let made = response.headers().get(header::LOCATION);
-    let object = made.and_then(|made| made.to_str().ok()).unwrap_or(&path);
-    let entry = Entry {
-        id: EntryId::from_uuid(uuid::Uuid::now_v7()),
-        key: caller.key.as_ref().map(|key| key.id),
-        action: format!("{method} {}", route.as_str()),
-        object: object_of(object),
-        request_id: id
-            .and_then(|id| id.header_value().to_str().ok().map(str::to_owned))
-            .unwrap_or_default(),
-        client: peer,
-        at: caller.clock.now(),
-    };
-    if let Err(error) = caller.store.add_entry(&entry).await {
-        tracing::error!(%error, action = entry.action, object = entry.object, "change not written to the audit log");
+/// A change that is asked for.
+#[derive(Debug)]
+pub struct Change {
+    method: Method,
+    route: MatchedPath,
+    path: String,
+    request_id: Option<RequestId>,
+    client: Option<String>,
+    actor: Actor,
+}
+
+impl Change {
+    /// The change that a request asks for, if it asks for one.
+    pub fn of(request: &mut Request) -> Option<Box<Self>> {
+        let extensions = request.extensions();
+        let route = extensions.get::<MatchedPath>()?;
+        if !is_change(request.method(), route.as_str()) {
+            return None;
+        }
+        let change = Self {
+            method: request.method().clone(),
+            route: route.clone(),
+            path: request.uri().path().to_owned(),
+            request_id: extensions.get::<RequestId>().cloned(),
+            client: extensions.get::<Peer>().map(|peer| peer.0.ip().to_string()),
+            actor: Actor::default(),
+        };
+        request.extensions_mut().insert(change.actor.clone());
+        Some(Box::new(change))
     }
-    response
+
+    /// Writes an entry, if the change came about.
+    pub fn write(self: Box<Self>, response: &Response) -> Option<BoxFuture<'static, ()>> {
+        let caller = self.actor.0.get().filter(|_| response.status().is_success())?;
+        let caller = caller.clone();
+        let made = response.headers().get(header::LOCATION);
+        let object = made.and_then(|made| made.to_str().ok()).unwrap_or(&self.path);
+        let entry = Entry {
+            id: EntryId::from_uuid(uuid::Uuid::now_v7()),
+            key: caller.key.as_ref().map(|key| key.id),
+            action: format!("{} {}", self.method, self.route.as_str()),
+            object: object_of(object),
+            request_id: self
+                .request_id
+                .and_then(|id| id.header_value().to_str().ok().map(str::to_owned))
+                .unwrap_or_default(),
+            client: self.client,
+            at: caller.clock.now(),
+        };
+        let written = async move {
+            if let Err(error) = caller.store.add_entry(&entry).await {
+                tracing::error!(%error, action = entry.action, object = entry.object,
+                    "change not written to the audit log");
+            }
+        };
+        Some(written.boxed())
+    }
 }
 
 fn is_change(method: &Method, route: &str) -> bool {

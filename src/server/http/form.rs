@@ -152,14 +152,15 @@ async fn next<'a>(state: &Caller, form: &'a mut Multipart) -> Result<Option<Fiel
     }
 }
 
-async fn text(state: &Caller, mut field: Field<'_>) -> Result<String, Problem> {
+async fn text(state: &Caller, field: Field<'_>) -> Result<String, Problem> {
+    let read = tokio::time::timeout(state.limits.idle, whole(field));
+    let slow = |_elapsed| Problem::new(problem::IDLE_TIMEOUT, "a text part did not arrive in time");
+    read.await.map_err(slow)?
+}
+
+async fn whole(mut field: Field<'_>) -> Result<String, Problem> {
     let mut raw = Vec::new();
-    loop {
-        let chunk = tokio::time::timeout(state.limits.idle, field.chunk());
-        let slow = |_e| Problem::new(problem::IDLE_TIMEOUT, "the form fell silent");
-        let Some(chunk) = chunk.await.map_err(slow)?.map_err(|error| broken(&error))? else {
-            break;
-        };
+    while let Some(chunk) = field.chunk().await.map_err(|error| broken(&error))? {
         if raw.len() + chunk.len() > MAX_TEXT_BYTES {
             return Err(Problem::new(
                 problem::TOO_LARGE,

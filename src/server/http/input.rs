@@ -41,6 +41,15 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Input<T> {
     }
 }
 
+impl<T: DeserializeOwned> Input<T> {
+    /// Reads it within the time of an ordinary request, on a route that has no such bound.
+    pub async fn in_time(request: Request, state: &AppState) -> Result<Self, Problem> {
+        let read = tokio::time::timeout(state.limits.request, Self::from_request(request, state));
+        let slow = |_elapsed| Problem::new(problem::IDLE_TIMEOUT, "the body did not arrive in time");
+        read.await.map_err(slow)?
+    }
+}
+
 /// Query parameters.
 #[derive(Debug)]
 pub struct Params<T>(pub T);

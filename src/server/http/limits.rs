@@ -10,9 +10,10 @@
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use tower::util::MapResponseLayer;
+use tower::ServiceBuilder;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
@@ -22,17 +23,18 @@ use crate::config::Limits;
 /// Holds ordinary routes to the largest JSON body and to the time until the response's head.
 pub fn ordinary<S: Clone + Send + Sync + 'static>(routes: Router<S>, limits: &Limits) -> Router<S> {
     let (bytes, time) = (limits.body_bytes, limits.request);
-    routes
-        .layer(RequestBodyLimitLayer::new(
-            usize::try_from(bytes).unwrap_or(usize::MAX),
-        ))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::SERVICE_UNAVAILABLE,
-            time,
-        ))
-        .layer(MapResponseLayer::new(move |response: Response| {
-            explained(response, bytes, time)
-        }))
+    let most = usize::try_from(bytes).unwrap_or(usize::MAX);
+    routes.layer(
+        ServiceBuilder::new()
+            .map_response(move |response: axum::http::Response<_>| {
+                explained(response.map(Body::new), bytes, time)
+            })
+            .layer(TimeoutLayer::with_status_code(
+                StatusCode::SERVICE_UNAVAILABLE,
+                time,
+            ))
+            .layer(RequestBodyLimitLayer::new(most)),
+    )
 }
 
 /// A handler that refuses has said why; a layer has only its status.

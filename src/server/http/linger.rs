@@ -5,7 +5,7 @@
 //!
 //! Owns: the shared hold on a body, how long to linger.
 //! Must not know: why a request was refused.
-//! Invariant: a handler that reads its body sees exactly what it would see without this layer.
+//! Invariant: a handler that reads its body sees exactly what it would see without this.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,6 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -24,9 +23,9 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 const IN_ALL: Duration = Duration::from_secs(30);
 const SILENT: Duration = Duration::from_secs(3);
 
-/// A body that the layer holds on to while a handler reads it.
+/// A body that is held on to while a handler reads it.
 #[derive(Debug, Clone)]
-struct Held(Arc<Mutex<Body>>);
+pub struct Held(Arc<Mutex<Body>>);
 
 impl Held {
     fn lock(&self) -> MutexGuard<'_, Body> {
@@ -54,21 +53,26 @@ impl HttpBody for Held {
     }
 }
 
-/// The layer.
-pub async fn linger(request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
-    if body.is_end_stream() {
-        return next.run(Request::from_parts(parts, body)).await;
+impl Held {
+    /// Holds on to a request's body; none where there is none.
+    pub fn of(request: &mut Request) -> Option<Self> {
+        if request.body().is_end_stream() {
+            return None;
+        }
+        let body = std::mem::take(request.body_mut());
+        let held = Self(Arc::new(Mutex::new(body)));
+        *request.body_mut() = Body::new(held.clone());
+        Some(held)
     }
-    let held = Held(Arc::new(Mutex::new(body)));
-    let response = next
-        .run(Request::from_parts(parts, Body::new(held.clone())))
-        .await;
-    let refused = response.status().is_client_error() && response.status() != StatusCode::REQUEST_TIMEOUT;
-    if refused && !held.is_end_stream() {
-        tokio::spawn(tokio::time::timeout(IN_ALL, throw_away(held)));
+
+    /// Reads on, beside the answer, if that is a refusal.
+    pub fn linger(self, response: &Response) {
+        let status = response.status();
+        let refused = status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT;
+        if refused && !self.is_end_stream() {
+            tokio::spawn(tokio::time::timeout(IN_ALL, throw_away(self)));
+        }
     }
-    response
 }
 
 async fn throw_away(mut body: Held) {

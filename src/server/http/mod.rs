@@ -30,9 +30,12 @@ pub mod tar;
 pub mod undo;
 
 use axum::extract::DefaultBodyLimit;
+use axum::extract::Request;
 use axum::http::{HeaderValue, header};
-use axum::middleware::from_fn;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::{Router, routing::get};
+use tower::ServiceBuilder;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use problem::Problem;
@@ -54,12 +57,31 @@ pub fn router(state: AppState) -> Router {
                 "the path exists, but not for this method; see Allow",
             )
         })
-        .layer(DefaultBodyLimit::disable())
-        .layer(uncached)
-        .layer(from_fn(audit::audited))
-        .layer(from_fn(rates::told))
-        .layer(from_fn(linger::linger));
+        // One layer of many: each call of `layer` is a box more around every route, cloned with all it holds for each
+        // request.
+        .layer(
+            ServiceBuilder::new()
+                .layer(from_fn(around))
+                .layer(uncached)
+                .layer(DefaultBodyLimit::disable()),
+        );
     observe::observed(routes, &state.metrics).with_state(state)
+}
+
+/// What every request of the API goes through, in one function for the reason above.
+async fn around(mut request: Request, next: Next) -> Response {
+    let held = linger::Held::of(&mut request);
+    let told = rates::Told::of(&mut request);
+    let change = audit::Change::of(&mut request);
+    let mut response = next.run(request).await;
+    if let Some(written) = change.and_then(|change| change.write(&response)) {
+        written.await;
+    }
+    told.put(&mut response);
+    if let Some(held) = held {
+        held.linger(&response);
+    }
+    response
 }
 
 /// `/metrics` and the probes on a listener of their own.

@@ -103,8 +103,9 @@ struct NewId;
 
 impl MakeRequestId for NewId {
     fn make_request_id<B>(&mut self, _request: &axum::http::Request<B>) -> Option<RequestId> {
-        let id = uuid::Uuid::now_v7().to_string();
-        HeaderValue::from_str(&id).ok().map(RequestId::new)
+        let mut text = uuid::Uuid::encode_buffer();
+        let id = uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text);
+        HeaderValue::from_str(id).ok().map(RequestId::new)
     }
 }
 
@@ -123,18 +124,21 @@ fn without_strange_id(mut request: Request) -> Request {
     request
 }
 
-fn id(request: &Request) -> &str {
-    let id = request.extensions().get::<RequestId>();
+fn id(request: &Request) -> Option<&RequestId> {
+    request.extensions().get::<RequestId>()
+}
+
+fn text(id: Option<&RequestId>) -> &str {
     id.and_then(|id| id.header_value().to_str().ok())
         .unwrap_or_default()
 }
 
 fn span(request: &Request) -> Span {
     let peer = request.extensions().get::<Peer>();
-    let client = peer.map(|peer| peer.0.ip().to_string());
     let (method, path) = (request.method(), request.uri().path());
-    let trace_id = traces::trace_id();
-    tracing::info_span!("request", request_id = %id(request), %method, %path, client, trace_id)
+    // Said in the macro: a span that nobody wants costs nothing.
+    tracing::info_span!("request", request_id = text(id(request)), %method, %path,
+        client = peer.map(|peer| tracing::field::display(peer.0.ip())), trace_id = traces::trace_id())
 }
 
 /// What was asked for, on the response, for the layer that sees only that.
@@ -146,19 +150,18 @@ struct Wanted {
 
 async fn with_problems(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
     let _under_way = Counted::new(&metrics.http_requests_in_flight);
-    let path = request.uri().path().to_owned();
-    let id = id(&request).to_owned();
+    let (uri, id) = (request.uri().clone(), id(&request).cloned());
     let asked = Wanted {
         route: request.extensions().get::<MatchedPath>().cloned(),
         method: request.method().clone(),
     };
-    let mut response = finish(next.run(request).await, &path, &id);
+    let mut response = finish(next.run(request).await, uri.path(), id.as_ref());
     response.extensions_mut().insert(asked);
     response
 }
 
 /// Renders the problem with what is known only here, and logs a failure of ours.
-fn finish(mut response: Response, path: &str, id: &str) -> Response {
+fn finish(mut response: Response, path: &str, id: Option<&RequestId>) -> Response {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         return response;
@@ -172,7 +175,7 @@ fn finish(mut response: Response, path: &str, id: &str) -> Response {
     } else if let Some(cause) = problem.cause() {
         tracing::info!(code = problem.code(), cause, "request refused");
     }
-    let mut rendered = problem.render(path, id);
+    let mut rendered = problem.render(path, text(id));
     // A layer's own headers (Allow on a 405, for one) stay.
     for (name, value) in response.headers() {
         if !rendered.headers().contains_key(name) && name != header::CONTENT_LENGTH {

@@ -60,7 +60,7 @@ kinds! {
     /// No representation that the client accepts.
     NOT_ACCEPTABLE = 406 "not_acceptable" "None of the accepted types is available";
     /// The client fell silent.
-    IDLE_TIMEOUT = 408 "idle_timeout" "The client was silent for too long";
+    IDLE_TIMEOUT = 408 "idle_timeout" "The client was silent or too slow for too long";
     /// The object's state does not allow this.
     CONFLICT = 409 "conflict" "The object is in another state";
     /// A model or dataset that jobs still use.

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware::Next;
 use axum::response::Response;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
@@ -121,6 +120,28 @@ impl Rates {
 pub struct Told(Arc<Mutex<Vec<(String, String)>>>);
 
 impl Told {
+    /// Listens to what is told of a request.
+    pub fn of(request: &mut Request) -> Self {
+        let told = Self::default();
+        request.extensions_mut().insert(told.clone());
+        told
+    }
+
+    /// Puts what was told into the answer.
+    pub fn put(&self, response: &mut Response) {
+        let (policies, limits): (Vec<String>, Vec<String>) = self.lock().drain(..).unzip();
+        if policies.is_empty() {
+            return;
+        }
+        for (name, values) in [("ratelimit-policy", policies), ("ratelimit", limits)] {
+            if let Ok(value) = HeaderValue::from_str(&values.join(", ")) {
+                response
+                    .headers_mut()
+                    .insert(HeaderName::from_static(name), value);
+            }
+        }
+    }
+
     fn say(&self, policy: String, limit: String) {
         self.lock().push((policy, limit));
     }
@@ -129,21 +150,4 @@ impl Told {
         // Whole pairs only: the list is sound whatever panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Puts what was told into the answer.
-pub async fn told(mut request: Request, next: Next) -> Response {
-    let told = Told::default();
-    request.extensions_mut().insert(told.clone());
-    let mut response = next.run(request).await;
-    let (policies, limits): (Vec<String>, Vec<String>) = told.lock().drain(..).unzip();
-    for (name, values) in [("ratelimit-policy", policies), ("ratelimit", limits)] {
-        let value = HeaderValue::from_str(&values.join(", "));
-        if let Some(value) = value.ok().filter(|value| !value.is_empty()) {
-            response
-                .headers_mut()
-                .insert(HeaderName::from_static(name), value);
-        }
-    }
-    response
 }

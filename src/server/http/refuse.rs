@@ -66,7 +66,7 @@ impl From<BlobError> for Problem {
             BlobError::Full(cause) => {
                 Self::new(problem::DISK_FULL, "the server has no disk space for this").because(cause)
             }
-            BlobError::Idle(_) => Self::new(problem::IDLE_TIMEOUT, text),
+            BlobError::Idle(_) | BlobError::Slow { .. } => Self::new(problem::IDLE_TIMEOUT, text),
             BlobError::Truncated(cause) => {
                 Self::new(problem::BODY_TRUNCATED, "the body ended before it was complete").because(cause)
             }

@@ -86,6 +86,7 @@ impl Parts {
         Bounds {
             max_bytes: max_bytes.min(limits.file_bytes),
             idle: limits.idle,
+            least_bytes_per_second: limits.upload_bytes_per_second,
             reserve_bytes: limits.reserve_bytes,
             announced,
         }

@@ -276,6 +276,7 @@ impl Work<'_> {
         let bounds = Bounds {
             max_bytes: file.bytes,
             idle: self.puller.bounds.idle,
+            least_bytes_per_second: self.puller.bounds.least_bytes_per_second,
             reserve_bytes: self.puller.bounds.reserve_bytes,
             announced: Some(file.bytes - at),
         };

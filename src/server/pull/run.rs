@@ -40,6 +40,8 @@ pub struct Bounds {
     pub connections: usize,
     /// Longest silence of a source.
     pub idle: Duration,
+    /// Its least speed; 0 is none.
+    pub least_bytes_per_second: u64,
     /// Free disk space to leave.
     pub reserve_bytes: u64,
     /// Largest file.

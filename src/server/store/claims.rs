@@ -9,11 +9,11 @@ use serde_json::json as object;
 use super::Rows;
 use super::db::{Row, Session, json, text};
 use super::events::{append, state_event};
-use super::models::files_of;
+use super::models::file;
 use super::statement as sql;
 use crate::domain::ports::StoreError;
-use crate::domain::queue::{Beat, Claim, Lease, Node, Pulse, QueueError};
-use crate::domain::{Document, JobState};
+use crate::domain::queue::{Beat, Checkpoint, Claim, Lease, Node, Pulse, QueueError};
+use crate::domain::{Document, JobId, JobState, ModelId};
 
 impl Rows {
     pub(super) async fn take_next(&self, node: &Node) -> Result<Option<Claim>, StoreError> {
@@ -75,23 +75,50 @@ impl Rows {
 }
 
 async fn claim(tx: &mut Session, row: &Row) -> Result<Claim, StoreError> {
-    let (job, model) = (row.parsed("id")?, row.parsed("model_id")?);
-    let missing = || StoreError::Internal(format!("job {job} has no plan"));
-    let body = tx.one(&sql::JOB_BODY_PLAN, &[text(job)]).await?;
-    Ok(Claim {
+    let (job, model): (JobId, ModelId) = (row.parsed("id")?, row.parsed("model_id")?);
+    let mut claim = Claim {
         lease: Lease {
             job,
             fence: row.count("fence")?,
         },
         model,
-        files: files_of(tx, model).await?,
-        datasets: super::datasets::of_job(tx, job).await?,
-        checkpoint: super::checkpoints::of_job(tx, job).await?,
-        plan: Document::from_store(body.ok_or_else(missing)?.text("plan")?),
+        files: Vec::new(),
+        datasets: Vec::new(),
+        checkpoint: None,
+        plan: Document::from_store(String::new()),
         attempt: row.small("attempt")?,
         max_attempts: row.small("max_attempts")?,
         need_memory_bytes: row.count("need_memory_bytes")?,
         traceparent: row.maybe_text("traceparent")?,
         created_at: row.time("created_at")?,
-    })
+    };
+    for part in tx.all(&sql::JOB_CLAIMED, &[text(job), text(model)]).await? {
+        add(&mut claim, &part)?;
+    }
+    if claim.plan.as_str().is_empty() {
+        return Err(StoreError::Internal(format!("job {job} has no plan")));
+    }
+    Ok(claim)
+}
+
+/// Puts a row of what a claim brings where it belongs.
+fn add(claim: &mut Claim, row: &Row) -> Result<(), StoreError> {
+    match row.text("part")?.as_str() {
+        "plan" => claim.plan = Document::from_store(row.text("plan")?),
+        "model" => claim.files.push(file(row)?),
+        "dataset" => {
+            let id = row.parsed("dataset")?;
+            match claim.datasets.last_mut().filter(|(last, _)| *last == id) {
+                Some((_, files)) => files.push(file(row)?),
+                None => claim.datasets.push((id, vec![file(row)?])),
+            }
+        }
+        _ => {
+            let fence = row.count("fence")?;
+            let files = Vec::new();
+            let checkpoint = claim.checkpoint.get_or_insert(Checkpoint { fence, files });
+            checkpoint.files.push(file(row)?);
+        }
+    }
+    Ok(())
 }

@@ -12,7 +12,7 @@ use super::jobs::LAST;
 use super::models::file;
 use super::statement as sql;
 use crate::domain::ports::StoreError;
-use crate::domain::{Dataset, DatasetId, FileRef, JobId};
+use crate::domain::{Dataset, DatasetId, FileRef};
 
 impl Rows {
     pub(super) async fn add_dataset(&self, dataset: &Dataset) -> Result<(), StoreError> {
@@ -86,22 +86,6 @@ impl Rows {
         }
         Ok(())
     }
-}
-
-/// The files of every dataset that a job reads.
-pub(super) async fn of_job(
-    tx: &mut Session,
-    job: JobId,
-) -> Result<Vec<(DatasetId, Vec<FileRef>)>, StoreError> {
-    let mut datasets: Vec<(DatasetId, Vec<FileRef>)> = Vec::new();
-    for row in tx.all(&sql::JOB_DATASET_FILES, &[text(job)]).await? {
-        let id = row.parsed("dataset_id")?;
-        match datasets.last_mut().filter(|(last, _)| *last == id) {
-            Some((_, files)) => files.push(file(&row)?),
-            None => datasets.push((id, vec![file(&row)?])),
-        }
-    }
-    Ok(datasets)
 }
 
 async fn files_of(session: &mut Session, id: DatasetId) -> Result<Vec<FileRef>, StoreError> {

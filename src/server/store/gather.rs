@@ -11,15 +11,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::Rows;
-use super::db::{Row, json};
+use super::db::{Row, Session, json, timed};
 use super::statement as sql;
 use crate::domain::ports::StoreError;
 use crate::domain::{Job, JobId, Tenant};
 
-/// Statements under way at once: while one is on its way the next one fills.
-const STATEMENTS: usize = 2;
-/// Jobs read by one.
-const MOST: usize = 256;
+/// Jobs read by one statement. While one is on its way the next one fills; only when that is full do two go at once.
+const MOST: usize = 128;
+/// Statements on one connection before others get their turn with it.
+const STATEMENTS: usize = 64;
 
 /// Who waits for a job.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Gather {
     fn add(&self, asked: Asked) -> bool {
         let mut inner = self.lock();
         inner.waiting.push(asked);
-        let begins = inner.statements < STATEMENTS;
+        let begins = inner.statements == 0 || (inner.statements == 1 && inner.waiting.len() >= MOST);
         inner.statements += usize::from(begins);
         begins
     }
@@ -94,35 +94,58 @@ impl Rows {
     async fn read_gathered(self) {
         let gather = self.gather.clone();
         let mut place = Place(&gather, true);
+        let (mut session, mut statements) = (None, 0);
         loop {
+            // Whoever is about to ask does so first.
+            tokio::task::yield_now().await;
             let asked = gather.take();
             if asked.is_empty() {
                 place.1 = false;
                 return;
             }
-            let found = self.read_jobs(&asked).await;
-            for one in asked {
-                let answer = match &found {
-                    Ok(jobs) => match jobs.get(&one.job) {
-                        Some((tenant, job)) if *tenant == one.tenant => Ok(job.clone()),
-                        _ => Err(StoreError::NotFound),
-                    },
-                    Err(error) => Err(alike(error)),
-                };
-                // Who has given up gets nothing.
-                let _gone = one.answer.send(answer);
+            statements += 1;
+            if statements % STATEMENTS == 0 {
+                session = None;
             }
+            let found = timed(self.read_jobs(&mut session, &asked)).await;
+            if found.is_err() {
+                // Whatever is wrong with this connection, the next ones who ask get another.
+                session = None;
+            }
+            answer(asked, &found);
         }
     }
 
-    async fn read_jobs(&self, asked: &[Asked]) -> Result<HashMap<JobId, (Tenant, Job)>, StoreError> {
+    async fn read_jobs(
+        &self,
+        session: &mut Option<Session>,
+        asked: &[Asked],
+    ) -> Result<HashMap<JobId, (Tenant, Job)>, StoreError> {
         let ids: HashSet<String> = asked.iter().map(|one| one.job.to_string()).collect();
-        let rows = self.db.read().await?.all(&sql::JOBS_GET, &[json(&ids)?]).await?;
+        let session = match session {
+            Some(session) => session,
+            none => none.insert(self.db.read().await?),
+        };
+        let rows = session.all(&sql::JOBS_GET, &[json(&ids)?]).await?;
         let job = |row: &Row| -> Result<_, StoreError> {
             let job = self.job_of(row)?;
             Ok((job.id, (row.parsed("tenant")?, job)))
         };
         rows.iter().map(job).collect()
+    }
+}
+
+fn answer(asked: Vec<Asked>, found: &Result<HashMap<JobId, (Tenant, Job)>, StoreError>) {
+    for one in asked {
+        let answer = match found {
+            Ok(jobs) => match jobs.get(&one.job) {
+                Some((tenant, job)) if *tenant == one.tenant => Ok(job.clone()),
+                _ => Err(StoreError::NotFound),
+            },
+            Err(error) => Err(alike(error)),
+        };
+        // Who has given up gets nothing.
+        let _gone = one.answer.send(answer);
     }
 }
 

@@ -1,19 +1,20 @@
 //! Moving a request's body into segments.
 //!
-//! Owns: the limits of size and silence, when a newer call ends this one.
+//! Owns: the size limit, when a newer call ends this one.
 //! Must not know: what becomes of the segments.
 //! Invariant: no byte past the limit is written.
 
 use std::io;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::Stream;
 use tokio_util::sync::CancellationToken;
 
 use super::pen::Pen;
 use super::uploads::Standing;
 use crate::blobs::intake::Cut;
 use crate::blobs::local::refusal;
+use crate::blobs::pace::Pace;
 use crate::domain::ports::{BlobError, Bounds};
 
 /// Refuses before the first byte what is too large.
@@ -38,17 +39,17 @@ pub(super) async fn take<S>(
 where
     S: Stream<Item = io::Result<Bytes>> + Unpin + Send,
 {
+    let mut pace = Pace::new(&bounds);
     let cut = loop {
         let next = tokio::select! {
             biased;
             () = stop.cancelled() => break Cut::Superseded,
-            next = tokio::time::timeout(bounds.idle, body.next()) => next,
+            next = pace.next(&mut body) => next,
         };
         match next {
-            Err(_elapsed) => break Cut::Idle,
+            Err(cut) => break cut,
             Ok(None) => return Ok(Ok(())),
-            Ok(Some(Err(error))) => break Cut::Body(error.to_string()),
-            Ok(Some(Ok(chunk))) => {
+            Ok(Some(chunk)) => {
                 if pen.offset + chunk.len() as u64 > bounds.max_bytes {
                     break Cut::TooLarge;
                 }

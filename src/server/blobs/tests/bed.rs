@@ -21,6 +21,7 @@ use crate::domain::ports::{Blobs, Body, Bounds, Uploads};
 pub(in crate::blobs) const BOUNDS: Bounds = Bounds {
     max_bytes: 1 << 30,
     idle: Duration::from_secs(20),
+    least_bytes_per_second: 500,
     reserve_bytes: 0,
     announced: None,
 };
@@ -175,6 +176,15 @@ pub(in crate::blobs) fn silent(part: &'static [u8]) -> Body {
     stream::iter([Ok(Bytes::from_static(part))])
         .chain(stream::pending())
         .boxed()
+}
+
+/// Never silent, and never done.
+pub(in crate::blobs) fn dribble() -> Body {
+    stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        Some((Ok(Bytes::from_static(b"x")), ()))
+    })
+    .boxed()
 }
 
 pub(in crate::blobs) fn digest(bytes: &[u8]) -> String {

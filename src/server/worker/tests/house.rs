@@ -184,6 +184,7 @@ impl House {
         let bounds = Bounds {
             max_bytes: 100,
             idle: PATIENCE,
+            least_bytes_per_second: 0,
             reserve_bytes: 0,
             announced: None,
         };

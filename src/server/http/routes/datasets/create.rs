@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{FromRequest as _, Request};
+use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use crate::http::engine::check_metadata;
 use crate::http::form;
 use crate::http::headers;
 use crate::http::input::{Input, not_encoded};
-use crate::http::problem::{self, Problem};
+use crate::http::problem::Problem;
 use crate::http::routes::models::files::stream;
 use crate::http::sets::{UploadedFileIn, check_name, uploaded};
 use crate::http::undo::Undo;
@@ -132,10 +132,7 @@ async fn from_body(state: &Caller, request: Request, name: &str) -> Result<Datas
 }
 
 async fn from_json(state: &Caller, request: Request) -> Result<Dataset, Problem> {
-    let read = Input::<DatasetIn>::from_request(request, &state.app);
-    let slow = |_e| Problem::new(problem::IDLE_TIMEOUT, "the body did not arrive in time");
-    let wait = tokio::time::timeout(state.limits.request, read);
-    let input = wait.await.map_err(slow)??.value;
+    let input: DatasetIn = Input::in_time(request, &state.app).await?.value;
     check_name(input.name.as_deref())?;
     check_metadata(&input.metadata)?;
     let (files, uploads) = uploaded(state, input.files).await?;

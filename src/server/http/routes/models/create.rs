@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{FromRequest as _, Request};
+use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use crate::http::engine::check_metadata;
 use crate::http::form;
 use crate::http::headers;
 use crate::http::input::Input;
-use crate::http::problem::{self, Problem};
+use crate::http::problem::Problem;
 use crate::http::sets::{UploadedFileIn, check_name, uploaded};
 use crate::http::undo::Undo;
 
@@ -97,12 +97,7 @@ pub async fn create_model(May(state, ..): May<WriteModels>, request: Request) ->
     let model = if headers::media_type(request.headers()) == "multipart/form-data" {
         from_form(&state, request).await?
     } else {
-        let wait = tokio::time::timeout(
-            state.limits.request,
-            Input::<ModelIn>::from_request(request, &state.app),
-        );
-        let slow = |_e| Problem::new(problem::IDLE_TIMEOUT, "the body did not arrive in time");
-        from_json(&state, wait.await.map_err(slow)??.value).await?
+        from_json(&state, Input::in_time(request, &state.app).await?.value).await?
     };
     let location = format!("/v1/models/{}", model.id);
     let status = if model.is_pulling() {

@@ -1,7 +1,7 @@
 //! `POST /v1/uploads`.
 
 use axum::Json;
-use axum::extract::{FromRequest as _, Request};
+use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
@@ -54,7 +54,7 @@ pub async fn create_upload(May(state, ..): May<WriteUploads>, request: Request) 
     let headers = request.headers();
     let is_draft = headers.contains_key("upload-complete");
     if !tus::speaks(headers) && !is_draft {
-        let input = Input::<UploadIn>::from_request(request, &state.app).await?;
+        let input = Input::<UploadIn>::in_time(request, &state.app).await?;
         let upload = begin(&state, input.value.length, None).await?;
         return Ok(created(&state, &upload, 0));
     }

@@ -1,1 +1,0 @@
-SELECT plan FROM job_body WHERE job_id = $1
