@@ -237,7 +237,8 @@ fn hire(state: &AppState, config: &Config, queue: Arc<dyn Queue>) -> Result<Pool
     } else {
         &config.workers.device
     };
-    let engine = worker::engine::Children::of(config.children.clone(), device).map_err(AppError::Device)?;
+    let engine = worker::engine::Children::of(config.children.clone(), device, config.workers.memory_bytes)
+        .map_err(AppError::Device)?;
     Ok(Pool::start(Kit {
         queue,
         blobs: state.blobs.clone(),

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs fuzz targets one after another. Needs a C++ compiler and no nightly toolchain.
+# Runs fuzz targets, FUZZ_JOBS (1) at a time. Needs a C++ compiler and no nightly toolchain.
 #
 #   tests/fuzz/run.sh                    every target, 60 seconds each
 #   tests/fuzz/run.sh 600 gguf recipe    these, ten minutes each
@@ -21,20 +21,30 @@ fuzz=$CARGO_TARGET_DIR/debug/fuzz
 # The server's side of a connection may close first; libFuzzer's main leaves that deadly.
 trap '' PIPE
 
-[ $# -gt 0 ] || set -- $(sed -n 's/^    ("\([a-z_]*\)", .*/\1/p' targets.rs)
-failed=()
-for target in "$@"; do
-  mkdir -p "$dir/$target/corpus" "$dir/$target/artifacts"
-  echo "=== $target"
-  if ! FUZZ_TARGET=$target RUST_BACKTRACE=1 "$fuzz" \
+one() {
+  local target=$1 at=$dir/$1
+  rm -f "$at/failed"
+  mkdir -p "$at/corpus" "$at/artifacts"
+  FUZZ_TARGET=$target RUST_BACKTRACE=1 "$fuzz" \
     -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
-    -artifact_prefix="$dir/$target/artifacts/" "$dir/$target/corpus" "seeds/$target" \
-    >"$dir/$target/log" 2>&1; then
-    failed+=("$target")
-    grep -E "panicked|ERROR|SUMMARY|Test unit" -A2 "$dir/$target/log" | head -n 20
-  fi
-  grep -E "stat::number_of_executed_units|stat::peak_rss_mb" "$dir/$target/log" || true
+    -artifact_prefix="$at/artifacts/" "$at/corpus" "seeds/$target" \
+    >"$at/log" 2>&1 || touch "$at/failed"
+  local said
+  said="=== $target
+$(grep -E "stat::number_of_executed_units|stat::peak_rss_mb" "$at/log" || true)"
+  [ ! -e "$at/failed" ] || said="$said
+$(grep -E "panicked|ERROR|SUMMARY|Test unit" -A2 "$at/log" | head -n 20)"
+  echo "$said"
+}
+
+[ $# -gt 0 ] || set -- $(sed -n 's/^    ("\([a-z_]*\)", .*/\1/p' targets.rs)
+for target in "$@"; do
+  while [ "$(jobs -rp | wc -l)" -ge "${FUZZ_JOBS:-1}" ]; do wait -n || true; done
+  one "$target" &
 done
+wait
+failed=()
+for target in "$@"; do [ ! -e "$dir/$target/failed" ] || failed+=("$target"); done
 if [ "${#failed[@]}" -gt 0 ]; then
   echo "failed: ${failed[*]}; logs are in $dir/<target>/log"
   exit 1

@@ -15,7 +15,14 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server whose children come to grief like this, and a job.
 fn at_work(data: &Path, mishap: &str) -> (Server, String) {
-    let server = Server::start_with(data, &[("MODELPRESS_PROBE", mishap)]);
+    // A second try after a lack of memory has all that workers may plan for: no more than a test should take.
+    let server = Server::start_with(
+        data,
+        &[
+            ("MODELPRESS_PROBE", mishap),
+            ("MODELPRESS_WORKER_MEMORY_BYTES", "1GiB"),
+        ],
+    );
     let model = model(&server);
     let job = job(&server, &model).expect("answers");
     (server, job)
@@ -85,6 +92,8 @@ fn a_child_that_the_system_kills_is_tried_again_and_then_blamed_on_memory() {
     let data = tempfile::tempdir().expect("temp dir");
     let (server, job) = at_work(data.path(), "inside:hang");
     hangs(&server, &job);
+    let planned = get(&server, &format!("/v1/jobs/{job}"))["planned_memory_bytes"].clone();
+    assert!(planned.as_u64() < Some(1 << 30), "{planned}");
     let first = child_of(&server, &[]);
     kill(first);
     kill(child_of(&server, &[first]));
@@ -92,6 +101,11 @@ fn a_child_that_the_system_kills_is_tried_again_and_then_blamed_on_memory() {
     assert_eq!(ended["error"]["code"], "out_of_memory", "{ended}");
     let message = ended["error"]["message"].as_str().expect("a message");
     assert!(message.contains("was killed when it used"), "{message}");
+    assert_eq!(
+        ended["planned_memory_bytes"],
+        1 << 30,
+        "the second try had it all to itself"
+    );
 }
 
 #[test]

@@ -161,6 +161,8 @@ pub struct Ending {
     pub progress: Progress,
     /// Most memory the attempt used.
     pub peak_memory_bytes: u64,
+    /// Memory that the next attempt asks for, where the plan's figure was perhaps too little.
+    pub next_memory_bytes: Option<u64>,
 }
 
 /// Which running jobs are taken back.

@@ -75,7 +75,7 @@ impl Rows {
 
     pub(super) async fn end_attempt(&self, lease: Lease, ending: &Ending) -> Result<JobState, QueueError> {
         let mut tx = self.db.write().await?;
-        let locked = lock(&mut tx, &sql::JOB_LOCK, lease.job)
+        let mut locked = lock(&mut tx, &sql::JOB_LOCK, lease.job)
             .await?
             .ok_or(QueueError::Lost)?;
         let (verdict, failure) = verdict(&ending.end);
@@ -97,6 +97,18 @@ impl Rows {
             .await?;
         let mut events = ending.events.clone();
         events.push(ended(verdict, &locked.slot, &after, failure));
+        let more = ending
+            .next_memory_bytes
+            .filter(|more| *more > locked.need_memory_bytes);
+        if let (Some(more), JobState::Queued) = (more, after.state) {
+            locked.need_memory_bytes = more;
+            let data = object!({"memory_bytes": more});
+            events.push(message(
+                "info",
+                "the next attempt has a worker's memory to itself",
+                data,
+            ));
+        }
         let failure = failure.filter(|_| after.state == JobState::Failed);
         self.write(&mut tx, &locked, after, failure, &events).await?;
         tx.commit().await?;
@@ -175,6 +187,7 @@ impl Rows {
             failure.map(|failure| failure.code.as_str()).into(),
             failure.map(|failure| failure.message.as_str()).into(),
             last.into(),
+            locked.need_memory_bytes.into(),
         ];
         if tx.run(&sql::JOB_WRITE, &args).await? != 1 {
             return Err(StoreError::Internal(format!(

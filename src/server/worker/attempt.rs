@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use super::checkpoint::{Saver, restore};
-use super::engine::{Fault, FaultKind, Made, Work, crashed, source};
+use super::engine::{Fault, FaultKind, Made, OUT_OF_MEMORY, Work, crashed, source};
 use super::kit::Kit;
 use super::probe::{Mishap, Point};
 use super::publish::{Obstacle, Press, patiently};
@@ -222,11 +222,17 @@ impl Bench<'_> {
     /// what became of the attempt and, unless the lease was lost, of its job.
     async fn finish(&self, lease: Lease, watch: &Watch, end: End) -> (&'static str, Option<JobState>) {
         let word = word(&end);
+        let next_memory_bytes = match &end {
+            // Perhaps others took it: the next try has it all to itself.
+            End::Retry(failure, _) if failure.code == OUT_OF_MEMORY => Some(self.kit.settings.memory_bytes),
+            _ => None,
+        };
         let ending = Ending {
             end,
             events: watch.take_lines(),
             progress: watch.progress(),
             peak_memory_bytes: watch.spent().peak_rss_bytes,
+            next_memory_bytes,
         };
         loop {
             match self.kit.queue.finish(lease, &ending).await {

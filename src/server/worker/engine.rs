@@ -18,6 +18,9 @@ use crate::queue::keep::Stop;
 use crate::queue::retry::Hope;
 use crate::telemetry::usage::Used;
 
+/// The code of a failure that more memory might have helped.
+pub(super) const OUT_OF_MEMORY: &str = "out_of_memory";
+
 /// What is to be done.
 #[derive(Debug)]
 pub struct Work {
@@ -85,15 +88,18 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
 pub struct Children {
     host: Host,
     device: String,
+    most_memory_bytes: u64,
 }
 
 impl Children {
-    /// Children of that host, which compute on the device of that name; says in one sentence why it cannot be used.
-    pub fn of(host: Host, device: &str) -> Result<Self, String> {
+    /// Children of that host, which compute on the device of that name and never take much more memory than all workers
+    /// may plan for; says in one sentence why the device cannot be used.
+    pub fn of(host: Host, device: &str, most_memory_bytes: u64) -> Result<Self, String> {
         Compute::open(device.parse()?).map_err(|error| error.message)?;
         Ok(Self {
             host,
             device: device.to_owned(),
+            most_memory_bytes,
         })
     }
 }
@@ -116,7 +122,7 @@ impl Engine for Children {
             threads: work.threads,
             device: self.device.clone(),
         });
-        let memory_bytes = limit(work.need_memory_bytes);
+        let memory_bytes = limit(work.need_memory_bytes, self.most_memory_bytes);
         let job = child::Job {
             order: &order,
             memory_bytes,
@@ -143,8 +149,13 @@ impl Engine for Children {
 
 /// Memory that a child may write to. The plan's figure is what the work holds at its peak; the allocator keeps freed
 /// blocks beside that, threads have stacks: twice as much and a gigabyte is never needed, and bounds what goes astray.
-fn limit(need_memory_bytes: u64) -> u64 {
-    need_memory_bytes.saturating_mul(2).saturating_add(1 << 30)
+/// A second try after a lack of memory plans for all there is, and cannot have twice that.
+fn limit(need_memory_bytes: u64, most_memory_bytes: u64) -> u64 {
+    let most = most_memory_bytes.max(need_memory_bytes);
+    need_memory_bytes
+        .saturating_mul(2)
+        .min(most)
+        .saturating_add(1 << 30)
 }
 
 /// An attempt that listens to its child.
@@ -191,12 +202,12 @@ fn died(death: &Death, planned: u64, limit: u64) -> Fault {
             FaultKind::Stopped,
         ),
         Cause::Memory => (
-            "out_of_memory",
+            OUT_OF_MEMORY,
             format!("the work asked for more than its limit of {limit} bytes; {planned} were planned"),
             FaultKind::Failed(Hope::Crash),
         ),
         Cause::Killed => (
-            "out_of_memory",
+            OUT_OF_MEMORY,
             format!(
                 "the process that worked was killed when it used {peak} bytes of {planned} planned: unless somebody \
                  did that, the machine ran out of memory; give it more, or lower worker_memory_bytes or workers"

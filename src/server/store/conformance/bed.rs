@@ -140,6 +140,7 @@ pub(super) fn ending(end: End) -> Ending {
         events: Vec::new(),
         progress: Progress::default(),
         peak_memory_bytes: 7,
+        next_memory_bytes: None,
     }
 }
 

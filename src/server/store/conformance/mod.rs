@@ -125,6 +125,7 @@ suite! {
         priorities_still_win
         a_released_job_is_next
         a_large_job_is_not_passed_over_for_ever
+        after_a_lack_of_memory_a_job_has_a_worker_to_itself
         a_claim_among_many_walks_an_index
     }
     tenants {

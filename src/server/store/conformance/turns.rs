@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::bed::{Bed, HOUR, node};
+use super::bed::{Bed, HOUR, ending, failure, node};
 use crate::domain::ports::{Room, Store, Stores as _};
-use crate::domain::queue::{End, Node, Queue as _};
+use crate::domain::queue::{End, Ending, Node, Queue as _};
 use crate::domain::{JobId, Model, ModelId, NewJob, Tenant};
 use crate::store::db::Row;
 use crate::store::statement::Statement;
@@ -215,4 +215,32 @@ pub(super) async fn a_claim_among_many_walks_an_index(bed: Bed) {
     for slow in ["TEMP B-TREE", "Sort", "Seq Scan on job"] {
         assert!(!plan.contains(slow), "{slow}: {plan}");
     }
+}
+
+pub(super) async fn after_a_lack_of_memory_a_job_has_a_worker_to_itself(bed: Bed) {
+    let job = bed.enqueue().await;
+    let lease = bed.claim(HOUR).await.expect("a job").lease;
+    let ending = Ending {
+        next_memory_bytes: Some(1000),
+        ..ending(End::Retry(failure("out_of_memory"), std::time::Duration::ZERO))
+    };
+    bed.rows.finish(lease, &ending).await.expect("retried");
+    let busy = Node {
+        memory_bytes: 999,
+        ..node(HOUR)
+    };
+    assert!(bed.rows.claim(&busy).await.expect("claims").is_none());
+    let again = bed
+        .rows
+        .claim(&node(HOUR))
+        .await
+        .expect("claims")
+        .expect("its turn");
+    assert_eq!((again.lease.job, again.need_memory_bytes), (job, 1000));
+    let told = bed.events(job).await;
+    let told = told.iter().find(|event| event.data["memory_bytes"] == 1000);
+    assert_eq!(
+        told.expect("told").message,
+        "the next attempt has a worker's memory to itself"
+    );
 }

@@ -10,5 +10,6 @@ UPDATE job SET
     finished_at = $9,
     error_code = $10,
     error_message = $11,
-    event_seq = $12
+    event_seq = $12,
+    need_memory_bytes = $13
 WHERE id = $1 AND fence = $2 AND state IN ('queued', 'running')

@@ -72,7 +72,7 @@ pub struct JobOut {
     /// Attempts it may have.
     #[schema(example = 3)]
     pub max_attempts: u32,
-    /// Memory that its plan asks for.
+    /// Memory that is set aside for it: what its plan asks for, and after a lack of memory all that a worker has.
     #[schema(example = 449_839_104)]
     pub planned_memory_bytes: u64,
     /// Why it is queued for longer than its turn takes, if this server knows.
