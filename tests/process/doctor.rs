@@ -143,6 +143,13 @@ fn a_bucket_is_written_read_and_compared_with_the_database() {
     let data = folder.path().join("data");
     let bucket = S3::start();
     let url = bucket.url("models");
+    std::fs::create_dir_all(&data).expect("made");
+    let (code, said) = doctor(&data, &["--blob-url", &url]);
+    assert!(about(&said, "database").0.contains("not made yet"), "{said}");
+    assert!(
+        about(&said, "bucket").0.contains("written, read") && code == Some(0),
+        "before the first start: {said}"
+    );
     let server = Server::start_with(&data, &[("MODELPRESS_BLOB_URL", &url)]);
     model(&server);
     drop(server);

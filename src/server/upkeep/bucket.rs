@@ -10,10 +10,14 @@ use super::doctor::{Finding, Grade, NAMED, SKEW_MILLIS};
 use crate::blobs::s3::look;
 use crate::domain::bucket::Bucket;
 
-/// Examines the bucket, and whether it has what the database refers to.
-pub(super) async fn examine(bucket: &Bucket, wanted: &[(String, u64)], now: OffsetDateTime) -> Vec<Finding> {
+/// Examines the bucket, and whether it has what the database refers to, where that is known.
+pub(super) async fn examine(
+    bucket: &Bucket,
+    wanted: Option<&[(String, u64)]>,
+    now: OffsetDateTime,
+) -> Vec<Finding> {
     let millis = (now.unix_timestamp_nanos() / 1_000_000) as i64;
-    let found = match look(bucket, wanted, millis).await {
+    let found = match look(bucket, wanted.unwrap_or_default(), millis).await {
         Ok(found) => found,
         Err(error) => {
             let fix = "check blob_url and the AWS_… variables; the key needs s3:ListBucket on the bucket and s3:GetObject, \
@@ -26,11 +30,9 @@ pub(super) async fn examine(bucket: &Bucket, wanted: &[(String, u64)], now: Offs
             )];
         }
     };
-    vec![
-        guard(bucket, found.is_guarded),
-        clock(found.ahead_millis),
-        files(bucket, wanted.len(), &found.lost),
-    ]
+    let mut findings = vec![guard(bucket, found.is_guarded), clock(found.ahead_millis)];
+    findings.extend(wanted.map(|wanted| files(bucket, wanted.len(), &found.lost)));
+    findings
 }
 
 fn guard(bucket: &Bucket, is_guarded: bool) -> Finding {

@@ -70,9 +70,14 @@ pub(super) const NAMED: usize = 3;
 /// Examines everything that a configuration names.
 pub async fn examine(config: &Config, now: OffsetDateTime) -> Vec<Finding> {
     let mut findings = vec![disk(config), limits(config), memory(config), address(config)];
+    // What the database refers to, if it can be asked.
+    let mut wanted = None;
     match look(config).await {
         Ok(Some(mut look)) => match database(config, &mut look, now).await {
-            Ok(more) => findings.extend(more),
+            Ok((more, referred)) => {
+                findings.extend(more);
+                wanted = referred;
+            }
             Err(error) => findings.push(unreachable(config, &error)),
         },
         Ok(None) => {
@@ -83,6 +88,13 @@ pub async fn examine(config: &Config, now: OffsetDateTime) -> Vec<Finding> {
             findings.extend(keys(config, 0));
         }
         Err(error) => findings.push(unreachable(config, &error)),
+    }
+    match (&config.bucket, wanted) {
+        (Some(bucket), wanted) => {
+            findings.extend(super::bucket::examine(bucket, wanted.as_deref(), now).await);
+        }
+        (None, Some(wanted)) => findings.push(blobs(config, &wanted)),
+        (None, None) => {}
     }
     findings
 }
@@ -212,13 +224,24 @@ fn unreachable(config: &Config, error: &StoreError) -> Finding {
     Finding::new("database", Grade::Broken, detail, fix)
 }
 
-async fn database(config: &Config, look: &mut Look, now: OffsetDateTime) -> Result<Vec<Finding>, StoreError> {
-    let mut findings = Vec::new();
+/// Digests and sizes of blobs.
+type Wanted = Vec<(String, u64)>;
+
+/// What is to be said of the database, and what it refers to.
+async fn database(
+    config: &Config,
+    look: &mut Look,
+    now: OffsetDateTime,
+) -> Result<(Vec<Finding>, Option<Wanted>), StoreError> {
+    let only = |grade, detail, fix| {
+        let finding = Finding::new("database", grade, detail, fix);
+        Ok((vec![finding], None))
+    };
     let damage = look.damage().await?;
     if let Some(first) = damage.first() {
         let detail = format!("{:?} is damaged: {first}", config.database);
         let fix = "stop the server and restore a backup: modelpress restore";
-        return Ok(vec![Finding::new("database", Grade::Broken, detail, fix)]);
+        return only(Grade::Broken, detail, fix);
     }
     let (found, needed) = look.schema().await?;
     let detail = format!(
@@ -227,20 +250,16 @@ async fn database(config: &Config, look: &mut Look, now: OffsetDateTime) -> Resu
     );
     if found > needed {
         let fix = "use the modelpress that wrote it, or a newer one";
-        return Ok(vec![Finding::new("database", Grade::Broken, detail, fix)]);
+        return only(Grade::Broken, detail, fix);
     }
     if found < needed {
         let fix = "the next start brings it up to date; or beforehand: modelpress migrate";
-        return Ok(vec![Finding::new("database", Grade::Warning, detail, fix)]);
+        return only(Grade::Warning, detail, fix);
     }
-    findings.push(Finding::fine("database", detail));
+    let mut findings = vec![Finding::fine("database", detail)];
     findings.extend(clock(look.clock_millis().await?, now));
-    match &config.bucket {
-        None => findings.push(blobs(config, &look.blobs().await?)),
-        Some(bucket) => findings.extend(super::bucket::examine(bucket, &look.blobs().await?, now).await),
-    }
     findings.extend(keys(config, look.good_keys(now).await?));
-    Ok(findings)
+    Ok((findings, Some(look.blobs().await?)))
 }
 
 fn clock(database: Option<i64>, now: OffsetDateTime) -> Option<Finding> {
