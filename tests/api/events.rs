@@ -97,6 +97,27 @@ async fn a_stream_replays_follows_and_ends() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_when_its_key_does() {
+    let app = TestApp::scripted().await;
+    let (_, path) = job(&app).await;
+    let asked = json!({"name": "reader", "scopes": ["jobs:read"]});
+    let made = json_of(app.post("/v1/keys", &asked).await, StatusCode::CREATED).await;
+    let request = app
+        .request(Method::GET, &path)
+        .header("accept", "text/event-stream")
+        .bearer_auth(text(&made["token"]));
+    let mut stream = request.send().await.expect("answers").bytes_stream();
+    stream.next().await.expect("begins").expect("bytes");
+    let key = format!("/v1/keys/{}", text(&made["key"]["id"]));
+    let revoked = app.request(Method::DELETE, &key).send().await;
+    assert!(revoked.expect("answers").status().is_success());
+    let rest = tokio::time::timeout(Duration::from_secs(20), async {
+        while stream.next().await.is_some() {}
+    });
+    rest.await.expect("ends, though the job goes on");
+}
+
+#[tokio::test]
 async fn a_stream_ends_when_the_server_drains() {
     let mut app = TestApp::start().await;
     let (_, path) = job(&app).await;

@@ -150,6 +150,22 @@ impl Caller {
         Ok(left)
     }
 
+    /// Whether the key that let them in still does: for answers that take long.
+    pub async fn is_still_let_in(&self) -> bool {
+        let Some(key) = &self.key else {
+            return true;
+        };
+        let now = self.app.clock.now();
+        let key = match self.app.gate.remembered(key.id, now) {
+            Some(key) => key,
+            None => match read(key.id, &self.app, now).await {
+                Ok(key) => key,
+                Err(_unknown_or_away) => return false,
+            },
+        };
+        key.is_good(now)
+    }
+
     /// Whether they may do this. Without a key, where none is asked for, everything.
     pub fn may(&self, scope: Scope) -> bool {
         self.key.as_ref().is_none_or(|key| key.may(scope))

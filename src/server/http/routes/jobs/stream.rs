@@ -2,7 +2,7 @@
 //!
 //! Owns: replay, waiting, progress ticks, the end of the stream.
 //! Must not know: who wakes it.
-//! Invariant: events arrive in order without gaps, and the stream ends after the one that ends the job.
+//! Invariant: events arrive in order without gaps, and the stream ends after the one that ends the job, or with the key.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -73,6 +73,9 @@ fn events(state: Caller, id: JobId, after: u64, open: Open) -> impl Stream<Item 
         loop {
             // Listen first, then look: a wake between the two is not lost.
             let woken = state.wake.notified();
+            if !state.is_still_let_in().await {
+                break;
+            }
             let (job, batch) = match look(&state, id, seen).await {
                 Ok(found) => found,
                 Err(error) => {
