@@ -41,6 +41,8 @@ use uuid::Uuid;
 
 const CLIENTS: usize = 200;
 const SECONDS: u64 = 5;
+/// More than the upload's: seconds in which others have the machine are in one or two of them.
+const GET_ROUNDS: usize = 7;
 const ROUNDS: usize = 3;
 const CLAIMERS: usize = 8;
 const CLAIMS: usize = 3000;
@@ -205,7 +207,7 @@ fn gets(runtime: &tokio::runtime::Runtime) {
     let jobs: Vec<(String, usize)> = servers.iter().map(|(_, server)| waiting_job(server)).collect();
     let bare = Bare::start(jobs[0].1);
     let mut rounds: Vec<Vec<Seen>> = vec![Vec::new(); servers.len() + 1];
-    for _ in 0..ROUNDS {
+    for _ in 0..GET_ROUNDS {
         rounds[0].push(runtime.block_on(load(bare.1, &jobs[0].0)));
         for (n, (_, server)) in servers.iter().enumerate() {
             rounds[n + 1].push(runtime.block_on(load(server.address, &jobs[n].0)));
