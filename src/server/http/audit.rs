@@ -68,7 +68,7 @@ impl Change {
     }
 
     /// Writes an entry, if the change came about.
-    pub fn write(self: Box<Self>, response: &Response) -> Option<BoxFuture<'static, ()>> {
+    pub fn write(self, response: &Response) -> Option<BoxFuture<'static, ()>> {
         let caller = self.actor.0.get().filter(|_| response.status().is_success())?;
         let caller = caller.clone();
         let made = response.headers().get(header::LOCATION);
