@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Soak: uploads, jobs, cancels and downloads against one server and three workers on PostgreSQL and a shared folder, while
-workers are killed (kill -9) and the database is restarted; then what must always hold is checked.
+workers and the server are killed (kill -9) and the database is restarted; then what must always hold is checked.
 
     tests/soak/soak.py --minutes 3
     tests/soak/soak.py --minutes 480 --binary target/release/modelpress --seed 7
@@ -121,6 +121,11 @@ class Site:
             self.workers[which].send_signal(signal.SIGKILL)
             self.workers[which].wait()
             self.workers[which] = self.start("worker", MODELPRESS_WORKERS="1")
+
+    def kill_the_server(self):
+        self.server.send_signal(signal.SIGKILL)
+        self.server.wait()
+        self.server = self.start("serve", MODELPRESS_WORKERS="0")
 
     def stop(self):
         for process in [*self.workers, self.server]:
@@ -335,7 +340,7 @@ class Soak:
         for client in clients:
             client.start()
         chance, begun = random.Random(self.seed), time.monotonic()
-        next_kill, next_restart = 20, 35
+        next_kill, next_restart, next_death = 20, 35, 50
         while (passed := time.monotonic() - begun) < seconds:
             if passed >= next_kill:
                 self.site.kill_a_worker(chance)
@@ -345,6 +350,10 @@ class Soak:
                 self.site.cluster.control("restart", "-w", "-m", chance.choice(["fast", "immediate"]))
                 self.count("database restarts")
                 next_restart += 45
+            if passed >= next_death:
+                self.site.kill_the_server()
+                self.count("server killed")
+                next_death += 75
             if self.site.server.poll() is not None:
                 self.violation(f"the server ended: {self.site.server.returncode}")
                 break
@@ -352,6 +361,7 @@ class Soak:
         self.stopping.set()
         for client in clients:
             client.join(timeout=90)
+        self.site.wait_ready()
         self.settle()
         self.check()
         return len(self.violations)
