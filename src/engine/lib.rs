@@ -6,6 +6,7 @@
 //! Invariant: the same model bytes, recipe, seed and engine version give the same output bytes, whatever the
 //! number of threads.
 
+pub mod analyze;
 pub mod calibrate;
 pub mod catalog;
 pub mod checkpoint;
@@ -27,6 +28,7 @@ pub mod techniques;
 pub mod tensor;
 pub mod weight;
 
+pub use analyze::{Analysis, analyze};
 pub use checkpoint::{Checkpoint, ModelSummary, SourceFile, inspect};
 pub use dataset::{Dataset, DatasetSummary, Datasets};
 pub use error::{Class, Error};

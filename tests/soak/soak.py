@@ -300,8 +300,8 @@ class Client(threading.Thread):
 
 
 class Soak:
-    def __init__(self, site, seed):
-        self.site, self.seed = site, seed
+    def __init__(self, site, seed, server_lives):
+        self.site, self.seed, self.server_lives = site, seed, server_lives
         self.stopping, self.lock = threading.Event(), threading.Lock()
         self.jobs, self.counts, self.violations = {}, collections.Counter(), []
 
@@ -340,7 +340,8 @@ class Soak:
         for client in clients:
             client.start()
         chance, begun = random.Random(self.seed), time.monotonic()
-        next_kill, next_restart, next_death = 20, 35, 50
+        next_kill, next_restart = 20, 35
+        next_death = 50 if self.server_lives else float("inf")
         while (passed := time.monotonic() - begun) < seconds:
             if passed >= next_kill:
                 self.site.kill_a_worker(chance)
@@ -353,7 +354,7 @@ class Soak:
             if passed >= next_death:
                 self.site.kill_the_server()
                 self.count("server killed")
-                next_death += 75
+                next_death += self.server_lives
             if self.site.server.poll() is not None:
                 self.violation(f"the server ended: {self.site.server.returncode}")
                 break
@@ -471,6 +472,8 @@ def main():
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--binary", default=None)
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--server-lives", type=float, default=75,
+                        help="seconds after which the server is killed, again and again; 0: never")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="keep the folder with data and logs")
     args = parser.parse_args()
@@ -480,7 +483,7 @@ def main():
         raise SystemExit("build modelpress first, or name it with --binary")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="modelpress-soak-"))
     site = Site(os.path.abspath(binary), folder, args.workers)
-    soak = Soak(site, args.seed)
+    soak = Soak(site, args.seed, args.server_lives)
     try:
         violations = soak.run(args.minutes * 60)
     finally:

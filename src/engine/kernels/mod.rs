@@ -19,6 +19,7 @@ pub mod nf4;
 pub mod nn;
 pub mod random;
 pub mod signround;
+pub mod symbols;
 pub mod tokens;
 mod wide;
 

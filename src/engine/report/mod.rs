@@ -10,7 +10,7 @@ mod quality;
 mod suspect;
 
 pub use html::html;
-pub use measure::{entropy, measure};
+pub use measure::measure;
 
 use crate::checkpoint::{Checkpoint, ModelSummary};
 use crate::evaluate::Quality;

@@ -118,7 +118,7 @@ fn write_reports(folder: &Path, outcome: &Outcome) -> Result<(), Failure> {
     )?)
 }
 
-fn failed(error: &Error) -> Failure {
+pub(super) fn failed(error: &Error) -> Failure {
     let code = match error.class {
         Class::BadInput => BAD_MODEL,
         Class::Unsupported => REFUSED,
@@ -169,7 +169,7 @@ impl Drop for Staging {
 }
 
 /// The first signal asks the engine to stop, the second ends the process.
-fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
+pub(super) fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -4,6 +4,7 @@
 //! Must not know: how commands do their work.
 //! Invariant: stdout carries results, stderr everything else; the exit code says what happened.
 
+mod analyze;
 mod backup;
 mod check_config;
 mod compress;
@@ -47,6 +48,8 @@ Examples:
       the same job without a server
   modelpress plan ./SmolLM2 --recipe W4A16
       what a recipe would do, without doing it
+  modelpress analyze ./SmolLM2
+      what its weights are
 
 Exit codes:
   0 done   1 failed   2 wrong usage or configuration   3 recipe refused   4 model or dataset unreadable   130 interrupted";
@@ -69,6 +72,8 @@ enum Command {
     Compress(compress::CompressArgs),
     /// Print what a recipe would do to a model
     Plan(plan::PlanArgs),
+    /// Say what a model's weights are: distribution, entropy, what theory says of them
+    Analyze(analyze::AnalyzeArgs),
     /// Make, list and revoke API keys
     Keys(keys::KeysArgs),
     /// Back up database and blobs of an SQLite server, also while it runs
@@ -150,6 +155,7 @@ pub fn run() -> ExitCode {
         Command::Worker(args) => worker::run(args),
         Command::Compress(args) => compress::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Analyze(args) => analyze::run(&args),
         Command::Keys(args) => keys::run(args),
         Command::Backup(args) => backup::back_up(args),
         Command::Restore(args) => backup::restore(args),

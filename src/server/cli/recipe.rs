@@ -35,6 +35,17 @@ pub(super) struct Opened {
 pub(super) fn open_and_plan(model: &Path, asked: Asked<'_>) -> Result<Opened, Failure> {
     let recipe = read(asked)?;
     let datasets = asked.datasets.open(&recipe)?;
+    let model = open_model(model)?;
+    let plan = plan(&recipe, &model, &datasets).map_err(|refusals| asked.refused(&refusals))?;
+    Ok(Opened {
+        model,
+        datasets,
+        plan,
+    })
+}
+
+/// Opens a checkpoint folder or a model file.
+pub(super) fn open_model(model: &Path) -> Result<Checkpoint, Failure> {
     let unreadable = |error: Error| {
         let message = format!(
             "{} cannot be read: {} ({})",
@@ -45,13 +56,7 @@ pub(super) fn open_and_plan(model: &Path, asked: Asked<'_>) -> Result<Opened, Fa
         Failure::new(BAD_MODEL, message)
     };
     let files = SourceFile::from_path(model).map_err(unreadable)?;
-    let model = inspect(&files).map_err(unreadable)?;
-    let plan = plan(&recipe, &model, &datasets).map_err(|refusals| asked.refused(&refusals))?;
-    Ok(Opened {
-        model,
-        datasets,
-        plan,
-    })
+    inspect(&files).map_err(unreadable)
 }
 
 fn read(asked: Asked<'_>) -> Result<Recipe, Failure> {

@@ -60,7 +60,7 @@ fn measured(quality: &Quality) -> String {
     format!("{} ({} sequences)", parts.join("; "), quality.sequences)
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [(&str, f64); 3] = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
     let exact = format!("{} bytes", grouped(bytes));
     match UNITS.into_iter().find(|(_, factor)| bytes as f64 >= *factor) {
@@ -69,7 +69,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let first = digits.len() % 3;
     let groups = digits.as_bytes()[first..].chunks(3).map(String::from_utf8_lossy);

@@ -249,6 +249,8 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     fn finish<'a>(&'a self, lease: Lease, ending: &'a Ending) -> Fenced<'a, JobState>;
     /// Takes jobs back from silent workers, a batch at a time.
     fn reap(&self, silent: Silent) -> BoxFuture<'_, Result<Vec<Reaped>, StoreError>>;
+    /// Those of these jobs that wait or run: the others are over or unknown.
+    fn live<'a>(&'a self, jobs: &'a [JobId]) -> BoxFuture<'a, Result<Vec<JobId>, StoreError>>;
     /// What other processes say from now on; nothing where there can be none.
     fn rings(&self) -> Option<BoxStream<'static, Ring>>;
     /// Deletes a batch of each kind of thing that is old enough.

@@ -183,6 +183,12 @@ impl Rows {
         text(format!("{}:{word}", self.tenant))
     }
 
+    pub(super) async fn those_not_over(&self, jobs: &[JobId]) -> Result<Vec<JobId>, StoreError> {
+        let ids: Vec<String> = jobs.iter().map(ToString::to_string).collect();
+        let rows = self.db.read().await?.all(&sql::JOBS_LIVE, &[json(&ids)?]).await?;
+        rows.iter().map(|row| row.parsed("id")).collect()
+    }
+
     pub(super) fn job_of(&self, row: &Row) -> Result<Job, StoreError> {
         let mut job = job(row)?;
         if job.state == JobState::Running {

@@ -337,6 +337,10 @@ impl Queue for Rows {
         .boxed()
     }
 
+    fn live<'a>(&'a self, jobs: &'a [JobId]) -> BoxFuture<'a, Result<Vec<JobId>, StoreError>> {
+        timed(self.those_not_over(jobs)).boxed()
+    }
+
     fn rings(&self) -> Option<BoxStream<'static, Ring>> {
         self.neighbours.as_ref().map(|neighbours| (neighbours.listen)())
     }

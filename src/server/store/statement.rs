@@ -148,6 +148,7 @@ statements! {
         JOB_LOCK "job_lock"
         JOB_SILENT "job_silent"
         JOBS_GET "jobs_get"
+        JOBS_LIVE "jobs_live"
         MODEL_FILES_INSERT "model_files_insert"
         MODEL_FILES_OF "model_files_of"
         MODEL_LOCK "model_lock"

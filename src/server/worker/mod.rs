@@ -12,6 +12,7 @@ mod pool;
 pub mod probe;
 mod publish;
 mod scratch;
+mod tidy;
 mod watch;
 
 pub use kit::{Kit, Settings};

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::attempt::Bench;
 use super::kit::Kit;
 use super::scratch::Scratch;
+use super::tidy::Tidier;
 use super::watch::Watch;
 use crate::domain::queue::{Claim, Node};
 use crate::queue::keep::{Kept as _, Stop};
@@ -106,7 +107,7 @@ impl Pool {
             running: crew.running.clone(),
         };
         crew.kit.metrics.workers.set(settings.workers as i64);
-        pool.spawn_loops(&crew.kit);
+        pool.spawn_loops(&crew.kit, crew.scratch.all_kept());
         let workers = pool.workers.clone();
         pool.workers.spawn(crew.begin(workers));
         Ok(pool)
@@ -125,8 +126,13 @@ impl Pool {
         self.loops.wait().await;
     }
 
-    fn spawn_loops(&self, kit: &Kit) {
+    fn spawn_loops(&self, kit: &Kit, kept: PathBuf) {
         let reaper = reaper(kit);
+        let tidier = Tidier {
+            queue: kit.queue.clone(),
+            kept,
+            every: kit.settings.ttl,
+        };
         let pruner = Pruner {
             queue: kit.queue.clone(),
             metrics: kit.metrics.clone(),
@@ -134,10 +140,12 @@ impl Pool {
             retention: kit.settings.retention,
         };
         let (stop, end) = (self.ending.clone(), self.ending.clone());
-        let (kit, over) = (kit.clone(), self.ending.clone());
+        let (kit, over, clean) = (kit.clone(), self.ending.clone(), self.ending.clone());
         self.loops.spawn(async move {
             supervise("listen", || relay(kit.queue.rings(), &kit.wake, &kit.news, &over)).await;
         });
+        self.loops
+            .spawn(async move { supervise("tidy", || tidier.run(&clean)).await });
         self.loops
             .spawn(async move { supervise("reap", || reaper.run(&stop)).await });
         self.loops

@@ -65,6 +65,11 @@ impl Scratch {
         self.folder.join(format!("{}-{}", lease.job, lease.fence))
     }
 
+    /// The folder of the folders of what jobs keep.
+    pub(super) fn all_kept(&self) -> PathBuf {
+        self.kept.clone()
+    }
+
     /// The folder of what a job keeps between attempts; it need not be there.
     pub(super) fn kept(&self, lease: Lease) -> PathBuf {
         self.kept.join(lease.job.to_string())

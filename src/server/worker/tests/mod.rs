@@ -14,6 +14,8 @@ use modelpress_engine::{Class, Error};
 use script::Act;
 use sqlx::Connection as _;
 
+use super::tidy::Tidier;
+use crate::child::Kept;
 use crate::domain::ports::{Blobs as _, Store as _};
 use crate::domain::queue::{Queue as _, Silent};
 use crate::domain::{JobId, JobState, NewJob};
@@ -204,6 +206,38 @@ async fn a_cancelled_job_stops() {
     house.wake.notify_waiters();
     let job = house.ended(id).await;
     assert_eq!((job.state, job.artifacts.len()), (JobState::Cancelled, 0));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_job_kept_goes_when_it_is_over_whoever_ended_it() {
+    let house = House::new(1).await;
+    let running = house.enqueue(&[Act::UntilStopped]).await;
+    house.script.begun(running).await;
+    let (cancelled, in_use) = (
+        house.enqueue(&[Act::Make]).await,
+        house.enqueue(&[Act::Make]).await,
+    );
+    for id in [cancelled, in_use] {
+        house.rows.cancel_job(id, "a test").await.expect("cancels");
+    }
+    let unknown = JobId::from_uuid(uuid::Uuid::now_v7());
+    let kept = tempfile::tempdir().expect("temp folder");
+    let folder = |id: JobId| kept.path().join(id.to_string());
+    for id in [running, cancelled, in_use, unknown] {
+        std::fs::create_dir(folder(id)).expect("makes");
+        std::fs::write(folder(id).join("tensors"), "bytes").expect("writes");
+    }
+    let _at_work = Kept::lock(&folder(in_use)).expect("opens").expect("free");
+    let tidier = Tidier {
+        queue: house.rows.clone(),
+        kept: kept.path().to_owned(),
+        every: SOON,
+    };
+    tidier.tidy().await;
+    let there = [running, cancelled, in_use, unknown].map(|id| folder(id).exists());
+    assert_eq!(there, [true, false, true, false]);
+    house.rows.cancel_job(running, "a test").await.expect("cancels");
     house.close().await;
 }
 

@@ -1,0 +1,251 @@
+//! What the weights of a model are, before anything is done to them: distribution, entropy, what theory says of them.
+//!
+//! Owns: the figures of each tensor and of the model, the walk over the tensors.
+//! Must not know: recipes, techniques, formats.
+//! Invariant: one chunk of a tensor a thread is in memory; the figures do not depend on the number of threads.
+
+mod bins;
+mod duplicates;
+mod gaussian;
+mod moments;
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::kernels::symbols::Symbols;
+use crate::observe::Observer;
+use crate::tensor::{DType, TensorInfo, try_fold_chunks};
+use bins::Bins;
+use moments::Moments;
+
+/// Rates at which the bound of the model is given, bits a weight.
+const RATES: [f64; 10] = [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+/// Standard deviations from the mean at which a weight counts as an outlier.
+const OUTLIER: usize = 6;
+
+/// A model's weights in figures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Analysis {
+    /// Each tensor of floating-point numbers, in the order of the checkpoint.
+    pub tensors: Vec<TensorAnalysis>,
+    /// Of all of them.
+    pub model: ModelAnalysis,
+}
+
+/// All tensors together. Tensors that are other tensors' duplicates count like any.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelAnalysis {
+    /// Floating-point numbers.
+    pub parameters: u64,
+    /// Bytes they have in the checkpoint.
+    pub bytes: u64,
+    /// Bytes they would have in plain types.
+    pub memory: Memory,
+    /// Bytes that a code for each number by itself needs at least, to give back every bit: entropy of the stored symbols.
+    /// None if there are tensors of another type than f16 and bf16.
+    pub lossless_bytes: Option<u64>,
+    /// Bytes of tensors that are another tensor's duplicate.
+    pub duplicate_bytes: u64,
+    /// The rate–distortion bound of independent Gaussian numbers with the tensors' variances: no quantizer of such numbers
+    /// does better.
+    pub gaussian_bound: Vec<RatePoint>,
+}
+
+/// Bytes in plain types, without scales.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// 4 bytes a weight.
+    pub fp32_bytes: u64,
+    /// 2 bytes.
+    pub fp16_bytes: u64,
+    /// 1 byte.
+    pub int8_bytes: u64,
+    /// Half a byte.
+    pub int4_bytes: u64,
+}
+
+/// A point of a rate–distortion curve.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RatePoint {
+    /// Rate.
+    pub bits_per_weight: f64,
+    /// Distortion: mean square error.
+    pub mse: f64,
+    /// Variance over distortion, decibels.
+    pub snr_db: f64,
+}
+
+/// The numbers of a tensor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TensorAnalysis {
+    /// Name in the checkpoint.
+    pub name: String,
+    /// Outermost dimension first.
+    pub shape: Vec<usize>,
+    /// Type in the checkpoint.
+    pub dtype: String,
+    /// How many numbers.
+    pub parameters: u64,
+    /// Bytes in the checkpoint.
+    pub bytes: u64,
+    /// NaN and infinities; they are in no other figure.
+    pub not_finite: u64,
+    /// Mean.
+    pub mean: f64,
+    /// Standard deviation.
+    pub std: f64,
+    /// Smallest and largest.
+    pub range: Option<[f32; 2]>,
+    /// Largest magnitude over the smallest that is not zero, decibels.
+    pub dynamic_range_db: Option<f64>,
+    /// Share of zeros, 0 to 1.
+    pub sparsity: f64,
+    /// 0 for a Gaussian, more with heavier tails.
+    pub excess_kurtosis: Option<f64>,
+    /// Numbers 6 or more standard deviations from the mean; a Gaussian has two in a billion.
+    pub outliers: u64,
+    /// Entropy of the stored 16-bit symbols, bits a number; for other types, of the numbers rounded to bfloat16.
+    pub symbol_entropy_bits: f64,
+    /// `½ log₂(2πe σ²)`: differential entropy of a Gaussian with this variance, bits.
+    pub gaussian_entropy_bits: Option<f64>,
+    /// How much less than that the numbers' own is, bits a number, estimated in the finest bins: what their shape is worth
+    /// to an ideal code. Below 0 by what the estimate errs.
+    pub non_gaussian_bits: Option<f64>,
+    /// Entropy of the numbers in bins of several widths.
+    pub bins: Vec<BinEntropy>,
+    /// An earlier tensor with the same type, shape and bytes.
+    pub duplicate_of: Option<String>,
+}
+
+/// Entropy in bins of one width.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct BinEntropy {
+    /// Of a bin.
+    pub width: f64,
+    /// The same in standard deviations.
+    pub width_in_sigma: f64,
+    /// Shannon entropy, bits a number.
+    pub bits: f64,
+}
+
+/// Analyzes every tensor of floating-point numbers; quantized ones as what they decode to. Reads the weights twice, or
+/// three times where two tensors look the same.
+///
+/// # Errors
+/// `cancelled` when the observer says so, `io` when a file cannot be read any more.
+pub fn analyze(model: &Checkpoint, observer: &dyn Observer) -> Result<Analysis> {
+    let infos: Vec<&TensorInfo> = model
+        .tensors
+        .iter()
+        .filter(|info| info.dtype.is_float())
+        .collect();
+    let total: u64 = infos.iter().map(|info| info.bytes).sum();
+    observer.stage("analyze", 0, 1);
+    let (mut tensors, mut looks, mut done) = (Vec::with_capacity(infos.len()), Vec::new(), 0);
+    for info in &infos {
+        let moments = moments_of(model, info, observer)?;
+        tensors.push(tensor(model, info, &moments, observer)?);
+        looks.push((*info, moments));
+        done += info.bytes;
+        observer.advanced(done, total, &info.name);
+    }
+    for (of, original) in duplicates::find(model, &looks, observer)? {
+        tensors[of].duplicate_of = Some(infos[original].name.clone());
+    }
+    let model = whole(&tensors, &looks);
+    Ok(Analysis { tensors, model })
+}
+
+fn go_on(observer: &dyn Observer) -> Result<()> {
+    if observer.should_stop() {
+        return Err(Error::cancelled());
+    }
+    Ok(())
+}
+
+fn moments_of(model: &Checkpoint, info: &TensorInfo, observer: &dyn Observer) -> Result<Moments> {
+    let parts = try_fold_chunks(&model.rows(info)?, |_, values| {
+        go_on(observer)?;
+        Ok(Moments::of(values))
+    })?;
+    Ok(parts.into_iter().fold(Moments::default(), Moments::merge))
+}
+
+fn tensor(
+    model: &Checkpoint,
+    info: &TensorInfo,
+    moments: &Moments,
+    observer: &dyn Observer,
+) -> Result<TensorAnalysis> {
+    let std = moments.variance().sqrt();
+    let symbols = Symbols::new(info.dtype, info.elements());
+    let bins = Bins::new(moments.mean, std);
+    try_fold_chunks(&model.rows(info)?, |_, values| {
+        go_on(observer)?;
+        symbols.count(values);
+        if let Some(bins) = &bins {
+            bins.count(values);
+        }
+        Ok(())
+    })?;
+    let outliers = bins.as_ref().map_or(0, |bins| bins.beyond(OUTLIER));
+    let bins = bins.map_or_else(Vec::new, Bins::entropies);
+    let gaussian = gaussian::differential_entropy(moments.variance());
+    let finest = bins.first().map(|finest| finest.bits + finest.width.log2());
+    Ok(TensorAnalysis {
+        name: info.name.clone(),
+        shape: info.shape.clone(),
+        dtype: info.dtype.name().to_owned(),
+        parameters: info.elements() as u64,
+        bytes: info.bytes,
+        not_finite: moments.not_finite,
+        mean: moments.mean,
+        std,
+        range: (moments.count > 0).then_some([moments.min, moments.max]),
+        dynamic_range_db: dynamic_range_db(moments),
+        sparsity: moments.zeros as f64 / moments.count.max(1) as f64,
+        excess_kurtosis: moments.excess_kurtosis(),
+        outliers,
+        symbol_entropy_bits: symbols.entropy(),
+        gaussian_entropy_bits: gaussian,
+        non_gaussian_bits: gaussian.zip(finest).map(|(gaussian, own)| gaussian - own),
+        bins,
+        duplicate_of: None,
+    })
+}
+
+fn dynamic_range_db(moments: &Moments) -> Option<f64> {
+    let (largest, smallest) = (f64::from(moments.largest()), f64::from(moments.smallest));
+    (smallest.is_finite() && largest > 0.0).then(|| 20.0 * (largest / smallest).log10())
+}
+
+fn whole(tensors: &[TensorAnalysis], looks: &[(&TensorInfo, Moments)]) -> ModelAnalysis {
+    let parameters: u64 = tensors.iter().map(|tensor| tensor.parameters).sum();
+    let sixteen = |info: &TensorInfo| matches!(info.dtype, DType::F16 | DType::BF16);
+    let lossless = looks.iter().all(|(info, _)| sixteen(info)).then(|| {
+        let bits = |tensor: &TensorAnalysis| tensor.symbol_entropy_bits * tensor.parameters as f64;
+        (tensors.iter().map(bits).sum::<f64>() / 8.0).ceil() as u64
+    });
+    let sources: Vec<(u64, f64)> = looks
+        .iter()
+        .map(|(_, moments)| (moments.count, moments.variance()))
+        .collect();
+    ModelAnalysis {
+        parameters,
+        bytes: tensors.iter().map(|tensor| tensor.bytes).sum(),
+        memory: Memory {
+            fp32_bytes: 4 * parameters,
+            fp16_bytes: 2 * parameters,
+            int8_bytes: parameters,
+            int4_bytes: parameters.div_ceil(2),
+        },
+        lossless_bytes: lossless,
+        duplicate_bytes: tensors
+            .iter()
+            .filter(|tensor| tensor.duplicate_of.is_some())
+            .map(|tensor| tensor.bytes)
+            .sum(),
+        gaussian_bound: gaussian::curve(&sources, &RATES),
+    }
+}

@@ -1,0 +1,113 @@
+//! `modelpress analyze`.
+//!
+//! Owns: the table of an analysis: which figures people see first.
+//! Must not know: how any of them is found.
+//! Invariant: the JSON has every figure; the table says what its columns are.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use modelpress_engine::analyze::{Analysis, ModelAnalysis, TensorAnalysis};
+use modelpress_engine::{ModelSummary, analyze};
+
+use super::compress::{failed, stop_on_signal};
+use super::progress::Progress;
+use super::summary::{grouped, size};
+use super::{FAILED, Failure, recipe, say};
+
+/// What to look at.
+#[derive(Debug, clap::Args)]
+pub(super) struct AnalyzeArgs {
+    /// A checkpoint folder or a single model file
+    model: PathBuf,
+    /// Print every figure as JSON, and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
+    let model = recipe::open_model(&args.model)?;
+    let progress = Progress::new(args.json, stop_on_signal()?);
+    let analysis = analyze(&model, &progress);
+    progress.finish();
+    let analysis = analysis.map_err(|error| failed(&error))?;
+    if args.json {
+        say(serde_json::to_string(&analysis).map_err(|error| Failure::new(FAILED, error))?);
+    } else {
+        say(table(&model.summary(), &analysis));
+    }
+    Ok(())
+}
+
+fn table(summary: &ModelSummary, analysis: &Analysis) -> String {
+    let mut text = String::new();
+    for tensor in &analysis.tensors {
+        if text.is_empty() {
+            let _infallible = writeln!(
+                text,
+                "{:>12} {:>10} {:>9} {:>8} {:>8} {:>8} {:>8}  tensor",
+                "weights", "std", "largest", "kurtosis", "outliers", "entropy", "to Gauss"
+            );
+        }
+        let _infallible = writeln!(text, "{}", line(tensor));
+    }
+    let _infallible = write!(text, "{}", totals(summary, &analysis.model));
+    text
+}
+
+/// Largest: in standard deviations from the mean. Entropy: of the stored symbols. To Gauss: bits a weight.
+fn line(tensor: &TensorAnalysis) -> String {
+    let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+    let largest = tensor.range.filter(|_| tensor.std > 0.0).map(|[min, max]| {
+        let away = |value: f32| (f64::from(value) - tensor.mean).abs();
+        away(min).max(away(max)) / tensor.std
+    });
+    let same = tensor.duplicate_of.as_ref();
+    format!(
+        "{:>12} {:>10.3e} {:>9} {:>8} {:>8} {:>8.3} {:>8}  {}{}",
+        grouped(tensor.parameters),
+        tensor.std,
+        figure(largest),
+        figure(tensor.excess_kurtosis),
+        tensor.outliers,
+        tensor.symbol_entropy_bits,
+        figure(tensor.non_gaussian_bits),
+        tensor.name,
+        same.map_or_else(String::new, |of| format!(" = {of}")),
+    )
+}
+
+fn totals(summary: &ModelSummary, model: &ModelAnalysis) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _infallible = writeln!(text, "{name:<16} {value}");
+    };
+    let architecture = summary.architecture.as_deref().unwrap_or("unknown architecture");
+    line(
+        "model",
+        format!("{architecture}, {} weights", grouped(model.parameters)),
+    );
+    line("stored", size(model.bytes));
+    let memory = &model.memory;
+    for (name, bytes) in [
+        ("as fp32", memory.fp32_bytes),
+        ("as fp16", memory.fp16_bytes),
+        ("as int8", memory.int8_bytes),
+        ("as int4", memory.int4_bytes),
+    ] {
+        line(name, size(bytes));
+    }
+    if let Some(bytes) = model.lossless_bytes {
+        line("lossless bound", size(bytes));
+    }
+    if model.duplicate_bytes > 0 {
+        line("duplicates", size(model.duplicate_bytes));
+    }
+    let points: Vec<String> = model
+        .gaussian_bound
+        .iter()
+        .map(|point| format!("{} bits {:.1} dB", point.bits_per_weight, point.snr_db))
+        .collect();
+    line("Gaussian bound", points.join(", "));
+    text.trim_end().to_owned()
+}

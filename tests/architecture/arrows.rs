@@ -1,0 +1,195 @@
+//! The tables: every arrow between rooms.
+
+/// A room and the rooms it may name.
+pub(crate) type Edges = &'static [(&'static str, &'static [&'static str])];
+
+/// `src/server`: no way leads back.
+pub(crate) const SERVER: Edges = &[
+    (
+        "app",
+        &[
+            "blobs",
+            "config",
+            "deliver",
+            "domain",
+            "http",
+            "outbound",
+            "pull",
+            "queue",
+            "store",
+            "telemetry",
+            "worker",
+        ],
+    ),
+    ("blobs", &["domain", "telemetry"]),
+    ("child", &["domain", "telemetry"]),
+    (
+        "cli",
+        &["app", "child", "config", "domain", "http", "telemetry", "upkeep"],
+    ),
+    ("config", &["child", "domain", "outbound", "telemetry"]),
+    ("dashboard", &[]),
+    ("deliver", &["domain", "outbound", "queue", "telemetry"]),
+    ("domain", &[]),
+    (
+        "http",
+        &["child", "config", "dashboard", "domain", "outbound", "telemetry"],
+    ),
+    ("outbound", &[]),
+    ("pull", &["blobs", "domain", "outbound", "queue", "telemetry"]),
+    ("queue", &["domain", "telemetry"]),
+    ("store", &["domain", "telemetry"]),
+    ("telemetry", &[]),
+    ("upkeep", &["blobs", "config", "domain", "store", "telemetry"]),
+    ("worker", &["child", "domain", "queue", "telemetry"]),
+];
+
+/// What only tests inside a room may name on top: the worker's run on a real store and real blobs.
+pub(crate) const SERVER_TESTS: Edges = &[("worker", &["blobs", "store"])];
+
+/// `src/engine`: techniques and formats meet only in `weight`, through `plan` and `execute`.
+pub(crate) const ENGINE: Edges = &[
+    (
+        "analyze",
+        &["checkpoint", "error", "kernels", "observe", "tensor"],
+    ),
+    (
+        "calibrate",
+        &["checkpoint", "dataset", "error", "kernels", "network", "weight"],
+    ),
+    ("catalog", &["formats", "presets", "techniques"]),
+    ("checkpoint", &["error", "formats", "models", "tensor"]),
+    ("dataset", &["checkpoint", "error", "formats", "tensor"]),
+    ("digest", &[]),
+    ("error", &[]),
+    (
+        "evaluate",
+        &["checkpoint", "dataset", "error", "kernels", "network", "recipe"],
+    ),
+    (
+        "execute",
+        &[
+            "calibrate",
+            "checkpoint",
+            "dataset",
+            "digest",
+            "error",
+            "evaluate",
+            "formats",
+            "kernels",
+            "models",
+            "network",
+            "observe",
+            "plan",
+            "recipe",
+            "report",
+            "techniques",
+            "tensor",
+            "weight",
+        ],
+    ),
+    (
+        "formats",
+        &[
+            "checkpoint",
+            "digest",
+            "error",
+            "plan",
+            "recipe",
+            "tensor",
+            "weight",
+        ],
+    ),
+    ("kernels", &["error", "tensor", "weight"]),
+    ("models", &["checkpoint", "error", "kernels", "network", "tensor"]),
+    ("network", &["error", "kernels", "tensor"]),
+    ("observe", &[]),
+    (
+        "plan",
+        &[
+            "calibrate",
+            "checkpoint",
+            "dataset",
+            "digest",
+            "error",
+            "evaluate",
+            "formats",
+            "models",
+            "network",
+            "recipe",
+            "techniques",
+            "tensor",
+            "weight",
+        ],
+    ),
+    ("presets", &["recipe"]),
+    ("recipe", &["dataset", "digest", "presets"]),
+    (
+        "report",
+        &[
+            "checkpoint",
+            "error",
+            "evaluate",
+            "kernels",
+            "plan",
+            "recipe",
+            "tensor",
+            "weight",
+        ],
+    ),
+    (
+        "techniques",
+        &[
+            "calibrate",
+            "error",
+            "kernels",
+            "models",
+            "network",
+            "observe",
+            "plan",
+            "recipe",
+            "tensor",
+            "weight",
+        ],
+    ),
+    ("tensor", &["error", "kernels"]),
+    ("weight", &["error", "kernels", "tensor"]),
+];
+
+/// Outside crates that only some rooms of the server may use.
+pub(crate) const OUTSIDE: Edges = &[
+    ("axum", &["http"]),
+    ("clap", &["cli", "config", "telemetry"]),
+    ("governor", &["http"]),
+    ("hyper", &["http"]),
+    ("hyper_util", &["http"]),
+    ("modelpress_engine", &["child", "cli", "http", "worker"]),
+    ("object_store", &["blobs", "pull"]),
+    ("opentelemetry", &["telemetry"]),
+    ("opentelemetry_otlp", &["telemetry"]),
+    ("opentelemetry_sdk", &["telemetry"]),
+    ("prometheus", &["http", "telemetry"]),
+    ("reqwest", &["outbound"]),
+    ("ring", &["domain"]),
+    ("sqlx", &["store"]),
+    (
+        "tokio",
+        &[
+            "app",
+            "blobs",
+            "cli",
+            "deliver",
+            "http",
+            "outbound",
+            "pull",
+            "queue",
+            "store",
+            "telemetry",
+            "worker",
+        ],
+    ),
+    ("tower", &["http"]),
+    ("tower_http", &["http"]),
+    ("utoipa", &["http"]),
+    ("utoipa_axum", &["http"]),
+];
