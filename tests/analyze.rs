@@ -5,14 +5,19 @@
     reason = "a test stops at the first surprise, in helpers too"
 )]
 
+#[expect(unreachable_pub, reason = "tests share it")]
+#[path = "support/stopping.rs"]
+mod stopping;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use modelpress_engine::observe::Silent;
 use modelpress_engine::tensor::{DType, encode_dense};
-use modelpress_engine::{Analysis, Checkpoint, Level, Observer, SourceFile, Usage, analyze, inspect};
+use modelpress_engine::{Analysis, Checkpoint, SourceFile, analyze, inspect};
 use serde_json::{Value, json};
+use stopping::Stopping;
 
 const SIDE: usize = 512;
 
@@ -146,25 +151,10 @@ fn the_number_of_threads_changes_nothing() {
     assert_eq!(with(1), with(3));
 }
 
-/// Stops when it is first asked.
-struct Stops;
-
-impl Observer for Stops {
-    fn stage(&self, _name: &str, _index: usize, _of: usize) {}
-    fn advanced(&self, _bytes_done: u64, _bytes_total: u64, _detail: &str) {}
-    fn event(&self, _level: Level, _message: &str, _data: Value) {}
-    fn should_stop(&self) -> bool {
-        true
-    }
-    fn usage(&self) -> Usage {
-        Usage::default()
-    }
-}
-
 #[test]
 fn it_stops_when_it_is_told_to() {
     let folder = tempfile::tempdir().expect("temp dir");
-    let error = analyze(&known(folder.path()), &Stops).expect_err("told to stop");
+    let error = analyze(&known(folder.path()), &Stopping).expect_err("told to stop");
     assert_eq!(error.code, "cancelled");
 }
 

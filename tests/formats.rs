@@ -16,13 +16,13 @@ use modelpress_engine::formats::gguf::build::header_bytes;
 use modelpress_engine::formats::gguf::imatrix::{ImportanceEntry, ImportanceFile};
 use modelpress_engine::formats::gguf::value::{Metadata, Value as Field};
 use modelpress_engine::formats::{Request, WRITERS, container::Layout, writer};
-use modelpress_engine::observe::{Level, Silent};
+use modelpress_engine::observe::Silent;
 use modelpress_engine::tensor::GgmlType;
 use modelpress_engine::{
-    Artifact, Checkpoint, Dataset, Datasets, Observer, Plan, Recipe, Site, SourceFile, Usage, execute,
-    inspect, plan,
+    Artifact, Checkpoint, Dataset, Datasets, Observer, Plan, Recipe, Site, SourceFile, execute, inspect, plan,
 };
 use serde_json::{Value, json};
+use support::stopping::Stopping;
 use tempfile::TempDir;
 
 const PROJECTIONS: [&str; 4] = ["q_proj", "k_proj", "v_proj", "o_proj"];
@@ -271,21 +271,6 @@ fn one_part_of_a_split_gguf_is_not_taken_for_the_whole() {
         error.message.contains("one of 3 parts") && error.message.contains("join"),
         "{error}"
     );
-}
-
-/// An observer that asks to stop at once.
-struct Stopping;
-
-impl Observer for Stopping {
-    fn stage(&self, _name: &str, _index: usize, _of: usize) {}
-    fn advanced(&self, _bytes_done: u64, _bytes_total: u64, _detail: &str) {}
-    fn event(&self, _level: Level, _message: &str, _data: Value) {}
-    fn should_stop(&self) -> bool {
-        true
-    }
-    fn usage(&self) -> Usage {
-        Usage::default()
-    }
 }
 
 #[test]

@@ -10,3 +10,4 @@ pub mod app;
 pub mod hooks;
 pub mod memory;
 pub mod models;
+pub mod stopping;

@@ -156,14 +156,8 @@ impl Caller {
             return true;
         };
         let now = self.app.clock.now();
-        let key = match self.app.gate.remembered(key.id, now) {
-            Some(key) => key,
-            None => match read(key.id, &self.app, now).await {
-                Ok(key) => key,
-                Err(_unknown_or_away) => return false,
-            },
-        };
-        key.is_good(now)
+        let key = of_late(key.id, &self.app, now).await;
+        key.is_ok_and(|key| key.is_good(now))
     }
 
     /// Whether they may do this. Without a key, where none is asked for, everything.
@@ -259,15 +253,20 @@ const INVALID: &str = ", error=\"invalid_token\"";
 async fn known(text: &str, app: &AppState) -> Result<Arc<ApiKey>, Problem> {
     let (id, secret) = read_token(text).map_err(|error| stranger(&error.to_string(), INVALID))?;
     let now = app.clock.now();
-    let key = match app.gate.remembered(id, now) {
-        Some(key) => key,
-        None => read(id, app, now).await?,
-    };
+    let key = of_late(id, app, now).await?;
     // One answer for all: nobody learns which keys there are.
     if key.is_opened_by(&secret) && key.is_good(now) {
         Ok(key)
     } else {
         Err(unknown())
+    }
+}
+
+/// A key as it was a few seconds ago at most.
+async fn of_late(id: KeyId, app: &AppState, now: OffsetDateTime) -> Result<Arc<ApiKey>, Problem> {
+    match app.gate.remembered(id, now) {
+        Some(key) => Ok(key),
+        None => read(id, app, now).await,
     }
 }
 

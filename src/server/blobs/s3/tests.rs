@@ -53,7 +53,6 @@ async fn a_hung_request_at_another_machine_changes_nothing_any_more() {
     let hung = silent(b"old").inspect(move |_| begun.try_send(()).unwrap_or(()));
     let bounds = Bounds {
         idle: Duration::from_secs(1),
-        least_bytes_per_second: 500,
         ..BOUNDS
     };
     let old = tokio::spawn(async move { one.append(upload, 0, hung.boxed(), bounds, None).await });
