@@ -1,15 +1,17 @@
 //! Claims and beats: how a worker gets a job and keeps it.
 //!
-//! Owns: what a claim writes (state, fence, lease, attempt, event) and reads (plan, files).
+//! Owns: what a claim writes (state, fence, lease, attempt, event) and reads (plan, files): two statements.
 //! Must not know: what an attempt computes, how often a worker beats.
 //! Invariant: one claim a fence; lease times are by the database's clock.
 
 use serde_json::json as object;
+use time::OffsetDateTime;
 
 use super::Rows;
 use super::db::{Row, Session, json, text};
-use super::events::{append, state_event};
+use super::events::state_event;
 use super::models::file;
+use super::outbox::tell;
 use super::statement as sql;
 use crate::domain::ports::StoreError;
 use crate::domain::queue::{Beat, Checkpoint, Claim, Lease, Node, Pulse, QueueError};
@@ -35,19 +37,7 @@ impl Rows {
         let Some(row) = tx.one(&sql::JOB_CLAIM, &args).await? else {
             return Ok(None);
         };
-        let claim = claim(&mut tx, &row).await?;
-        let attempt = [
-            text(claim.lease.job),
-            claim.lease.fence.into(),
-            claim.attempt.into(),
-            node.worker.as_str().into(),
-            now.into(),
-            claim.need_memory_bytes.into(),
-        ];
-        tx.run(&sql::ATTEMPT_INSERT, &attempt).await?;
-        let data = object!({"attempt": claim.attempt, "worker": node.worker});
-        let event = state_event(JobState::Running, "info", data);
-        append(&mut tx, claim.lease.job, row.count("event_seq")?, &[event], now).await?;
+        let claim = claim(&mut tx, &row, node, now).await?;
         tx.commit().await?;
         Ok(Some(claim))
     }
@@ -74,7 +64,7 @@ impl Rows {
     }
 }
 
-async fn claim(tx: &mut Session, row: &Row) -> Result<Claim, StoreError> {
+async fn claim(tx: &mut Session, row: &Row, node: &Node, now: OffsetDateTime) -> Result<Claim, StoreError> {
     let (job, model): (JobId, ModelId) = (row.parsed("id")?, row.parsed("model_id")?);
     let mut claim = Claim {
         lease: Lease {
@@ -92,8 +82,31 @@ async fn claim(tx: &mut Session, row: &Row) -> Result<Claim, StoreError> {
         traceparent: row.maybe_text("traceparent")?,
         created_at: row.time("created_at")?,
     };
-    for part in tx.all(&sql::JOB_CLAIMED, &[text(job), text(model)]).await? {
-        add(&mut claim, &part)?;
+    let data = object!({"attempt": claim.attempt, "worker": node.worker});
+    let event = state_event(JobState::Running, "info", data);
+    let args = [
+        text(job),
+        text(model),
+        claim.lease.fence.into(),
+        claim.attempt.into(),
+        node.worker.as_str().into(),
+        now.into(),
+        claim.need_memory_bytes.into(),
+        row.count("event_seq")?.into(),
+        event.kind.into(),
+        event.level.into(),
+        event.message.as_str().into(),
+        json(&event.data)?,
+    ];
+    let mut told = false;
+    for part in tx.all(&sql::JOB_CLAIMED, &args).await? {
+        match part.text("part")?.as_str() {
+            "webhook" => told = true,
+            name => add(&mut claim, name, &part)?,
+        }
+    }
+    if told {
+        tell(tx, job, &[event], now).await?;
     }
     if claim.plan.as_str().is_empty() {
         return Err(StoreError::Internal(format!("job {job} has no plan")));
@@ -102,8 +115,8 @@ async fn claim(tx: &mut Session, row: &Row) -> Result<Claim, StoreError> {
 }
 
 /// Puts a row of what a claim brings where it belongs.
-fn add(claim: &mut Claim, row: &Row) -> Result<(), StoreError> {
-    match row.text("part")?.as_str() {
+fn add(claim: &mut Claim, part: &str, row: &Row) -> Result<(), StoreError> {
+    match part {
         "plan" => claim.plan = Document::from_store(row.text("plan")?),
         "model" => claim.files.push(file(row)?),
         "dataset" => {

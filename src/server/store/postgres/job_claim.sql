@@ -1,11 +1,16 @@
 -- MATERIALIZED: as a bare sub-select the planner may run it again and lock more rows than it takes.
+-- CASE: of single conditions the planner believes that hardly a job meets them all, and sorts every waiting job for each claim
+-- instead of taking the first of the index.
 -- A job that has waited $8 for memory that is not free ($3 is, of $7) is taken, and then left: nothing behind it goes first.
 WITH next AS MATERIALIZED (
     SELECT id, need_memory_bytes FROM job
-    WHERE state = 'queued' AND run_after <= CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) AND attempt < max_attempts
-      AND (need_memory_bytes <= $3 OR (need_memory_bytes <= $7 AND run_after <= CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) - $8))
-      AND CAST(techniques AS jsonb) <@ CAST($4 AS jsonb)
-      AND (CAST($6 AS bigint) = 9223372036854775807 OR (SELECT count(*) FROM job AS busy WHERE busy.state = 'running' AND busy.tenant = job.tenant) < CAST($6 AS bigint))
+    WHERE state = 'queued' AND CASE
+        WHEN attempt >= max_attempts OR run_after > CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) THEN false
+        WHEN need_memory_bytes > $3 AND (need_memory_bytes > $7 OR run_after > CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) - $8) THEN false
+        WHEN NOT CAST(techniques AS jsonb) <@ CAST($4 AS jsonb) THEN false
+        WHEN CAST($6 AS bigint) = 9223372036854775807 THEN true
+        ELSE (SELECT count(*) FROM job AS busy WHERE busy.state = 'running' AND busy.tenant = job.tenant) < CAST($6 AS bigint)
+    END
     ORDER BY priority DESC, turn, id
     LIMIT 1
     FOR UPDATE SKIP LOCKED
