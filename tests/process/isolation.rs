@@ -159,7 +159,7 @@ fn files_that_need_more_memory_than_a_child_has_end_the_child() {
     let folder = tempfile::tempdir().expect("temp dir");
     let path = folder.path().join("data.jsonl");
     // One record as long as the file.
-    std::fs::write(&path, format!("{{\"text\": \"{}\"}}\n", "x".repeat(8 << 20))).expect("writes");
+    std::fs::write(&path, format!("{{\"text\": \"{}\"}}\n", "x".repeat(64 << 20))).expect("writes");
     let order = Order::ReadDataset {
         files: vec![SourceFile {
             name: "data.jsonl".to_owned(),
@@ -176,7 +176,7 @@ fn files_that_need_more_memory_than_a_child_has_end_the_child() {
             &Deaf,
         )
     };
-    match run(8 << 20) {
+    match run(24 << 20) {
         End::Died(death) => assert_eq!(death.cause, Cause::Memory, "{death:?}"),
         other => panic!("{other:?}"),
     }

@@ -50,7 +50,8 @@ pub fn run(memory_bytes: Option<u64>) -> ExitCode {
     let listening = std::thread::Builder::new()
         .name("orders".to_owned())
         .spawn(move || listen(&listener));
-    if listening.is_err() {
+    if let Err(error) = listening {
+        let _closed = writeln!(std::io::stderr(), "no thread that listens: {error}");
         return ExitCode::FAILURE;
     }
     let done = catch_unwind(AssertUnwindSafe(|| carry_out(order, &line)));
