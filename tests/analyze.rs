@@ -14,17 +14,22 @@ use std::path::Path;
 use std::process::Command;
 
 use modelpress_engine::observe::Silent;
+use modelpress_engine::report::TensorReport;
 use modelpress_engine::tensor::{DType, encode_dense};
-use modelpress_engine::{Analysis, Checkpoint, SourceFile, analyze, inspect};
+use modelpress_engine::{
+    Analysis, Checkpoint, Datasets, Site, SourceFile, analyze, execute, inspect, plan, presets,
+};
 use serde_json::{Value, json};
 use stopping::Stopping;
 
 const SIDE: usize = 512;
 
-/// Numbers of a Gaussian with this deviation: pairs by Box and Muller over a grid, so that none is left to chance.
+/// Numbers of a Gaussian with this deviation: pairs by Box and Muller over a grid, so that none is left to chance, in an
+/// order in which a row is like any other.
 fn gaussian(deviation: f64) -> Vec<f32> {
     let at = |i: usize| (i as f64 + 0.5) / SIDE as f64;
     (0..SIDE * SIDE)
+        .map(|n| n * 104_729 % (SIDE * SIDE))
         .map(|n| {
             let radius = (-2.0 * at(n / SIDE).ln()).sqrt();
             (deviation * radius * (2.0 * std::f64::consts::PI * at(n % SIDE)).cos()) as f32
@@ -46,6 +51,8 @@ fn checkpoint(folder: &Path, tensors: &[(&str, Vec<f32>)]) -> Checkpoint {
     bytes.extend_from_slice(header.as_bytes());
     bytes.extend_from_slice(&data);
     fs::write(folder.join("model.safetensors"), bytes).expect("writes");
+    let config = json!({"architectures": ["Matrices"], "model_type": "matrices", "torch_dtype": "bfloat16"});
+    fs::write(folder.join("config.json"), config.to_string()).expect("writes");
     inspect(&SourceFile::from_path(folder).expect("is there")).expect("opens")
 }
 
@@ -139,6 +146,82 @@ fn the_model_has_the_sums_of_its_tensors() {
     assert!((at(7.0).mse / at(8.0).mse - 4.0).abs() < 1e-6, "{bound:?}");
 }
 
+/// What is said of a preset is what its job does: bytes to the byte, the error as near as a sample can tell.
+#[test]
+fn presets_come_out_as_foretold() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let tensors = [("a.weight", gaussian(0.04)), ("b.weight", gaussian(0.01))];
+    let model = checkpoint(folder.path(), &tensors);
+    let analysis = analyze(&model, &Silent).expect("analyzes");
+    let told: Vec<_> = analysis.presets.iter().filter(|told| !told.calibrated).collect();
+    assert!(told.len() >= 6, "{told:?}");
+    let refused = analysis.refused_presets.iter().map(|refusal| &refusal.preset);
+    let mut all: Vec<&String> = analysis
+        .presets
+        .iter()
+        .map(|told| &told.preset)
+        .chain(refused)
+        .collect();
+    let known = presets::names().len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), known);
+    for told in told {
+        let recipe = presets::find(&told.preset).expect("a preset");
+        let plan = plan(&recipe, &model, &Datasets::new()).expect("plans");
+        let out = tempfile::tempdir().expect("temp dir");
+        let scratch = out.path().join("scratch");
+        let site = Site::on_cpu(out.path(), &scratch);
+        let outcome = execute(&plan, &model, &Datasets::new(), &site, &Silent).expect("executes");
+        let files = &outcome.artifacts[0].files;
+        let written = files.iter().filter(|file| file.name != "modelpress.json");
+        assert_eq!(
+            told.bytes,
+            written.map(|file| file.bytes).sum::<u64>(),
+            "{told:?}"
+        );
+        let sum = |figure: fn(&TensorReport) -> f64| -> f64 {
+            let of = |tensor: &TensorReport| tensor.parameters as f64 * figure(tensor);
+            outcome.report.tensors.iter().map(of).sum()
+        };
+        let snr = 10.0 * (sum(|tensor| tensor.mean_square) / sum(|tensor| tensor.mse)).log10();
+        let foretold = told.snr_db.expect("something is lost");
+        assert!((snr - foretold).abs() < 0.2, "{snr}: {told:?}");
+        // A Gaussian source: nothing comes nearer than its bound.
+        assert!(told.gap_db > Some(0.0), "{told:?}");
+    }
+}
+
+#[test]
+fn layers_that_are_nearly_the_same_are_found() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let base = gaussian(0.04);
+    let near: Vec<f32> = base
+        .iter()
+        .zip(gaussian(0.04).iter().rev())
+        .map(|(a, b)| a + 0.1 * b)
+        .collect();
+    let other: Vec<f32> = base.iter().rev().copied().collect();
+    let names = [
+        "model.layers.0.up.weight",
+        "model.layers.1.up.weight",
+        "model.layers.2.up.weight",
+    ];
+    let model = checkpoint(
+        folder.path(),
+        &[(names[0], base), (names[1], other), (names[2], near)],
+    );
+    let found = analyze(&model, &Silent).expect("analyzes").near_layers;
+    let [pair] = &found[..] else {
+        unreachable!("one pair: {found:?}");
+    };
+    assert_eq!((pair.tensor.as_str(), pair.like.as_str()), (names[0], names[2]));
+    assert!(
+        (pair.relative_distance - 0.1).abs() < 0.02 && pair.cosine > 0.99,
+        "{pair:?}"
+    );
+}
+
 #[test]
 fn the_number_of_threads_changes_nothing() {
     let folder = tempfile::tempdir().expect("temp dir");
@@ -182,6 +265,7 @@ fn the_command_prints_a_table_or_every_figure() {
         "lossless bound",
         "Gaussian bound",
         "1,048,576 weights",
+        "to bound  preset",
     ] {
         assert!(table.contains(part), "{part}: {table}");
     }

@@ -51,7 +51,18 @@ pub(crate) const SERVER_TESTS: Edges = &[("worker", &["blobs", "store"])];
 pub(crate) const ENGINE: Edges = &[
     (
         "analyze",
-        &["checkpoint", "error", "kernels", "observe", "tensor"],
+        &[
+            "checkpoint",
+            "dataset",
+            "error",
+            "kernels",
+            "observe",
+            "plan",
+            "presets",
+            "techniques",
+            "tensor",
+            "weight",
+        ],
     ),
     (
         "calibrate",

@@ -1,13 +1,18 @@
-//! What the weights of a model are, before anything is done to them: distribution, entropy, what theory says of them.
+//! What the weights of a model are, before anything is done to them: distribution, entropy, what theory says of them, and
+//! what each preset would make of them.
 //!
 //! Owns: the figures of each tensor and of the model, the walk over the tensors.
-//! Must not know: recipes, techniques, formats.
-//! Invariant: one chunk of a tensor a thread is in memory; the figures do not depend on the number of threads.
+//! Must not know: any technique, preset or format by name.
+//! Invariant: one chunk or sample of a tensor a thread is in memory, and 16 KiB of each; the figures do not depend on the
+//! number of threads.
 
 mod bins;
 mod duplicates;
 mod gaussian;
+mod layers;
 mod moments;
+mod presets;
+mod sample;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +23,9 @@ use crate::observe::Observer;
 use crate::tensor::{DType, TensorInfo, try_fold_chunks};
 use bins::Bins;
 use moments::Moments;
+
+pub use layers::NearPair;
+pub use presets::{PresetOutlook, PresetRefusal};
 
 /// Rates at which the bound of the model is given, bits a weight.
 const RATES: [f64; 10] = [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
@@ -31,6 +39,12 @@ pub struct Analysis {
     pub tensors: Vec<TensorAnalysis>,
     /// Of all of them.
     pub model: ModelAnalysis,
+    /// Matrices of different blocks that are nearly the same, nearest first, at most a thousand pairs.
+    pub near_layers: Vec<NearPair>,
+    /// What each preset would make of the model, in the order of the catalogue.
+    pub presets: Vec<PresetOutlook>,
+    /// The presets that this model cannot have, and why.
+    pub refused_presets: Vec<PresetRefusal>,
 }
 
 /// All tensors together. Tensors that are other tensors' duplicates count like any.
@@ -130,7 +144,7 @@ pub struct BinEntropy {
 }
 
 /// Analyzes every tensor of floating-point numbers; quantized ones as what they decode to. Reads the weights twice, or
-/// three times where two tensors look the same.
+/// three times where two tensors look the same, and a sample of each for each preset.
 ///
 /// # Errors
 /// `cancelled` when the observer says so, `io` when a file cannot be read any more.
@@ -141,7 +155,7 @@ pub fn analyze(model: &Checkpoint, observer: &dyn Observer) -> Result<Analysis> 
         .filter(|info| info.dtype.is_float())
         .collect();
     let total: u64 = infos.iter().map(|info| info.bytes).sum();
-    observer.stage("analyze", 0, 1);
+    observer.stage("analyze", 0, 2);
     let (mut tensors, mut looks, mut done) = (Vec::with_capacity(infos.len()), Vec::new(), 0);
     for info in &infos {
         let moments = moments_of(model, info, observer)?;
@@ -153,8 +167,17 @@ pub fn analyze(model: &Checkpoint, observer: &dyn Observer) -> Result<Analysis> 
     for (of, original) in duplicates::find(model, &looks, observer)? {
         tensors[of].duplicate_of = Some(infos[original].name.clone());
     }
-    let model = whole(&tensors, &looks);
-    Ok(Analysis { tensors, model })
+    let near_layers = layers::near(model, &infos, observer)?;
+    let sources = sources(&looks);
+    observer.stage("presets", 1, 2);
+    let (presets, refused_presets) = presets::all(model, &sources, observer)?;
+    Ok(Analysis {
+        model: whole(&tensors, &looks, &sources),
+        tensors,
+        near_layers,
+        presets,
+        refused_presets,
+    })
 }
 
 fn go_on(observer: &dyn Observer) -> Result<()> {
@@ -220,17 +243,23 @@ fn dynamic_range_db(moments: &Moments) -> Option<f64> {
     (smallest.is_finite() && largest > 0.0).then(|| 20.0 * (largest / smallest).log10())
 }
 
-fn whole(tensors: &[TensorAnalysis], looks: &[(&TensorInfo, Moments)]) -> ModelAnalysis {
+/// How many numbers each tensor has, and their variance.
+fn sources(looks: &[(&TensorInfo, Moments)]) -> Vec<(u64, f64)> {
+    let source = |(_, moments): &(&TensorInfo, Moments)| (moments.count, moments.variance());
+    looks.iter().map(source).collect()
+}
+
+fn whole(
+    tensors: &[TensorAnalysis],
+    looks: &[(&TensorInfo, Moments)],
+    sources: &[(u64, f64)],
+) -> ModelAnalysis {
     let parameters: u64 = tensors.iter().map(|tensor| tensor.parameters).sum();
     let sixteen = |info: &TensorInfo| matches!(info.dtype, DType::F16 | DType::BF16);
     let lossless = looks.iter().all(|(info, _)| sixteen(info)).then(|| {
         let bits = |tensor: &TensorAnalysis| tensor.symbol_entropy_bits * tensor.parameters as f64;
         (tensors.iter().map(bits).sum::<f64>() / 8.0).ceil() as u64
     });
-    let sources: Vec<(u64, f64)> = looks
-        .iter()
-        .map(|(_, moments)| (moments.count, moments.variance()))
-        .collect();
     ModelAnalysis {
         parameters,
         bytes: tensors.iter().map(|tensor| tensor.bytes).sum(),
@@ -246,6 +275,6 @@ fn whole(tensors: &[TensorAnalysis], looks: &[(&TensorInfo, Moments)]) -> ModelA
             .filter(|tensor| tensor.duplicate_of.is_some())
             .map(|tensor| tensor.bytes)
             .sum(),
-        gaussian_bound: gaussian::curve(&sources, &RATES),
+        gaussian_bound: gaussian::curve(sources, &RATES),
     }
 }

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use modelpress_engine::analyze::{Analysis, ModelAnalysis, TensorAnalysis};
+use modelpress_engine::analyze::{Analysis, ModelAnalysis, PresetOutlook, TensorAnalysis};
 use modelpress_engine::{ModelSummary, analyze};
 
 use super::compress::{failed, stop_on_signal};
@@ -26,7 +26,14 @@ Columns:
   to Gauss   bits a weight that the distribution is easier to code than a Gaussian of its variance
   a = b      the bytes of a are those of b
 
+  bits       stored bits a weight, scales included
+  SNR        power of the weights over the square error that the preset makes, decibels, from samples; - with calibration
+  to bound   decibels that are missing to the Gaussian bound at that rate
+
 Gaussian bound: the best signal-to-noise ratio that any code can reach at a rate, if the weights were independent Gaussians.";
+
+/// Pairs of near layers that the table shows.
+const NEAR: usize = 8;
 
 /// What to look at.
 #[derive(Debug, clap::Args)]
@@ -64,7 +71,48 @@ fn table(summary: &ModelSummary, analysis: &Analysis) -> String {
         }
         let _infallible = writeln!(text, "{}", line(tensor));
     }
-    let _infallible = write!(text, "{}", totals(summary, &analysis.model));
+    let _infallible = writeln!(text, "{}", totals(summary, &analysis.model));
+    for pair in analysis.near_layers.iter().take(NEAR) {
+        let (distance, a, b) = (pair.relative_distance, &pair.tensor, &pair.like);
+        let _infallible = writeln!(text, "near layers      {distance:.3} apart: {a}, {b}");
+    }
+    text.push_str(&outlooks(&analysis.presets));
+    if !analysis.refused_presets.is_empty() {
+        let names = analysis
+            .refused_presets
+            .iter()
+            .map(|refusal| refusal.preset.as_str());
+        let names = names.collect::<Vec<_>>().join(", ");
+        let _infallible = writeln!(text, "\nnot for this model: {names}");
+    }
+    text.trim_end().to_owned()
+}
+
+/// Presets, the largest first.
+fn outlooks(presets: &[PresetOutlook]) -> String {
+    let mut text = String::new();
+    if !presets.is_empty() {
+        text = format!(
+            "\n{:>10} {:>7} {:>7} {:>7} {:>9}  preset\n",
+            "size", "bits", "ratio", "SNR", "to bound"
+        );
+    }
+    let mut presets: Vec<&PresetOutlook> = presets.iter().collect();
+    presets.sort_by_key(|preset| std::cmp::Reverse(preset.bytes));
+    for told in presets {
+        let decibels =
+            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
+        let _infallible = writeln!(
+            text,
+            "{:>10} {:>7.3} {:>7.3} {:>7} {:>9}  {}",
+            size(told.bytes),
+            told.bits_per_weight,
+            told.compression_ratio,
+            decibels(told.snr_db),
+            decibels(told.gap_db),
+            told.preset,
+        );
+    }
     text
 }
 

@@ -1,0 +1,210 @@
+//! What each preset would make of a model: bytes, and where no data is needed, how near it comes to the bound.
+//!
+//! Owns: planning every preset, the error of what it makes on samples of the tensors.
+//! Must not know: any technique, preset or format by name.
+//! Invariant: bytes are those of the plan, exact; errors are estimates on the same rows for every preset.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::gaussian;
+use super::sample::Sample;
+use crate::checkpoint::Checkpoint;
+use crate::dataset::Datasets;
+use crate::error::{Class, Error, Result};
+use crate::observe::Observer;
+use crate::plan::{self, Plan, StagePlan, TensorPlan};
+use crate::presets;
+use crate::techniques::{self, Each, Task, Work};
+use crate::tensor::{MemoryRows, Rows};
+use crate::weight::Weight;
+
+/// A preset on this model. A scheme's point on the rate–distortion plane.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PresetOutlook {
+    /// Its name.
+    pub preset: String,
+    /// The format that it writes.
+    pub format: String,
+    /// Bytes of all files, exact (`modelpress.json` comes on top).
+    pub bytes: u64,
+    /// Bytes of the tensors in them.
+    pub weight_bytes: u64,
+    /// `8 · weight_bytes / parameters`.
+    pub bits_per_weight: f64,
+    /// Bytes of the model's tensors over `weight_bytes`.
+    pub compression_ratio: f64,
+    /// Upper bound of the memory that the job takes.
+    pub peak_memory_bytes: u64,
+    /// Whether it runs the model over calibration data: then nothing is said of its error here.
+    pub calibrated: bool,
+    /// Power of all weights over the mean square error of what they become, decibels, estimated on 65,536 of each tensor.
+    /// None where nothing is lost, and where it cannot be told.
+    pub snr_db: Option<f64>,
+    /// What a Gaussian source of the tensors' variances allows at this rate: no code does better on it.
+    pub bound_db: Option<f64>,
+    /// `bound_db − snr_db`.
+    pub gap_db: Option<f64>,
+}
+
+/// A preset that this model cannot have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresetRefusal {
+    /// Its name.
+    pub preset: String,
+    /// Stable code of the first reason.
+    pub code: String,
+    /// The first reason, in one sentence.
+    pub detail: String,
+}
+
+/// Every preset, in the order of the catalogue: those that the model can have, and those that it cannot.
+pub(super) fn all(
+    model: &Checkpoint,
+    sources: &[(u64, f64)],
+    observer: &dyn Observer,
+) -> Result<(Vec<PresetOutlook>, Vec<PresetRefusal>)> {
+    let names = presets::names();
+    let (mut outlooks, mut refused) = (Vec::new(), Vec::new());
+    for (done, name) in names.iter().enumerate() {
+        super::go_on(observer)?;
+        observer.advanced(done as u64, names.len() as u64, name);
+        let Some(recipe) = presets::find(name) else {
+            continue;
+        };
+        match plan::plan(&recipe, model, &Datasets::new()) {
+            Ok(plan) => outlooks.extend(outlook(name, &plan, model, sources, observer)?),
+            Err(reasons) => refused.extend(reasons.into_iter().next().map(|reason| PresetRefusal {
+                preset: (*name).to_owned(),
+                code: reason.code.to_owned(),
+                detail: reason.detail,
+            })),
+        }
+    }
+    observer.advanced(names.len() as u64, names.len() as u64, "");
+    Ok((outlooks, refused))
+}
+
+/// None if the preset writes nothing.
+fn outlook(
+    name: &str,
+    plan: &Plan,
+    model: &Checkpoint,
+    sources: &[(u64, f64)],
+    observer: &dyn Observer,
+) -> Result<Option<PresetOutlook>> {
+    let Some(format) = plan.formats.first() else {
+        return Ok(None);
+    };
+    let work = work_of(&plan.stages);
+    let sums = match &work {
+        Some(work) => distortion(plan, work, model, observer)?,
+        None => None,
+    };
+    let snr_db = sums
+        .filter(|sums| sums.power > 0.0 && sums.error > 0.0)
+        .map(|sums| 10.0 * (sums.power / sums.error).log10());
+    let bound = gaussian::curve(sources, &[format.bits_per_weight]);
+    let bound_db = bound.first().map(|point| point.snr_db);
+    Ok(Some(PresetOutlook {
+        preset: name.to_owned(),
+        format: format.format.clone(),
+        bytes: format.bytes,
+        weight_bytes: format.weight_bytes,
+        bits_per_weight: format.bits_per_weight,
+        compression_ratio: format.compression_ratio,
+        peak_memory_bytes: plan.peak_memory_bytes,
+        calibrated: work.is_none(),
+        snr_db,
+        bound_db,
+        gap_db: snr_db.zip(bound_db).map(|(snr, bound)| bound - snr),
+    }))
+}
+
+/// The work of every stage, if none needs data.
+fn work_of(stages: &[StagePlan]) -> Option<Vec<&'static dyn Each>> {
+    let each = |stage: &StagePlan| match techniques::find(&stage.technique)?.work() {
+        Work::Each(each) if stage.needs.is_none() && stage.importance().is_none() => Some(each),
+        _ => None,
+    };
+    stages.iter().map(each).collect()
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    power: f64,
+    error: f64,
+}
+
+/// Sums over all weights, from samples; none if the numbers do not allow the preset, which its job would say.
+fn distortion(
+    plan: &Plan,
+    work: &[&'static dyn Each],
+    model: &Checkpoint,
+    observer: &dyn Observer,
+) -> Result<Option<Sums>> {
+    let of = |(index, tensor): (usize, &TensorPlan)| -> Result<Sums> {
+        super::go_on(observer)?;
+        let info = &model.tensors[index];
+        if !info.dtype.is_float() {
+            return Ok(Sums::default());
+        }
+        let sample = Sample::of(model, info)?;
+        let scale = tensor.elements() as f64 / sample.values.len().max(1) as f64;
+        let sums = lost(plan, work, tensor, &sample)?;
+        Ok(Sums {
+            power: scale * sums.power,
+            error: scale * sums.error,
+        })
+    };
+    // Tensors side by side: their samples are too small to be worth several threads each.
+    let parts: Result<Vec<Sums>> = plan.tensors.par_iter().enumerate().map(of).collect();
+    match parts {
+        Ok(parts) => Ok(Some(parts.into_iter().fold(Sums::default(), |sum, part| Sums {
+            power: sum.power + part.power,
+            error: sum.error + part.error,
+        }))),
+        Err(error) if error.class == Class::Numeric => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts a sample through the stages of its tensor.
+fn lost(plan: &Plan, work: &[&'static dyn Each], tensor: &TensorPlan, sample: &Sample) -> Result<Sums> {
+    let values = &sample.values;
+    let mut small = tensor.clone();
+    if small.shape.len() > 1 {
+        small.shape = vec![values.len() / sample.cols.max(1), sample.cols];
+    }
+    let none = |name: &str| {
+        Err(Error::internal(format!(
+            "a sample has no tensor {name} beside it"
+        )))
+    };
+    let source = MemoryRows {
+        values,
+        cols: sample.cols,
+    };
+    let mut weight: Option<Weight> = None;
+    for step in &tensor.steps {
+        let task = Task {
+            stage: &plan.stages[step.stage],
+            tensor: &small,
+            kind: step.kind,
+            importance: None,
+            rotation: step.rotation.as_ref(),
+            other: &none,
+        };
+        let input: &dyn Rows = weight.as_ref().map_or(&source, |weight| weight.as_rows());
+        weight = Some(work[step.stage].run(&task, input)?);
+    }
+    let mut back = values.clone();
+    if let Some(weight) = &weight {
+        weight.as_rows().read(0, &mut back)?;
+    }
+    let square = |sum: f64, v: f32| sum + f64::from(v) * f64::from(v);
+    Ok(Sums {
+        power: values.iter().copied().fold(0.0, square),
+        error: values.iter().zip(&back).map(|(v, b)| v - b).fold(0.0, square),
+    })
+}
