@@ -14,6 +14,8 @@ mod s3;
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "api/analysis.rs"]
+mod analysis;
 #[path = "api/artifacts.rs"]
 mod artifacts;
 #[path = "api/datasets.rs"]

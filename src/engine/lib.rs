@@ -28,7 +28,7 @@ pub mod techniques;
 pub mod tensor;
 pub mod weight;
 
-pub use analyze::{Analysis, analyze};
+pub use analyze::{Analysis, AnalysisPlan, analyze};
 pub use checkpoint::{Checkpoint, ModelSummary, SourceFile, inspect};
 pub use dataset::{Dataset, DatasetSummary, Datasets};
 pub use error::{Class, Error};

@@ -138,6 +138,7 @@ pub(crate) const ENGINE: Edges = &[
     (
         "report",
         &[
+            "analyze",
             "checkpoint",
             "error",
             "evaluate",

@@ -11,6 +11,7 @@ mod duplicates;
 mod gaussian;
 mod layers;
 mod moments;
+mod plan;
 mod presets;
 mod sample;
 
@@ -25,6 +26,7 @@ use bins::Bins;
 use moments::Moments;
 
 pub use layers::NearPair;
+pub use plan::AnalysisPlan;
 pub use presets::{PresetOutlook, PresetRefusal};
 
 /// Rates at which the bound of the model is given, bits a weight.
@@ -32,9 +34,18 @@ const RATES: [f64; 10] = [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
 /// Standard deviations from the mean at which a weight counts as an outlier.
 const OUTLIER: usize = 6;
 
+/// What tells an analysis from a report.
+const OBJECT: &str = "analysis";
+
 /// A model's weights in figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Analysis {
+    /// Always `analysis`.
+    pub object: String,
+    /// Version of this structure: 1.
+    pub version: u32,
+    /// Engine.
+    pub engine_version: String,
     /// Each tensor of floating-point numbers, in the order of the checkpoint.
     pub tensors: Vec<TensorAnalysis>,
     /// Of all of them.
@@ -172,6 +183,9 @@ pub fn analyze(model: &Checkpoint, observer: &dyn Observer) -> Result<Analysis> 
     observer.stage("presets", 1, 2);
     let (presets, refused_presets) = presets::all(model, &sources, observer)?;
     Ok(Analysis {
+        object: OBJECT.to_owned(),
+        version: 1,
+        engine_version: crate::VERSION.to_owned(),
         model: whole(&tensors, &looks, &sources),
         tensors,
         near_layers,

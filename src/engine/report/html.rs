@@ -5,7 +5,7 @@
 use super::{Report, TensorReport, quality};
 use std::fmt::Write as _;
 
-const STYLE: &str = "
+pub(super) const STYLE: &str = "
 :root{color-scheme:light dark;--ink:#1a1f24;--dim:#5b6670;--line:#d9dfe5;--bar:#2f6fde;--two:#d9822b;--bg:#fff;--card:#f6f8fa}
 @media(prefers-color-scheme:dark){:root{--ink:#e8ecef;--dim:#9aa5af;--line:#333c44;--bar:#6ea0ff;--two:#f0a35a;--bg:#14181c;--card:#1c2228}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--bg);margin:0 auto;max-width:1080px;padding:24px}
@@ -346,7 +346,7 @@ pub(super) fn escape(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
-fn bytes(n: u64) -> String {
+pub(super) fn bytes(n: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let (mut value, mut unit) = (n as f64, 0);
     while value >= 1000.0 && unit < 4 {
@@ -360,7 +360,7 @@ fn bytes(n: u64) -> String {
     }
 }
 
-fn grouped(n: u64) -> String {
+pub(super) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {

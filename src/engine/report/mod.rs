@@ -3,12 +3,14 @@
 //! Owns: [`Report`] and the measurements that fill it. Must not know: clocks, storage.
 //! Invariant: every number is measured on the bytes that were written, except those named `predicted_*`.
 
+mod analysis;
 mod faint;
 mod html;
 mod measure;
 mod quality;
 mod suspect;
 
+pub use analysis::analysis_html;
 pub use html::html;
 pub use measure::measure;
 

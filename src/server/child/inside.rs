@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use modelpress_engine::{
-    Checkpoint, Class, Compute, Dataset, Datasets, Error, Outcome, Plan, Site, SourceFile, execute, inspect,
-    plan,
+    AnalysisPlan, Checkpoint, Class, Compute, Dataset, Datasets, Error, Outcome, Plan, Site, SourceFile,
+    analyze, execute, inspect, plan,
 };
 
 use super::observer::Line;
@@ -93,6 +93,8 @@ fn carry_out(order: Order, line: &Line) -> Reply {
                 Err(refusals) => Ok(Answer::Refused(refusals.into_iter().map(Into::into).collect())),
             }
         }
+        Order::PlanAnalysis { files } => json(&AnalysisPlan::of(&open_model(&files)?)).map(Answer::Plan),
+        Order::Execute(order) if AnalysisPlan::read(&order.plan).is_some() => analyzed(&order, line),
         Order::Execute(order) => executed(order, line),
     }
 }
@@ -136,13 +138,7 @@ fn executed(order: Execution, line: &Line) -> Reply {
         .parse()
         .map_err(|e: String| wrong(Error::internal(e)))?;
     let compute = Compute::open(device).map_err(wrong)?;
-    let threads = rayon::ThreadPoolBuilder::new()
-        .num_threads(order.threads)
-        .build_global();
-    threads.map_err(|error| {
-        let message = format!("compute threads: {error}");
-        wrong(Error::new(Class::Resources, "no_threads", message))
-    })?;
+    threads(order.threads)?;
     let model = open_model(&order.files)?;
     let datasets = open_datasets(order.datasets)?;
     let own = order.out.join(".scratch");
@@ -156,6 +152,27 @@ fn executed(order: Execution, line: &Line) -> Reply {
     let outcome = execute(&plan, &model, &datasets, &site, line).map_err(wrong)?;
     let keep_if_missed = plan.recipe.gates.as_ref().is_none_or(|gates| gates.keep_artifact);
     made(outcome, keep_if_missed).map(Answer::Made)
+}
+
+fn threads(count: usize) -> Result<(), Wrong> {
+    let built = rayon::ThreadPoolBuilder::new().num_threads(count).build_global();
+    built.map_err(|error| {
+        let message = format!("compute threads: {error}");
+        Wrong::of(Subject::Work, Error::new(Class::Resources, "no_threads", message))
+    })
+}
+
+/// An analysis is a report and nothing else.
+fn analyzed(order: &Execution, line: &Line) -> Reply {
+    threads(order.threads)?;
+    let analysis = analyze(&open_model(&order.files)?, line);
+    let analysis = analysis.map_err(|error| Wrong::of(Subject::Work, error))?;
+    Ok(Answer::Made(Made {
+        artifacts: Vec::new(),
+        report: serde_json::to_string(&analysis).map_err(|e| unwritable(&e))?,
+        saved_bytes: 0,
+        gate: None,
+    }))
 }
 
 fn made(outcome: Outcome, keep_if_missed: bool) -> Result<Made, Wrong> {

@@ -36,6 +36,11 @@ pub enum Order {
         /// The files of each dataset, under the name that the recipe uses.
         datasets: Vec<(String, Vec<SourceFile>)>,
     },
+    /// Say what an analysis of a model takes.
+    PlanAnalysis {
+        /// The model's files.
+        files: Vec<SourceFile>,
+    },
     /// Carry a plan out.
     Execute(Execution),
 }
@@ -44,7 +49,7 @@ impl Order {
     /// What a child is about that gives no answer to it.
     pub fn subject(&self) -> Subject {
         match self {
-            Self::Inspect { .. } | Self::Plan { .. } => Subject::Model,
+            Self::Inspect { .. } | Self::Plan { .. } | Self::PlanAnalysis { .. } => Subject::Model,
             Self::ReadDataset { .. } => Subject::Dataset,
             Self::Execute(_) => Subject::Work,
         }
@@ -54,7 +59,7 @@ impl Order {
 /// A plan to carry out, and where.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Execution {
-    /// The stored plan, as JSON text.
+    /// The stored plan, of a recipe or of an analysis, as JSON text.
     pub plan: String,
     /// The model's files.
     pub files: Vec<SourceFile>,
@@ -113,7 +118,7 @@ pub enum Answer {
     Inspected(Inspected),
     /// Of [`Order::ReadDataset`]: the engine's summary.
     Dataset(Value),
-    /// Of [`Order::Plan`]: the engine's plan.
+    /// Of [`Order::Plan`] and [`Order::PlanAnalysis`]: the engine's plan.
     Plan(Value),
     /// Of [`Order::Plan`]: why there is none.
     Refused(Vec<Objection>),

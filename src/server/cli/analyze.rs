@@ -93,8 +93,8 @@ fn outlooks(presets: &[PresetOutlook]) -> String {
     let mut text = String::new();
     if !presets.is_empty() {
         text = format!(
-            "\n{:>10} {:>7} {:>7} {:>7} {:>9}  preset\n",
-            "size", "bits", "ratio", "SNR", "to bound"
+            "\n{:>15} {:>7} {:>7} {:>7} {:>9}  preset\n",
+            "bytes", "bits", "ratio", "SNR", "to bound"
         );
     }
     let mut presets: Vec<&PresetOutlook> = presets.iter().collect();
@@ -104,8 +104,8 @@ fn outlooks(presets: &[PresetOutlook]) -> String {
             |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
         let _infallible = writeln!(
             text,
-            "{:>10} {:>7.3} {:>7.3} {:>7} {:>9}  {}",
-            size(told.bytes),
+            "{:>15} {:>7.3} {:>7.3} {:>7} {:>9}  {}",
+            grouped(told.bytes),
             told.bits_per_weight,
             told.compression_ratio,
             decibels(told.snr_db),

@@ -22,6 +22,7 @@ const table = document.getElementById("jobs");
 // A preset's name, or the techniques of a recipe that was written out.
 function recipeName(recipe) {
   if (typeof recipe === "string") return recipe;
+  if (recipe?.analysis) return "analysis";
   return recipe?.preset ?? (recipe?.stages ?? []).map((stage) => stage.technique).join(" + ");
 }
 

@@ -65,6 +65,9 @@ impl FromStr for JobState {
     }
 }
 
+/// The technique, as far as workers are concerned, of a job that only looks at a model.
+pub const ANALYZE: &str = "analyze";
+
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct NewJob {
@@ -74,7 +77,7 @@ pub struct NewJob {
     pub model: ModelId,
     /// What was asked, as sent.
     pub recipe: Value,
-    /// What will be done (the engine's `Plan` as JSON): workers execute it and never plan again.
+    /// What will be done (the engine's `Plan` or `AnalysisPlan` as JSON): workers execute it and never plan again.
     pub plan: Document,
     /// Memory that the plan asks for.
     pub need_memory_bytes: u64,
@@ -157,6 +160,14 @@ pub struct Job {
     pub finished_at: Option<OffsetDateTime>,
     /// When the user asked to end it.
     pub cancel_requested_at: Option<OffsetDateTime>,
+}
+
+impl Job {
+    /// Whether it only looks at the model: no recipe has such a field.
+    #[must_use]
+    pub fn is_analysis(&self) -> bool {
+        self.recipe.get("analysis").is_some()
+    }
 }
 
 /// A line of a job's history.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use modelpress_engine::dataset::BUILTIN;
 use modelpress_engine::plan::named_datasets;
-use modelpress_engine::{Plan, Recipe, Refusal, SourceFile};
+use modelpress_engine::{AnalysisPlan, Plan, Recipe, Refusal, SourceFile};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -143,6 +143,27 @@ pub async fn plan_recipe(
     };
     fits(&plan, state.limits.plan_memory_bytes).map_err(|refusal| objected(vec![refusal], place))?;
     Ok(plan)
+}
+
+/// Plans an analysis of a model's files.
+pub async fn plan_analysis(state: &Parts, files: &[FileRef]) -> Result<AnalysisPlan, Problem> {
+    let mut held = Vec::new();
+    let files = sources(state.blobs.as_ref(), files, &mut held).await?;
+    let plan: AnalysisPlan = match ask(state, Order::PlanAnalysis { files }, held).await? {
+        Answer::Plan(plan) => serde_json::from_value(plan).map_err(Problem::internal)?,
+        _ => return Err(other_answer()),
+    };
+    let need = plan.peak_memory_bytes;
+    match state.limits.plan_memory_bytes {
+        Some(allowed) if need > allowed => {
+            let detail = format!(
+                "the analysis needs up to {need} bytes of memory, and workers may use {allowed}: set \
+                 worker_memory_bytes to {need} or more on a machine that has them"
+            );
+            Err(Problem::field("", "exceeds_worker_memory", detail))
+        }
+        _ => Ok(plan),
+    }
 }
 
 /// A request that waits for a child.

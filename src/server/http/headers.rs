@@ -225,6 +225,16 @@ fn matches(range: &str, offer: &str) -> Option<f32> {
     Some(if quality > 0.0 { quality + precision } else { 0.0 })
 }
 
+/// The W3C trace context, if it has the right form.
+pub fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+    let hex = text
+        .bytes()
+        .all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    (lengths == [2, 32, 16, 2] && hex).then(|| text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

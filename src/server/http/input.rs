@@ -50,6 +50,28 @@ impl<T: DeserializeOwned> Input<T> {
     }
 }
 
+/// A JSON body that may be left out, and then says nothing.
+#[derive(Debug)]
+pub struct Perhaps<T>(pub Input<T>);
+
+impl<T: DeserializeOwned + Default> FromRequest<AppState> for Perhaps<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        if request.headers().contains_key(header::CONTENT_TYPE) {
+            return Input::from_request(request, state).await.map(Self);
+        }
+        let (head, body) = request.into_parts();
+        if !read(body, state.limits.body_bytes).await?.is_empty() {
+            must_be_json(&head.headers)?;
+        }
+        Ok(Self(Input {
+            value: T::default(),
+            fingerprint: Sha256::digest([]).into(),
+        }))
+    }
+}
+
 /// Query parameters.
 #[derive(Debug)]
 pub struct Params<T>(pub T);

@@ -13,6 +13,7 @@ use super::Watch;
 use super::probe::Mishap;
 use crate::child::{self, Answer, Cause, Death, Ear, Execution, Host, Order, Word, Wrong};
 use crate::domain::Document;
+use crate::domain::job::ANALYZE;
 use crate::domain::ports::LocalFile;
 use crate::queue::keep::Stop;
 use crate::queue::retry::Hope;
@@ -109,6 +110,7 @@ impl Engine for Children {
         catalog::techniques()
             .into_iter()
             .map(|technique| technique.name.to_owned())
+            .chain([ANALYZE.to_owned()])
             .collect()
     }
 

@@ -29,6 +29,7 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         .routes(routes!(models::list::list_models))
         .routes(routes!(models::get::get_model, models::delete::delete_model))
         .routes(routes!(models::tensors::list_tensors))
+        .routes(routes!(models::analyze::analyze_model))
         .routes(routes!(datasets::list::list_datasets))
         .routes(routes!(
             datasets::get::get_dataset,

@@ -123,11 +123,17 @@ async fn ready_model(state: &Caller, model: &str) -> Result<Model, Problem> {
             p
         }
     })?;
+    must_be_ready(&model)?;
+    Ok(model)
+}
+
+/// Nothing is done with a draft.
+pub(super) fn must_be_ready(model: &Model) -> Result<(), Problem> {
     if model.state == ModelState::Draft {
-        let detail = format!("model {id} is a draft; commit it first");
+        let detail = format!("model {} is a draft; commit it first", model.id);
         return Err(Problem::new(problem::NOT_READY, detail).with_code("model_draft"));
     }
-    Ok(model)
+    Ok(())
 }
 
 /// The datasets that a recipe names, by id: every one that is not there is refused where it is named.

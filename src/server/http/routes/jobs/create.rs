@@ -15,7 +15,7 @@ use crate::domain::ports::{Enqueued, Room};
 use crate::domain::{Document, JobId, NewJob};
 use crate::http::auth::{Caller, May, WriteJobs};
 use crate::http::engine::{AskedRecipe, check_metadata};
-use crate::http::headers::idempotency_key;
+use crate::http::headers::{idempotency_key, traceparent};
 use crate::http::input::Input;
 use crate::http::problem::Problem;
 use crate::http::routes::plans;
@@ -72,18 +72,23 @@ pub async fn create_job(
     state.ask_for_a_job()?;
     let key = idempotency_key(&headers)?;
     let job = new_job(&state, key, traceparent(&headers), input).await?;
+    enqueue(&state, &job).await
+}
+
+/// Queues a job and answers with it.
+pub(in crate::http::routes) async fn enqueue(state: &Caller, job: &NewJob) -> Result<Response, Problem> {
     let room = Room {
         all: state.limits.queued_jobs,
         tenant: state.limits.tenant.queued_jobs,
     };
-    let (status, replayed, job) = match state.store.enqueue(&job, room).await? {
+    let (status, replayed, job) = match state.store.enqueue(job, room).await? {
         Enqueued::New(job) => (StatusCode::ACCEPTED, false, job),
         Enqueued::Replayed(job) => (StatusCode::ACCEPTED, true, job),
         Enqueued::Duplicate(job) => (StatusCode::OK, false, job),
     };
     state.wake.notify_waiters();
     let location = format!("/v1/jobs/{}", job.id);
-    let body = Json(JobOut::new(&job, &state));
+    let body = Json(JobOut::new(&job, state));
     let mut response = (status, [(header::LOCATION, location)], body).into_response();
     if replayed {
         let name = HeaderName::from_static("idempotent-replayed");
@@ -105,13 +110,7 @@ async fn new_job(
         fingerprint,
     } = input;
     check_metadata(&asked.metadata)?;
-    if !PRIORITIES.contains(&asked.priority) {
-        return Err(Problem::field(
-            "/priority",
-            "out_of_range",
-            "priority is -100 to 100",
-        ));
-    }
+    check_priority(asked.priority)?;
     let recipe = AskedRecipe::new(asked.recipe, asked.formats)?;
     let spelled = recipe.value.clone();
     let plans::Planned {
@@ -140,12 +139,11 @@ async fn new_job(
     })
 }
 
-/// The W3C trace context, if it has the right form.
-fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
-    let lengths: Vec<usize> = text.split('-').map(str::len).collect();
-    let hex = text
-        .bytes()
-        .all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    (lengths == [2, 32, 16, 2] && hex).then(|| text.to_owned())
+/// Checks the field `priority`.
+pub(in crate::http::routes) fn check_priority(priority: i16) -> Result<(), Problem> {
+    if PRIORITIES.contains(&priority) {
+        return Ok(());
+    }
+    let detail = "priority is -100 to 100";
+    Err(Problem::field("/priority", "out_of_range", detail))
 }

@@ -59,7 +59,10 @@ pub struct JobOut {
     /// The model.
     #[schema(example = "mdl_0193d0a67c1e7bd08d532f5a9f1d1c11")]
     pub model: String,
-    /// The recipe, as sent.
+    /// `compression`, or `analysis` for a job that looks at the model and publishes nothing but a report.
+    #[schema(example = "compression")]
+    pub kind: &'static str,
+    /// The recipe, as sent; `{"analysis": {}}` of an analysis.
     #[schema(value_type = Object, example = "Q4_K_M")]
     pub recipe: Value,
     /// Higher goes first.
@@ -119,6 +122,11 @@ impl JobOut {
             object: "job",
             status: job.state.as_str(),
             model: job.model.to_string(),
+            kind: if job.is_analysis() {
+                "analysis"
+            } else {
+                "compression"
+            },
             recipe: job.recipe.clone(),
             priority: job.priority,
             metadata: job.metadata.clone(),

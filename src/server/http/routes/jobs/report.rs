@@ -2,10 +2,10 @@
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{Html, IntoResponse as _, Response};
-use modelpress_engine::{Report, report};
+use modelpress_engine::{Analysis, Report, report};
 
 use crate::domain::ports::StoreError;
-use crate::domain::{Document, JobId};
+use crate::domain::{Document, Job, JobId};
 use crate::http::auth::{Caller, May, ReadJobs};
 use crate::http::headers::accepted;
 use crate::http::path::Id;
@@ -20,7 +20,7 @@ const POLICY: &str =
 
 /// Get a job's report
 ///
-/// Sizes, ratio, bits per weight, entropy, error per tensor, time and peak memory per stage. JSON, or a
+/// Sizes, ratio, bits per weight, entropy, error per tensor, time and peak memory per stage; of an analysis, its figures. JSON, or a
 /// self-contained page with `Accept: text/html`. A job that failed because it missed a quality gate has one too.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/report", tag = "jobs", operation_id = "getJobReport",
@@ -35,9 +35,9 @@ pub async fn get_report(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let wanted = accepted(&headers, &[JSON, HTML])?;
-    let found = find(&state, id).await?;
+    let (job, found) = find(&state, id).await?;
     let mut response = if wanted == HTML {
-        page(&found)?
+        page(&job, &found)?
     } else {
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static(JSON))];
         (kind, found.as_str().to_owned()).into_response()
@@ -59,12 +59,13 @@ pub async fn get_report(
     extensions(("x-problem-codes" = json!(["not_found", "not_ready", "request_timeout"])))
 )]
 pub async fn get_report_html(May(state, ..): May<ReadJobs>, Id(id): Id<JobId>) -> Result<Response, Problem> {
-    page(&find(&state, id).await?)
+    let (job, found) = find(&state, id).await?;
+    page(&job, &found)
 }
 
-async fn find(state: &Caller, id: JobId) -> Result<Document, Problem> {
+async fn find(state: &Caller, id: JobId) -> Result<(Job, Document), Problem> {
     let job = state.store.job(id).await.map_err(about("job", &id))?;
-    state.store.report(id).await.map_err(|error| match error {
+    let found = state.store.report(id).await.map_err(|error| match error {
         StoreError::NotFound => {
             let detail = format!(
                 "job {id} is {}; a report is there when it has succeeded or missed a quality gate",
@@ -73,12 +74,19 @@ async fn find(state: &Caller, id: JobId) -> Result<Document, Problem> {
             Problem::new(problem::NOT_READY, detail)
         }
         other => other.into(),
-    })
+    })?;
+    Ok((job, found))
 }
 
-fn page(report: &Document) -> Result<Response, Problem> {
-    let report: Report = report.read().map_err(Problem::internal)?;
-    let mut response = Html(report::html(&report)).into_response();
+fn page(job: &Job, found: &Document) -> Result<Response, Problem> {
+    let html = if job.is_analysis() {
+        let analysis: Analysis = found.read().map_err(Problem::internal)?;
+        report::analysis_html(&analysis)
+    } else {
+        let report: Report = found.read().map_err(Problem::internal)?;
+        report::html(&report)
+    };
+    let mut response = Html(html).into_response();
     response
         .headers_mut()
         .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));

@@ -4,6 +4,7 @@
 //! Must not know: how bytes or rows are kept.
 //! Invariant: a model becomes ready only through `commit`, after the engine has opened it.
 
+pub mod analyze;
 pub mod commit;
 pub mod create;
 pub mod delete;

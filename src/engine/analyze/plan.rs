@@ -1,0 +1,57 @@
+//! What an analysis job does, settled before it waits.
+//!
+//! Owns: the stored plan and its figures. Must not know: jobs.
+//! Invariant: no plan of a recipe reads as one of these, nor the other way round.
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::Checkpoint;
+
+/// What the engine holds beside tensors: code, threads' buffers, symbol counts, headers, the tokenizer.
+const BASE: u64 = 256 << 20;
+/// A tensor's names, figures and samples, its line in the plan of one preset at a time, and the report as text.
+const TENSOR: u64 = 64 << 10;
+/// Threads whose rows are counted.
+const THREADS: u64 = 64;
+/// Elements of a chunk, if rows are shorter.
+const CHUNK: u64 = 64 << 10;
+
+/// A plan to analyze a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnalysisPlan {
+    /// Version of this structure: 1.
+    pub analysis: u32,
+    /// Engine that made it.
+    pub engine_version: String,
+    /// Tensors that will be looked at.
+    pub tensors: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Upper bound of the process's resident memory while it runs.
+    pub peak_memory_bytes: u64,
+}
+
+impl AnalysisPlan {
+    /// The plan for a model.
+    #[must_use]
+    pub fn of(model: &Checkpoint) -> Self {
+        let floats = || model.tensors.iter().filter(|info| info.dtype.is_float());
+        let row = floats().map(|info| info.cols() as u64).max().unwrap_or(0);
+        // A chunk that was read, its bytes, and what a preset makes of it in three steps at most.
+        let a_thread = if row > CHUNK { 24 * row } else { 24 * CHUNK };
+        Self {
+            analysis: 1,
+            engine_version: crate::VERSION.to_owned(),
+            tensors: floats().count() as u64,
+            bytes: floats().map(|info| info.bytes).sum(),
+            peak_memory_bytes: BASE + TENSOR * model.tensors.len() as u64 + THREADS * a_thread,
+        }
+    }
+
+    /// Reads a stored plan; none if it is one of a recipe.
+    #[must_use]
+    pub fn read(stored: &str) -> Option<Self> {
+        serde_json::from_str(stored).ok()
+    }
+}

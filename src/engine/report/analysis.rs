@@ -1,0 +1,210 @@
+//! An analysis as one self-contained page.
+//!
+//! Owns: the page, the rate–distortion plot. Must not know: how figures were found.
+//! Invariant: every text from a model is escaped.
+
+use super::html::{STYLE, bytes, escape, grouped};
+use crate::analyze::{Analysis, PresetOutlook, TensorAnalysis};
+use std::fmt::Write as _;
+
+/// Of the plot.
+const WIDTH: f64 = 1000.0;
+/// Of the plot.
+const HEIGHT: f64 = 380.0;
+/// Around it, for the numbers.
+const MARGIN: f64 = 44.0;
+
+/// The page.
+pub fn analysis_html(analysis: &Analysis) -> String {
+    let mut out = String::new();
+    let _ = write!(
+        out,
+        "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content=\"width=device-width,initial-scale=1\">\
+         <title>analysis — modelpress</title><style>{STYLE}</style></head><body><h1>Analysis</h1>\
+         <p>{} weights in {} tensors, engine {}</p>",
+        grouped(analysis.model.parameters),
+        analysis.tensors.len(),
+        escape(&analysis.engine_version),
+    );
+    cards(&mut out, analysis);
+    plane(&mut out, analysis);
+    presets(&mut out, analysis);
+    near(&mut out, analysis);
+    tensors(&mut out, &analysis.tensors);
+    out.push_str("</body></html>\n");
+    out
+}
+
+fn cards(out: &mut String, analysis: &Analysis) {
+    let model = &analysis.model;
+    out.push_str("<div class=cards>");
+    let mut card = |value: String, label: &str| {
+        let _ = write!(out, "<div class=card><b>{value}</b><span>{label}</span></div>");
+    };
+    card(bytes(model.bytes), "stored");
+    for (name, size) in [
+        ("as FP32", model.memory.fp32_bytes),
+        ("as FP16", model.memory.fp16_bytes),
+        ("as INT8, without scales", model.memory.int8_bytes),
+        ("as INT4, without scales", model.memory.int4_bytes),
+    ] {
+        card(bytes(size), name);
+    }
+    if let Some(least) = model.lossless_bytes {
+        card(bytes(least), "lossless bound: entropy of the stored symbols");
+    }
+    if model.duplicate_bytes > 0 {
+        card(bytes(model.duplicate_bytes), "in tensors that are there twice");
+    }
+    out.push_str("</div>");
+}
+
+/// Presets on the rate–distortion plane, below the Gaussian bound.
+fn plane(out: &mut String, analysis: &Analysis) {
+    let points: Vec<(f64, f64, &PresetOutlook)> = analysis
+        .presets
+        .iter()
+        .filter_map(|told| told.snr_db.map(|snr| (told.bits_per_weight, snr, told)))
+        .collect();
+    let bound = &analysis.model.gaussian_bound;
+    if bound.is_empty() {
+        return;
+    }
+    let widest = points.iter().map(|(bits, ..)| *bits).fold(8.0, f64::max).ceil();
+    let highest = points.iter().map(|(_, snr, _)| *snr).fold(0.0, f64::max);
+    let highest = bound.iter().map(|point| point.snr_db).fold(highest, f64::max);
+    let x = |bits: f64| MARGIN + bits / widest * (WIDTH - 2.0 * MARGIN);
+    let y = |snr: f64| HEIGHT - MARGIN - snr.max(0.0) / highest.max(1.0) * (HEIGHT - 2.0 * MARGIN);
+    let _ = write!(
+        out,
+        "<h2>Rate and distortion</h2><p>Signal to noise of the weights, dB, over stored bits per weight: the line is the bound for \
+         Gaussian weights of these variances, points are presets that need no data. Six decibels are one bit.</p>\
+         <div class=scroll><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=img aria-label=\"rate–distortion plane\">"
+    );
+    for bits in 0..=widest as u32 {
+        let at = x(f64::from(bits));
+        let _ = write!(
+            out,
+            "<line x1={at:.1} x2={at:.1} y1={:.1} y2={:.1} stroke=\"var(--line)\"/><text x={at:.1} y={:.1} text-anchor=middle>{bits}</text>",
+            MARGIN,
+            HEIGHT - MARGIN,
+            HEIGHT - MARGIN + 16.0
+        );
+    }
+    for snr in (0..=highest as u32).step_by(10) {
+        let at = y(f64::from(snr));
+        let _ = write!(
+            out,
+            "<line x1={:.1} x2={:.1} y1={at:.1} y2={at:.1} stroke=\"var(--line)\"/><text x={:.1} y={:.1} text-anchor=end>{snr}</text>",
+            MARGIN,
+            WIDTH - MARGIN,
+            MARGIN - 6.0,
+            at + 4.0
+        );
+    }
+    let line: Vec<String> = bound
+        .iter()
+        .map(|point| format!("{:.1},{:.1}", x(point.bits_per_weight), y(point.snr_db)))
+        .collect();
+    let _ = write!(
+        out,
+        "<polyline points=\"{}\" fill=none stroke=\"var(--two)\" stroke-width=2 />",
+        line.join(" ")
+    );
+    for (bits, snr, told) in &points {
+        let _ = write!(
+            out,
+            "<circle cx={:.1} cy={:.1} r=4 fill=\"var(--bar)\"><title>{}: {bits:.3} bits, {snr:.1} dB</title></circle>",
+            x(*bits),
+            y(*snr),
+            escape(&told.preset)
+        );
+    }
+    out.push_str("</svg></div>");
+}
+
+fn decibels(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.1}"))
+}
+
+fn presets(out: &mut String, analysis: &Analysis) {
+    let mut sorted: Vec<&PresetOutlook> = analysis.presets.iter().collect();
+    sorted.sort_by_key(|told| told.bytes);
+    out.push_str(
+        "<h2>Presets on this model</h2><p>Sizes are exact; errors are estimated from samples, where no calibration is needed.</p>\
+         <div class=scroll><table><tr><th>preset<th>format<th>size<th>bits per weight<th>ratio<th>SNR, dB<th>to the bound, dB<th>memory of the job</tr>",
+    );
+    for told in sorted {
+        let _ = write!(
+            out,
+            "<tr><td>{}<td>{}<td title=\"{} bytes\">{}<td>{:.3}<td>{:.2}×<td>{}<td>{}<td>{}</tr>",
+            escape(&told.preset),
+            escape(&told.format),
+            grouped(told.bytes),
+            bytes(told.bytes),
+            told.bits_per_weight,
+            told.compression_ratio,
+            if told.calibrated {
+                "calibrated".to_owned()
+            } else {
+                decibels(told.snr_db)
+            },
+            decibels(told.gap_db),
+            bytes(told.peak_memory_bytes),
+        );
+    }
+    out.push_str("</table></div>");
+    if !analysis.refused_presets.is_empty() {
+        out.push_str("<details><summary>Not for this model</summary><table>");
+        for refusal in &analysis.refused_presets {
+            let (name, why) = (escape(&refusal.preset), escape(&refusal.detail));
+            let _ = write!(out, "<tr><td>{name}<td style=\"white-space:normal\">{why}</tr>");
+        }
+        out.push_str("</table></details>");
+    }
+}
+
+fn near(out: &mut String, analysis: &Analysis) {
+    if analysis.near_layers.is_empty() {
+        return;
+    }
+    out.push_str(
+        "<h2>Layers that are nearly the same</h2><div class=scroll><table><tr><th>tensor<th>like<th>relative distance<th>cosine</tr>",
+    );
+    for pair in analysis.near_layers.iter().take(50) {
+        let _ = write!(
+            out,
+            "<tr><td>{}<td>{}<td>{:.4}<td>{:.4}</tr>",
+            escape(&pair.tensor),
+            escape(&pair.like),
+            pair.relative_distance,
+            pair.cosine
+        );
+    }
+    out.push_str("</table></div>");
+}
+
+fn tensors(out: &mut String, tensors: &[TensorAnalysis]) {
+    out.push_str(
+        "<h2>Tensors</h2><div class=scroll><table><tr><th>tensor<th>shape<th>type<th>σ<th>excess kurtosis<th>outliers<th>zeros\
+         <th>entropy, bits<th>below a Gaussian, bits<th>same as</tr>",
+    );
+    let figure = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"));
+    for tensor in tensors {
+        let _ = write!(
+            out,
+            "<tr><td>{}<td>{:?}<td>{}<td>{:.3e}<td>{}<td>{}<td>{:.2} %<td>{:.3}<td>{}<td>{}</tr>",
+            escape(&tensor.name),
+            tensor.shape,
+            escape(&tensor.dtype),
+            tensor.std,
+            figure(tensor.excess_kurtosis),
+            grouped(tensor.outliers),
+            100.0 * tensor.sparsity,
+            tensor.symbol_entropy_bits,
+            figure(tensor.non_gaussian_bits),
+            tensor.duplicate_of.as_deref().map_or_else(String::new, escape),
+        );
+    }
+    out.push_str("</table></div>");
+}
