@@ -154,3 +154,18 @@ async fn the_same_analysis_waits_once_if_so_asked() {
     assert_eq!(other["kind"], "compression");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_stands_for_one_analysis_of_one_model() {
+    let app = TestApp::start().await;
+    let (one, other) = (checkpoint(&app).await, checkpoint(&app).await);
+    let ask = |model: &str| {
+        let request = app.request(Method::POST, &format!("/v1/models/{model}/analysis"));
+        request.header("Idempotency-Key", "\"once\"").send()
+    };
+    let first = json_of(ask(&one).await.expect("answers"), StatusCode::ACCEPTED).await;
+    let again = json_of(ask(&one).await.expect("answers"), StatusCode::ACCEPTED).await;
+    assert_eq!(first["id"], again["id"]);
+    problem(ask(&other).await.expect("answers"), 422, "idempotency_mismatch").await;
+    app.stop().await;
+}

@@ -55,3 +55,24 @@ impl AnalysisPlan {
         serde_json::from_str(stored).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_plan_is_one_or_the_other() {
+        let plan = AnalysisPlan {
+            analysis: 1,
+            engine_version: crate::VERSION.to_owned(),
+            tensors: 2,
+            bytes: 10,
+            peak_memory_bytes: BASE,
+        };
+        let stored = serde_json::to_string(&plan).unwrap();
+        assert_eq!(AnalysisPlan::read(&stored), Some(plan));
+        assert!(serde_json::from_str::<crate::Plan>(&stored).is_err());
+        let of_a_recipe = r#"{"version": 1, "engine_version": "1", "stages": [], "tensors": []}"#;
+        assert_eq!(AnalysisPlan::read(of_a_recipe), None);
+    }
+}

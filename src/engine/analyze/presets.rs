@@ -65,10 +65,14 @@ pub(super) fn all(
     observer: &dyn Observer,
 ) -> Result<(Vec<PresetOutlook>, Vec<PresetRefusal>)> {
     let names = presets::names();
+    // As much again as the walk over the tensors: progress is counted in bytes.
+    let bytes: u64 = model.tensor_bytes();
+    let told =
+        |done: usize, name: &str| observer.advanced(bytes * done as u64 / names.len() as u64, bytes, name);
     let (mut outlooks, mut refused) = (Vec::new(), Vec::new());
     for (done, name) in names.iter().enumerate() {
         super::go_on(observer)?;
-        observer.advanced(done as u64, names.len() as u64, name);
+        told(done, name);
         let Some(recipe) = presets::find(name) else {
             continue;
         };
@@ -81,7 +85,7 @@ pub(super) fn all(
             })),
         }
     }
-    observer.advanced(names.len() as u64, names.len() as u64, "");
+    told(names.len(), "");
     Ok((outlooks, refused))
 }
 

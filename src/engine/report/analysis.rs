@@ -78,7 +78,8 @@ fn plane(out: &mut String, analysis: &Analysis) {
     let _ = write!(
         out,
         "<h2>Rate and distortion</h2><p>Signal to noise of the weights, dB, over stored bits per weight: the line is the bound for \
-         Gaussian weights of these variances, points are presets that need no data. Six decibels are one bit.</p>\
+         Gaussian weights of these variances, points are presets that need no data. Six decibels are one bit. A point \
+         above the line says that the weights are no such source: they may have been quantized that way before.</p>\
          <div class=scroll><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=img aria-label=\"rate–distortion plane\">"
     );
     for bits in 0..=widest as u32 {
@@ -207,4 +208,82 @@ fn tensors(out: &mut String, tensors: &[TensorAnalysis]) {
         );
     }
     out.push_str("</table></div>");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analyze::{Memory, ModelAnalysis, PresetRefusal, RatePoint};
+
+    fn analysis() -> Analysis {
+        let point = |bits_per_weight: f64| RatePoint {
+            bits_per_weight,
+            mse: 1.0,
+            snr_db: 6.0 * bits_per_weight,
+        };
+        let told = PresetOutlook {
+            preset: "<four>".into(),
+            format: "gguf".into(),
+            bytes: 1_234_567,
+            weight_bytes: 1_234_000,
+            bits_per_weight: 4.5,
+            compression_ratio: 3.5,
+            peak_memory_bytes: 1 << 28,
+            calibrated: false,
+            snr_db: Some(22.0),
+            bound_db: Some(27.0),
+            gap_db: Some(5.0),
+        };
+        Analysis {
+            object: "analysis".into(),
+            version: 1,
+            engine_version: "1".into(),
+            tensors: Vec::new(),
+            model: ModelAnalysis {
+                parameters: 2_000_000,
+                bytes: 4_000_000,
+                memory: Memory {
+                    fp32_bytes: 8_000_000,
+                    fp16_bytes: 4_000_000,
+                    int8_bytes: 2_000_000,
+                    int4_bytes: 1_000_000,
+                },
+                lossless_bytes: None,
+                duplicate_bytes: 0,
+                gaussian_bound: vec![point(1.0), point(8.0)],
+            },
+            near_layers: Vec::new(),
+            presets: vec![told],
+            refused_presets: vec![PresetRefusal {
+                preset: "other".into(),
+                code: "no".into(),
+                detail: "<script>".into(),
+            }],
+        }
+    }
+
+    /// Halfway along the axis of rates and at 22 of 48 decibels.
+    #[test]
+    fn a_preset_lies_at_its_rate_and_ratio() {
+        let page = analysis_html(&analysis());
+        let (x, y) = (44.0 + 4.5 / 8.0 * 912.0, 380.0 - 44.0 - 22.0 / 48.0 * 292.0);
+        assert!(
+            page.contains(&format!("<circle cx={x:.1} cy={y:.1} r=4")),
+            "{page}"
+        );
+        assert!(
+            page.contains("1.23 MB") && page.contains("title=\"1,234,567 bytes\""),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn texts_are_escaped() {
+        let page = analysis_html(&analysis());
+        assert!(
+            page.contains("&lt;four&gt;") && page.contains("&lt;script&gt;"),
+            "{page}"
+        );
+        assert!(!page.contains("<script") && !page.contains("<four"), "{page}");
+    }
 }

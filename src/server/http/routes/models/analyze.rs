@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use crate::domain::job::ANALYZE;
@@ -75,6 +76,8 @@ pub async fn analyze_model(
     let model = state.store.model(id).await.map_err(about("model", &id))?;
     must_be_ready(&model)?;
     let plan = plan_analysis(&state, &model.files).await?;
+    // The model is in the path, and part of what was asked.
+    let asked_of = Sha256::new_with_prefix(id.to_string()).chain_update(fingerprint);
     let same_work = model.digest.map(|digest| format!("{digest}:{ANALYZE}"));
     let job = NewJob {
         id: JobId::from_uuid(uuid::Uuid::now_v7()),
@@ -88,7 +91,7 @@ pub async fn analyze_model(
         priority: asked.priority,
         dedupe_key: same_work.filter(|_| asked.deduplicate),
         traceparent: traceparent(&headers),
-        idempotency: key.map(|key| (key, fingerprint)),
+        idempotency: key.map(|key| (key, asked_of.finalize().into())),
         created_at: state.clock.now(),
     };
     enqueue(&state, &job).await
