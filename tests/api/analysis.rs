@@ -1,6 +1,6 @@
 //! `POST /v1/models/{id}/analysis`: a job whose report says what a model is.
 
-use modelpress_server::config::Settings;
+use modelpress_server::config::{ByteSize, Settings};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -167,5 +167,28 @@ async fn a_key_stands_for_one_analysis_of_one_model() {
     let again = json_of(ask(&one).await.expect("answers"), StatusCode::ACCEPTED).await;
     assert_eq!(first["id"], again["id"]);
     problem(ask(&other).await.expect("answers"), 422, "idempotency_mismatch").await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_analysis_that_no_worker_has_memory_for_is_refused() {
+    let app = TestApp::start_with(Settings {
+        worker_memory_bytes: Some(ByteSize(1 << 20)),
+        ..Settings::default()
+    })
+    .await;
+    let model = checkpoint(&app).await;
+    let asked = app
+        .post(&format!("/v1/models/{model}/analysis"), &json!({}))
+        .await;
+    let refused = problem(asked, 422, "fields_invalid").await;
+    let error = &refused["errors"][0];
+    assert_eq!(error["code"], "exceeds_worker_memory");
+    assert!(
+        text(&error["detail"]).contains("set worker_memory_bytes to"),
+        "{error}"
+    );
+    let jobs = json_of(app.get("/v1/jobs").await, StatusCode::OK).await;
+    assert_eq!(jobs["data"], json!([]));
     app.stop().await;
 }

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
+use crate::tensor::CHUNK_ELEMENTS;
 
 /// What the engine holds beside tensors: code, threads' buffers, symbol counts, headers, the tokenizer.
 const BASE: u64 = 256 << 20;
@@ -13,8 +14,6 @@ const BASE: u64 = 256 << 20;
 const TENSOR: u64 = 64 << 10;
 /// Threads whose rows are counted.
 const THREADS: u64 = 64;
-/// Elements of a chunk, if rows are shorter.
-const CHUNK: u64 = 64 << 10;
 
 /// A plan to analyze a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +38,7 @@ impl AnalysisPlan {
         let floats = || model.tensors.iter().filter(|info| info.dtype.is_float());
         let row = floats().map(|info| info.cols() as u64).max().unwrap_or(0);
         // A chunk that was read, its bytes, and what a preset makes of it in three steps at most.
-        let a_thread = if row > CHUNK { 24 * row } else { 24 * CHUNK };
+        let a_thread = 24 * row.max(CHUNK_ELEMENTS as u64);
         Self {
             analysis: 1,
             engine_version: crate::VERSION.to_owned(),

@@ -3,7 +3,7 @@
 //! Owns: the page, the rate–distortion plot. Must not know: how figures were found.
 //! Invariant: every text from a model is escaped.
 
-use super::html::{STYLE, bytes, escape, grouped};
+use super::html::{begin, bytes, escape, grouped};
 use crate::analyze::{Analysis, PresetOutlook, TensorAnalysis};
 use std::fmt::Write as _;
 
@@ -17,11 +17,10 @@ const MARGIN: f64 = 44.0;
 /// The page.
 pub fn analysis_html(analysis: &Analysis) -> String {
     let mut out = String::new();
+    begin(&mut out, "analysis — modelpress");
     let _ = write!(
         out,
-        "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content=\"width=device-width,initial-scale=1\">\
-         <title>analysis — modelpress</title><style>{STYLE}</style></head><body><h1>Analysis</h1>\
-         <p>{} weights in {} tensors, engine {}</p>",
+        "<h1>Analysis</h1><p>{} weights in {} tensors, engine {}</p>",
         grouped(analysis.model.parameters),
         analysis.tensors.len(),
         escape(&analysis.engine_version),

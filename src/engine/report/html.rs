@@ -5,7 +5,7 @@
 use super::{Report, TensorReport, quality};
 use std::fmt::Write as _;
 
-pub(super) const STYLE: &str = "
+const STYLE: &str = "
 :root{color-scheme:light dark;--ink:#1a1f24;--dim:#5b6670;--line:#d9dfe5;--bar:#2f6fde;--two:#d9822b;--bg:#fff;--card:#f6f8fa}
 @media(prefers-color-scheme:dark){:root{--ink:#e8ecef;--dim:#9aa5af;--line:#333c44;--bar:#6ea0ff;--two:#f0a35a;--bg:#14181c;--card:#1c2228}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--bg);margin:0 auto;max-width:1080px;padding:24px}
@@ -26,12 +26,10 @@ pub fn html(report: &Report) -> String {
         .architecture
         .clone()
         .unwrap_or_else(|| "model".into());
+    begin(&mut out, &format!("{title} — modelpress report"));
     let _ = write!(
         out,
-        "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content=\"width=device-width,initial-scale=1\">\
-         <title>{} — modelpress report</title><style>{STYLE}</style></head><body><h1>{} → {}</h1>\
-         <p>{} weights, engine {}, recipe {}</p>",
-        escape(&title),
+        "<h1>{} → {}</h1><p>{} weights, engine {}, recipe {}</p>",
         escape(&model),
         escape(&title),
         grouped(report.totals.parameters),
@@ -53,6 +51,16 @@ pub fn html(report: &Report) -> String {
     tensor_table(&mut out, report);
     out.push_str("</body></html>\n");
     out
+}
+
+/// Everything up to the first heading of a page.
+pub(super) fn begin(out: &mut String, title: &str) {
+    let _ = write!(
+        out,
+        "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content=\"width=device-width,initial-scale=1\">\
+         <title>{}</title><style>{STYLE}</style></head><body>",
+        escape(title),
+    );
 }
 
 fn cards(out: &mut String, report: &Report) {

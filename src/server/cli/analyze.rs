@@ -27,8 +27,8 @@ Columns:
   a = b      the bytes of a are those of b
 
   bits       stored bits a weight, scales included
-  SNR        power of the weights over the square error that the preset makes, decibels, from samples; - with calibration
-  to bound   decibels that are missing to the Gaussian bound at that rate
+  SNR        power of the weights over that of their error, dB, from samples; - if calibrated
+  to bound   dB that are missing to the Gaussian bound at that rate
 
 Gaussian bound: the best signal-to-noise ratio that any code can reach at a rate, if the weights were independent Gaussians.";
 

@@ -72,7 +72,7 @@ enum Command {
     Compress(compress::CompressArgs),
     /// Print what a recipe would do to a model
     Plan(plan::PlanArgs),
-    /// Say what a model's weights are: distribution, entropy, what theory says of them
+    /// Say what a model's weights are, and what each preset would make of them
     #[command(after_help = analyze::COLUMNS)]
     Analyze(analyze::AnalyzeArgs),
     /// Make, list and revoke API keys
