@@ -99,6 +99,7 @@ impl House {
         let site = Site {
             out: &out,
             scratch: &scratch,
+            statistics: None,
             compute,
         };
         execute(plan, &self.model, &self.datasets, &site, observer)

@@ -24,6 +24,7 @@ pub mod plan;
 pub mod presets;
 pub mod recipe;
 pub mod report;
+pub mod search;
 pub mod techniques;
 pub mod tensor;
 pub mod weight;

@@ -297,6 +297,7 @@ pub fn find(name: &str) -> Option<Recipe> {
         calibration: None,
         evaluation: None,
         gates: None,
+        budget: None,
         seed: 0,
     })
 }

@@ -5,12 +5,15 @@
 //! to scratch beyond it.
 
 mod chat;
+mod fisher;
 mod sequences;
 mod squares;
 mod stash;
 mod tokens;
 mod walk;
 
+pub use fisher::Descent;
+pub(crate) use fisher::LABEL_ROWS;
 pub use sequences::{Choice, Sequences, sequences};
 pub use squares::{BYTES_A_COLUMN, SquareSums};
 pub use stash::Stash;

@@ -6,11 +6,12 @@
 //! Invariant: a resumed stage makes the same bytes as one that was never interrupted. One that only looks starts over.
 
 use super::Site;
-use super::course::{Course, IMPORTANCE};
+use super::course::{Course, FISHER, IMPORTANCE};
 use super::experts::{Counting, underfed};
 use super::made::Made;
 use super::resume::Resume;
-use crate::calibrate::{SquareSums, Stash, Walk};
+use super::statistics::Finding;
+use crate::calibrate::{Descent, SquareSums, Stash, Walk};
 use crate::dataset::Datasets;
 use crate::error::{Error, Result};
 use crate::kernels::linalg::splits;
@@ -19,7 +20,9 @@ use crate::network::{Compute, Network, Ops};
 use crate::observe::Level;
 use crate::plan::{DataPlan, ImportancePlan, ImportanceSource, Use, imported, planned_sequences};
 use crate::techniques::{self, BlockStage, Blocks};
+use crate::weight::Fisher;
 use serde_json::json;
+use std::collections::HashMap;
 
 /// What walks go over.
 struct Calibration<'a> {
@@ -81,8 +84,20 @@ pub(super) fn run_all(
                 ImportanceSource::Calibration => {
                     course.begin(IMPORTANCE);
                     if !resume.has_ended(index) {
-                        let (data, source) = (data()?, made.before(index, course.observer));
-                        collect(made, index, importance, start(data, &source, course, site)?)?;
+                        known_or(made, index, importance, site, course, &|course| {
+                            let (data, source) = (data()?, made.before(index, course.observer));
+                            collect(made, index, importance, start(data, &source, course, site)?)
+                        })?;
+                        resume.end(index)?;
+                    }
+                    course.end();
+                }
+                ImportanceSource::Fisher => {
+                    course.begin(FISHER);
+                    if !resume.has_ended(index) {
+                        known_or(made, index, importance, site, course, &|course| {
+                            descend(made, index, importance, data()?, course, site)
+                        })?;
                         resume.end(index)?;
                     }
                     course.end();
@@ -177,6 +192,26 @@ fn run(
     resume.end(index)
 }
 
+/// Takes what another plan on this model found, or looks for it and keeps it for others.
+fn known_or(
+    made: &Made<'_>,
+    index: usize,
+    importance: &ImportancePlan,
+    site: &Site<'_>,
+    course: &Course<'_>,
+    look: &dyn Fn(&Course<'_>) -> Result<()>,
+) -> Result<()> {
+    let finding = Finding::of(made, index, importance, site)?;
+    if finding.take(&made.shelf) {
+        let message = "what calibration finds is known from an earlier job on this model and data";
+        course.observer.event(Level::Info, message, json!({"stage": index}));
+        return Ok(());
+    }
+    look(course)?;
+    finding.keep(&made.shelf);
+    Ok(())
+}
+
 /// Sums the squares of what the layers read, for all that the plan says it will know.
 fn collect(made: &Made<'_>, index: usize, importance: &ImportancePlan, mut walk: Walk<'_>) -> Result<()> {
     let named = |at: &usize| (made.plan.tensors[*at].name.as_str(), *at);
@@ -186,6 +221,46 @@ fn collect(made: &Made<'_>, index: usize, importance: &ImportancePlan, mut walk:
         for (tensor, squares) in sums.done() {
             made.shelf.put_squares(index, tensor, &squares)?;
         }
+    }
+    Ok(())
+}
+
+/// Sums the squares of the loss' gradients, for all that the plan says it will know. What the loss does not depend on
+/// counts as nothing.
+fn descend(
+    made: &Made<'_>,
+    index: usize,
+    importance: &ImportancePlan,
+    data: &Calibration<'_>,
+    course: &Course<'_>,
+    site: &Site<'_>,
+) -> Result<()> {
+    let source = made.before(index, course.observer);
+    let descent = Descent {
+        network: data.network.as_ref(),
+        source: &source,
+        pace: course,
+        compute: site.compute.calibrating(),
+        sequences: &data.sequences,
+        all_experts: all_experts(made),
+        seed: made.plan.recipe.seed,
+    };
+    let tensors = &made.plan.tensors;
+    let mut left: HashMap<&str, usize> = importance.tensors.iter().map(|at| (tensors[*at].name.as_str(), *at)).collect();
+    let wanted = left.keys().copied().collect();
+    let stash = Stash::new(site.scratch, data.plan.activation_bytes);
+    descent.run(&wanted, stash, &mut |name, fisher| {
+        let Some(tensor) = left.remove(name) else {
+            return Err(Error::internal(format!("gradients by {name} were not asked for")));
+        };
+        made.shelf.put_fisher(index, tensor, &fisher)
+    })?;
+    for tensor in left.into_values() {
+        let none = Fisher {
+            rows: vec![0.0; tensors[tensor].rows()],
+            cols: vec![0.0; tensors[tensor].cols()],
+        };
+        made.shelf.put_fisher(index, tensor, &none)?;
     }
     Ok(())
 }

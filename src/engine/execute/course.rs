@@ -3,6 +3,7 @@
 //! Owns: stages as the observer sees them, how much of the whole each is, what each cost. Must not know: what they do.
 //! Invariant: work done never falls and ends at the total.
 
+use super::budget::{CHOOSE, LOSSES};
 use crate::calibrate::Pace;
 use crate::observe::{Observer, Usage};
 use crate::plan::{Plan, StagePlan};
@@ -14,6 +15,9 @@ const WALK: u64 = 8;
 
 /// Name of the leg that collects the importance of columns.
 pub(super) const IMPORTANCE: &str = "importance";
+
+/// Name of the leg that differentiates the loss by every weight.
+pub(super) const FISHER: &str = "fisher";
 
 /// Where the execution is.
 pub(super) struct Course<'a> {
@@ -33,12 +37,18 @@ impl<'a> Course<'a> {
             let found = techniques::find(&stage.technique).and_then(|t| t.work().by_blocks());
             let name = match found {
                 Some(_) => stage.technique.clone(),
+                None if stage.descends() => return Some((FISHER.to_owned(), 4 * WALK * weights)),
                 None if stage.collects() => IMPORTANCE.to_owned(),
                 None => return None,
             };
             Some((name, WALK * weights))
         };
         let mut legs: Vec<(String, u64)> = plan.stages.iter().filter_map(walked).collect();
+        if let Some(budget) = &plan.budget {
+            let candidates = budget.candidates.len() as u64;
+            legs.push((LOSSES.to_owned(), candidates * weights));
+            legs.push((CHOOSE.to_owned(), 8 * WALK * weights));
+        }
         legs.push(("compress".to_owned(), weights));
         legs.push(("verify".to_owned(), plan.disk_bytes));
         if plan.evaluation.is_some() {

@@ -29,7 +29,7 @@ fn noise(seed: usize, count: usize) -> Vec<f32> {
 }
 
 /// LLaMA of two blocks: 4 heads that share 2 keys, everything 256 wide, a head of its own.
-fn llama(folder: &Path) -> Checkpoint {
+pub(super) fn llama(folder: &Path) -> Checkpoint {
     let mut tensors = vec![
         ("model.embed_tokens.weight".to_owned(), vec![VOCAB, HIDDEN]),
         ("lm_head.weight".to_owned(), vec![VOCAB, HIDDEN]),
@@ -87,7 +87,7 @@ fn ids(folder: &Path) -> Dataset {
     dataset(folder, "ids.jsonl", rows.join("\n").as_bytes())
 }
 
-fn planned(recipe: &Value, model: &Checkpoint, datasets: &Datasets) -> Result<Plan, Vec<Refusal>> {
+pub(super) fn planned(recipe: &Value, model: &Checkpoint, datasets: &Datasets) -> Result<Plan, Vec<Refusal>> {
     plan::plan(&Recipe::from_value(recipe).unwrap(), model, datasets)
 }
 

@@ -4,9 +4,12 @@
 //! Owns: the order of work, provenance. Must not know: techniques, formats by name.
 //! Invariant: what is reported was measured on the values that were written.
 
+mod budget;
 mod calibrated;
 mod course;
 mod experts;
+#[cfg(test)]
+mod fisher_tests;
 #[cfg(test)]
 mod imatrix_tests;
 mod made;
@@ -14,6 +17,7 @@ mod pieces;
 mod quality;
 mod resume;
 mod shelf;
+mod statistics;
 mod tensors;
 
 use crate::checkpoint::{Checkpoint, SourceFile};
@@ -26,7 +30,7 @@ use crate::formats::{Request, Scales, Squares, Writer, writer};
 use crate::network::Compute;
 use crate::observe::{Level, Observer};
 use crate::plan::{self, Plan, TensorPlan};
-use crate::report::{FormatReport, Report};
+use crate::report::{Allocation, FormatReport, Report};
 use crate::tensor::TensorInfo;
 use course::Course;
 use made::Made;
@@ -110,6 +114,8 @@ pub struct Site<'a> {
     /// For what is needed in between. What an earlier attempt at the same plan left here is used again; it may be
     /// removed when the attempt succeeded.
     pub scratch: &'a Path,
+    /// For what other plans on this very model can use too: what walks over calibration data found.
+    pub statistics: Option<&'a Path>,
     /// What models run on; everything else is the CPU's.
     pub compute: Compute,
 }
@@ -120,6 +126,7 @@ impl<'a> Site<'a> {
         Self {
             out,
             scratch,
+            statistics: None,
             compute: Compute::cpu(),
         }
     }
@@ -137,20 +144,71 @@ pub fn execute(
     let (uploaded, untied) = (model, plan::untied(&plan.recipe, model));
     let model = untied.as_ref().unwrap_or(uploaded);
     check_version(plan, model)?;
-    let targets = layouts(plan, model)?;
+    let targets = match &plan.budget {
+        None => layouts(plan, model)?,
+        Some(_) => Vec::new(),
+    };
     std::fs::create_dir_all(site.scratch).map_err(|e| Error::io("scratch space", &e))?;
     let made = Made::new(plan, model, site.scratch);
     let mut course = Course::of(plan, observer);
     let warnings = calibrated::run_all(&made, datasets, site, &mut course)?;
+    let run = Run {
+        uploaded,
+        datasets,
+        site,
+        warnings,
+    };
+    let Some(budget) = &plan.budget else {
+        return finish(&made, &targets, run, &mut course);
+    };
+    let (chosen, allocation) = budget::choose(&made, budget, datasets, site, &mut course)?;
+    let targets = layouts(&chosen, model)?;
+    let made = Made::new(&chosen, model, site.scratch);
+    let mut outcome = finish(&made, &targets, run, &mut course)?;
+    outcome.gate = (!allocation.held).then(|| missed_budget(&allocation)).or(outcome.gate);
+    outcome.report.planned_peak_memory_bytes = plan.peak_memory_bytes;
+    outcome.report.allocation = Some(allocation);
+    Ok(outcome)
+}
+
+fn missed_budget(allocation: &Allocation) -> String {
+    let best = allocation.rounds.iter().find(|round| round.kept);
+    let found = best.map_or_else(String::new, |round| {
+        let upper = round.interval.map_or(round.measured, |[_, high]| high);
+        format!(": the nearest, of {} bytes, may lose {upper:.5}", round.bytes)
+    });
+    format!(
+        "budget {}: no choice that was tried keeps it{found}; allow more, add larger candidates, or raise max_rounds",
+        allocation.budget.limit.field()
+    )
+}
+
+/// What finishing a plan needs beside it.
+struct Run<'a> {
+    uploaded: &'a Checkpoint,
+    datasets: &'a Datasets,
+    site: &'a Site<'a>,
+    warnings: Vec<String>,
+}
+
+/// Everything behind the calibrated stages.
+fn finish(made: &Made<'_>, targets: &[Target<'_>], run: Run<'_>, course: &mut Course<'_>) -> Result<Outcome> {
+    let Run {
+        uploaded,
+        datasets,
+        site,
+        warnings,
+    } = run;
+    let (plan, observer) = (made.plan, course.observer);
     course.begin("compress");
     let pieces = Pieces::at(site.scratch, resume::fingerprint(plan, site)?);
-    let (tensors, written) = compress(&made, &pieces, site.out, &targets, &course)?;
+    let (tensors, written) = compress(made, &pieces, site.out, targets, course)?;
     course.end();
     course.begin("verify");
-    verify(&targets, &written, &course)?;
+    verify(targets, &written, course)?;
     course.end();
     let quality = match &plan.evaluation {
-        Some(data) => Some(quality::measure(&made, data, datasets, site, &mut course)?),
+        Some(data) => Some(quality::measure(made, data, datasets, site, course)?),
         None => None,
     };
     let formats = targets.iter().map(|t| FormatReport::of(t.spec)).collect();

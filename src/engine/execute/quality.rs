@@ -17,7 +17,7 @@ use crate::recipe::Metric;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Nobody looks at the inputs.
-struct Blind;
+pub(super) struct Blind;
 
 impl Visitor for Blind {
     fn replaces(&self) -> bool {
@@ -156,7 +156,7 @@ fn both(walks: &mut [Walk<'_>; 2], begun: &AtomicUsize, compared: bool) -> Resul
     Ok(layers)
 }
 
-fn head(network: &dyn Network, source: &dyn Source, compute: &Compute) -> Result<Weights> {
+pub(super) fn head(network: &dyn Network, source: &dyn Source, compute: &Compute) -> Result<Weights> {
     let mut weights = compute.weights();
     for name in network.head_tensors() {
         source.load(&name, network.stored_transposed(&name), &mut weights)?;

@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::techniques::Factors;
 use crate::tensor::DType;
-use crate::weight::{Affine, Dense, Granularity, InputSquares, Scale, Weight};
+use crate::weight::{Affine, Dense, Fisher, Granularity, InputSquares, Scale, Weight};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -121,6 +121,49 @@ impl Shelf {
         }
         let sums = counts.split_off(count);
         Ok(InputSquares { sums, counts })
+    }
+
+    /// Where a file of that name is.
+    pub(super) fn named(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Copies a file from elsewhere onto the shelf.
+    pub(super) fn bring(&self, name: &str, from: &Path) -> std::io::Result<()> {
+        std::fs::create_dir_all(&self.folder)?;
+        let part = self.folder.join(name).with_extension("part");
+        std::fs::copy(from, &part)?;
+        std::fs::rename(part, self.folder.join(name))
+    }
+
+    fn fisher_path(&self, stage: usize, tensor: usize) -> PathBuf {
+        self.folder.join(format!("{stage}-{tensor}-fisher"))
+    }
+
+    /// Puts how much the output depends on a tensor's weights, and what its columns count by that.
+    pub(super) fn put_fisher(&self, stage: usize, tensor: usize, fisher: &Fisher) -> Result<()> {
+        let rows = (fisher.rows.len() as u64).to_le_bytes().to_vec();
+        let parts = [rows, bytes_of(&fisher.rows), bytes_of(&fisher.cols)];
+        self.write(&self.fisher_path(stage, tensor), parts)?;
+        let squares = InputSquares {
+            sums: fisher.importance(),
+            counts: vec![1.0],
+        };
+        self.put_squares(stage, tensor, &squares)
+    }
+
+    pub(super) fn fisher(&self, stage: usize, tensor: usize) -> Result<Fisher> {
+        let path = self.fisher_path(stage, tensor);
+        let bytes = std::fs::read(path).map_err(|e| Error::io("gradients in scratch", &e))?;
+        let broken = || Error::internal("gradients in scratch are broken");
+        let (count, rest) = bytes.split_first_chunk().ok_or_else(broken)?;
+        let count = u64::from_le_bytes(*count) as usize;
+        let mut rows = floats_of(rest);
+        if count > rows.len() || rest.len() % 4 != 0 {
+            return Err(broken());
+        }
+        let cols = rows.split_off(count);
+        Ok(Fisher { rows, cols })
     }
 
     fn routed_path(&self, stage: usize, block: usize) -> PathBuf {

@@ -40,6 +40,19 @@ impl Writer for CompressedTensors {
         true
     }
 
+    /// vLLM multiplies by queries, keys and values at once, by gate and up, and by all experts of a block.
+    fn fuses(&self, tensor: &TensorPlan) -> Option<&'static str> {
+        let module = tensor.module();
+        let ends = |parts: &[&str]| parts.iter().any(|part| module.ends_with(part));
+        if module.contains(".experts.") {
+            Some("experts")
+        } else if ends(&[".q_proj", ".k_proj", ".v_proj"]) {
+            Some("qkv")
+        } else {
+            ends(&[".gate_proj", ".up_proj"]).then_some("gate_up")
+        }
+    }
+
     fn layout(&self, request: &Request<'_>) -> std::result::Result<Layout, Vec<Refusal>> {
         let config = hf_output::with_quantization(request, quantization_config(request)?)?;
         hf_output::layout(request, Some(config), &|index| parts(&request.tensors[index]))

@@ -90,6 +90,10 @@ pub trait Writer: Sync {
     fn holds_caches(&self) -> bool {
         false
     }
+    /// What the engines that load it fuse a layer into, with its neighbours; all of it must have one scheme then.
+    fn fuses(&self, _tensor: &TensorPlan) -> Option<&'static str> {
+        None
+    }
     /// The files, byte-exact, or why not.
     fn layout(&self, request: &Request<'_>) -> std::result::Result<Layout, Vec<Refusal>>;
     /// The bytes of one tensor, one vector for each of its entries in the layout, in the same order.

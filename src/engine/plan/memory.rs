@@ -5,7 +5,7 @@
 
 use super::data::DataPlan;
 use super::{Rotation, StagePlan, Step, TensorPlan};
-use crate::calibrate::{BYTES_A_COLUMN, batch_tokens};
+use crate::calibrate::{BYTES_A_COLUMN, LABEL_ROWS, batch_tokens};
 use crate::evaluate::LOGIT_ROWS;
 use crate::network::{Cut, HeadKind, Network};
 use crate::tensor::CHUNK_ELEMENTS;
@@ -84,6 +84,31 @@ pub(super) fn sums(stages: &[StagePlan], tensors: &[TensorPlan]) -> u64 {
     };
     let collecting = stages.iter().filter(|stage| stage.collects());
     collecting.map(of).max().unwrap_or(0)
+}
+
+/// Most that the way through a model and back holds, one sequence at a time: weights of a block, of the head or of the
+/// embedding with a copy that is differentiated by and its gradients, and every tensor between with its gradient.
+pub(super) fn descent(tensors: &[TensorPlan], network: &dyn Network, data: &DataPlan) -> u64 {
+    let planned: HashMap<&str, &TensorPlan> = tensors.iter().map(|t| (t.name.as_str(), t)).collect();
+    let bytes = |names: Vec<String>| -> u64 {
+        let known = names.iter().filter_map(|name| planned.get(name.as_str()));
+        known.map(|t| 4 * t.elements() as u64).sum()
+    };
+    let sizes = network.sizes();
+    let block = |block: usize| {
+        let readers = network.cuts(block).into_iter().flat_map(|cut| cut.readers);
+        bytes(readers.map(|reader| reader.tensor).collect())
+    };
+    let weights = (0..sizes.blocks).map(block).max().unwrap_or(0);
+    // Where each of many experts reads every token, each has tensors of its own.
+    let readers = |block: usize| network.cuts(block).iter().map(|cut| cut.readers.len()).sum::<usize>();
+    let layers = (0..sizes.blocks).map(readers).max().unwrap_or(0) as u64;
+    let tokens = data.longest as u64;
+    let between = 4 * tokens * (24 * sizes.hidden as u64 + (2 * layers + 8) * sizes.widest as u64);
+    let ends = bytes(network.embed_tensors()).max(bytes(network.head_tensors()));
+    let logits = 4 * 8 * (LABEL_ROWS * sizes.vocab) as u64;
+    let hidden = 8 * tokens * sizes.hidden as u64;
+    base(tensors) + data.activation_bytes + (4 * weights + between).max(4 * ends + logits) + hidden
 }
 
 /// What one batch makes on its way through a cut: a handful of tensors of the widest layer.

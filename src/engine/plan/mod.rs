@@ -3,6 +3,7 @@
 //! Owns: [`Plan`], the only thing a worker needs beside the model's files. Must not know: clocks, threads.
 //! Invariant: what is planned is what is written, to the byte; everything that can be refused is refused here.
 
+mod budget;
 mod cache;
 mod data;
 mod formats;
@@ -26,6 +27,7 @@ use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use targets::Matcher;
 
+pub use budget::{BudgetPlan, UnitPlan};
 pub use cache::{CacheDtype, CachePlan};
 pub use data::{DataPlan, named_datasets};
 pub(crate) use data::{Use, planned_sequences};
@@ -178,6 +180,9 @@ pub struct Plan {
     /// Data that it is evaluated on, before and after.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub evaluation: Option<DataPlan>,
+    /// What a budget chooses from. Sizes are then the most that a choice may have, kinds those of the largest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub budget: Option<BudgetPlan>,
     /// Upper bound of the process's resident memory while it runs.
     pub peak_memory_bytes: u64,
     /// Disk taken by the outputs.
@@ -213,16 +218,25 @@ pub struct Context<'a> {
 /// Plans a recipe on a model, with the datasets that it names.
 pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<Plan, Vec<Refusal>> {
     known_datasets(recipe, datasets)?;
+    match &recipe.budget {
+        None => plan_one(recipe, model, datasets, None),
+        Some(budget) => budget::plan(recipe, budget, model, datasets),
+    }
+}
+
+/// Plans a recipe without a budget; before `weighed` it is to be known how much the output depends on each weight.
+fn plan_one(
+    recipe: &Recipe,
+    model: &Checkpoint,
+    datasets: &Datasets,
+    weighed: Option<usize>,
+) -> Result<Plan, Vec<Refusal>> {
     let untied = untied(recipe, model);
     let model = untied.as_ref().unwrap_or(model);
-    let mut tensors: Vec<TensorPlan> = model.tensors.iter().map(|t| untouched(model, t)).collect();
-    let mut stages = Vec::new();
-    for (index, spec) in recipe.stages.iter().enumerate() {
-        let stage = plan_stage(index, spec, recipe, (model, datasets), &mut tensors)?;
-        stages.push(stage);
-    }
-    for tensor in &mut tensors {
-        own_type_at_the_end(tensor, &stages);
+    let (mut stages, tensors) = staged(recipe, model, datasets)?;
+    if let Some(stage) = weighed.and_then(|stage| stages.get_mut(stage)) {
+        let fisher = statistics::computed(model, &tensors, ImportanceSource::Fisher, "/budget")?;
+        stage.needs = Some(Statistic::Importance(fisher));
     }
     let run = run::plan(recipe, model, datasets, &stages, &tensors)?;
     for (stage, data) in stages.iter_mut().zip(run.calibration.iter().cycle()) {
@@ -252,6 +266,7 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<
         source_bytes: model.tensor_bytes(),
         calibration: run.calibration,
         evaluation: run.evaluation,
+        budget: None,
         peak_memory_bytes: making.max(run.peak_bytes),
         disk_bytes: planned.iter().map(|f| f.bytes).sum(),
         warnings: warnings(&tensors),
@@ -259,6 +274,24 @@ pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<
         tensors,
         formats: planned,
     })
+}
+
+/// What every stage makes of every tensor.
+fn staged(
+    recipe: &Recipe,
+    model: &Checkpoint,
+    datasets: &Datasets,
+) -> Result<(Vec<StagePlan>, Vec<TensorPlan>), Vec<Refusal>> {
+    let mut tensors: Vec<TensorPlan> = model.tensors.iter().map(|t| untouched(model, t)).collect();
+    let mut stages = Vec::new();
+    for (index, spec) in recipe.stages.iter().enumerate() {
+        let stage = plan_stage(index, spec, recipe, (model, datasets), &mut tensors)?;
+        stages.push(stage);
+    }
+    for tensor in &mut tensors {
+        own_type_at_the_end(tensor, &stages);
+    }
+    Ok((stages, tensors))
 }
 
 fn known_datasets(recipe: &Recipe, datasets: &Datasets) -> Result<(), Vec<Refusal>> {

@@ -74,6 +74,9 @@ pub(super) fn plan(
         }
         let peak = memory::walk(tensors, network, &data, statistics);
         run.peak_bytes = run.peak_bytes.max(peak);
+        if stages.iter().any(StagePlan::descends) {
+            run.peak_bytes = run.peak_bytes.max(memory::descent(tensors, network, &data));
+        }
         run.calibration = Some(data);
     }
     if recipe.evaluation.is_some() {
@@ -89,7 +92,7 @@ pub(super) fn plan(
 fn imported_bytes(stages: &[StagePlan], datasets: &Datasets, tensors: &[TensorPlan]) -> u64 {
     let bytes = |stage: &StagePlan| match &stage.importance()?.source {
         ImportanceSource::Dataset(name) => datasets.get(name).map(|dataset| dataset.bytes),
-        ImportanceSource::Calibration => None,
+        ImportanceSource::Calibration | ImportanceSource::Fisher => None,
     };
     let largest = stages.iter().filter_map(bytes).max();
     largest.map_or(0, |bytes| memory::base(tensors) + 2 * bytes)

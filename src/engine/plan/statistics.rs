@@ -18,7 +18,7 @@ use std::collections::HashMap;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Statistic {
-    /// Mean square of each column's inputs.
+    /// How much each column counts: the mean square of its inputs or of the loss' gradients.
     Importance(ImportancePlan),
 }
 
@@ -30,6 +30,8 @@ pub enum ImportanceSource {
     Calibration,
     /// A dataset that is an importance matrix.
     Dataset(String),
+    /// The model runs over the plan's calibration data and back: squares of gradients instead of inputs.
+    Fisher,
 }
 
 /// The importance of columns, as far as it is known before it is there.
@@ -64,13 +66,19 @@ impl StagePlan {
     /// True where the model must run over data before this stage.
     pub fn collects(&self) -> bool {
         self.importance()
-            .is_some_and(|i| i.source == ImportanceSource::Calibration)
+            .is_some_and(|i| !matches!(i.source, ImportanceSource::Dataset(_)))
+    }
+
+    /// True where it must go back through it too.
+    pub fn descends(&self) -> bool {
+        self.importance().is_some_and(|i| i.source == ImportanceSource::Fisher)
     }
 
     /// Fills in what is known once the calibration data is planned.
     pub(super) fn calibrated_with(&mut self, data: &DataPlan) {
+        let collects = self.collects();
         if let Some(Statistic::Importance(importance)) = &mut self.needs
-            && importance.source == ImportanceSource::Calibration
+            && collects
         {
             importance.texts = vec![data.dataset.clone()];
             importance.chunks = data.sequences as u32;
@@ -106,21 +114,35 @@ impl Context<'_> {
                     None => Ok(plan),
                 }
             }
-            ImportanceSource::Calibration => {
-                let network = data::network(self.model, pointer)?;
-                let readers = run::readers(network.as_ref(), &run::cuts(network.as_ref()));
-                let known = self.tensors.iter().enumerate();
-                let known = known.filter(|(_, t)| readers.contains(&t.name));
-                Ok(ImportancePlan {
-                    tensors: known.map(|(index, _)| index).collect(),
-                    texts: Vec::new(),
-                    chunks: 0,
-                    chunk_size: 0,
-                    source,
-                })
+            ImportanceSource::Calibration | ImportanceSource::Fisher => {
+                computed(self.model, self.tensors, source, pointer)
             }
         }
     }
+}
+
+/// Importance that is computed by running the model.
+pub(super) fn computed(
+    model: &Checkpoint,
+    tensors: &[TensorPlan],
+    source: ImportanceSource,
+    pointer: &str,
+) -> std::result::Result<ImportancePlan, Vec<Refusal>> {
+    let network = data::network(model, pointer)?;
+    let mut readers = run::readers(network.as_ref(), &run::cuts(network.as_ref()));
+    if source == ImportanceSource::Fisher {
+        readers.extend(network.embed_tensors());
+        readers.extend(network.head_tensors());
+    }
+    let known = tensors.iter().enumerate();
+    let known = known.filter(|(_, t)| readers.contains(&t.name) && t.shape.len() == 2);
+    Ok(ImportancePlan {
+        tensors: known.map(|(index, _)| index).collect(),
+        texts: Vec::new(),
+        chunks: 0,
+        chunk_size: 0,
+        source,
+    })
 }
 
 fn unknown(name: &str) -> Error {

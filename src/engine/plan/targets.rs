@@ -3,9 +3,9 @@
 //! Owns: the words of `targets` and `ignore`. Must not know: what a stage does.
 //! Invariant: a name means one module, an expression is anchored at its start.
 
-use super::TensorPlan;
+use super::{Context, TensorPlan};
 use crate::models::Role;
-use crate::recipe::Refusal;
+use crate::recipe::{MAX_EXPRESSIONS, Refusal};
 use regex::{Regex, RegexBuilder};
 use std::collections::HashSet;
 
@@ -57,6 +57,27 @@ impl Matcher {
             || self.names.contains(module)
             || (tensor.role == Role::Output && self.names.contains("lm_head"))
             || self.expressions.iter().any(at_start)
+    }
+}
+
+impl Context<'_> {
+    /// Index of each tensor that words as in `targets` name; a name that no tensor has is refused, and so are more
+    /// expressions than a recipe may have.
+    pub fn matching(&self, words: &[String], pointer: &str) -> Result<Vec<usize>, Vec<Refusal>> {
+        let expressions = words.iter().filter(|word| word.starts_with("re:")).count();
+        if expressions > MAX_EXPRESSIONS {
+            let detail = format!("a list has at most {MAX_EXPRESSIONS} expressions; join some with |");
+            return Err(vec![Refusal::new(pointer, "too_many", detail)]);
+        }
+        let matcher = Matcher::new(words, pointer)?;
+        let tensors = self.tensors.iter().enumerate();
+        let found: Vec<usize> = tensors.filter(|(_, t)| matcher.matches(t)).map(|(at, _)| at).collect();
+        if found.is_empty() && !words.is_empty() {
+            let mut refusals = nothing(self.tensors, pointer);
+            refusals.iter_mut().for_each(|refusal| refusal.pointer = pointer.to_owned());
+            return Err(refusals);
+        }
+        Ok(found)
     }
 }
 

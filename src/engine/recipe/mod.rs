@@ -7,7 +7,7 @@ mod data;
 mod schema;
 mod strict;
 
-pub use data::{CalibrationSpec, EvaluationSpec, GateSpec, Metric};
+pub use data::{Budget, BudgetSpec, CalibrationSpec, EvaluationSpec, GateSpec, Metric};
 pub use schema::schema;
 pub use strict::strict;
 
@@ -83,6 +83,9 @@ pub struct Recipe {
     /// Limits that the result must keep.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub gates: Option<GateSpec>,
+    /// A limit that the schemes of the tensors are chosen by.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub budget: Option<BudgetSpec>,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -169,6 +172,7 @@ impl Recipe {
                     calibration: None,
                     evaluation: None,
                     gates: None,
+                    budget: None,
                     seed,
                 }
             }
@@ -181,7 +185,11 @@ impl Recipe {
             }
         };
         recipe.seed = seed;
-        (recipe.calibration, recipe.evaluation, recipe.gates) = data::parts_of(map)?;
+        let parts = data::parts_of(map)?;
+        recipe.calibration = parts.calibration;
+        recipe.evaluation = parts.evaluation;
+        recipe.gates = parts.gates;
+        recipe.budget = parts.budget;
         check_expressions(&recipe)?;
         if let Some(formats) = map.get("formats") {
             recipe.formats = formats_of(formats)?;

@@ -3,7 +3,7 @@
 //! Owns: the schema. Must not know: how recipes are read.
 //! Invariant: its fields, bounds and defaults are the ones that reading uses.
 
-use super::data::{CalibrationSpec, EvaluationSpec, LENGTH, Metric, SAMPLES, limits};
+use super::data::{CalibrationSpec, EvaluationSpec, LENGTH, Metric, SAMPLES, budget, limits};
 use crate::presets;
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ pub fn schema() -> Value {
             "options": options, "targets": targets, "ignore": ignore,
             "stages": {"type": "array", "items": stage, "description": "Techniques in order, instead of a preset"},
             "formats": {"type": "array", "items": {"type": ["string", "object"]}, "description": formats},
-            "calibration": calibration(), "evaluation": evaluation(), "gates": gates(),
+            "calibration": calibration(), "evaluation": evaluation(), "gates": gates(), "budget": budget(),
             "seed": {"type": "integer", "minimum": 0, "default": 0, "description": "Seed of everything random"},
         },
     })

@@ -3,6 +3,7 @@
 //! Owns: [`Report`] and the measurements that fill it. Must not know: clocks, storage.
 //! Invariant: every number is measured on the bytes that were written, except those named `predicted_*`.
 
+mod allocation;
 mod analysis;
 mod faint;
 mod html;
@@ -10,6 +11,7 @@ mod measure;
 mod quality;
 mod suspect;
 
+pub use allocation::{Allocation, ClassLoss, CurvePoint, Round, TensorScheme};
 pub use analysis::analysis_html;
 pub use html::html;
 pub use measure::measure;
@@ -140,6 +142,9 @@ pub struct Report {
     /// Quality against the original, where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub quality: Option<Quality>,
+    /// What a budget chose, where there was one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub allocation: Option<Allocation>,
     /// Memory the plan promised to stay under.
     pub planned_peak_memory_bytes: u64,
     /// What the user should know.
@@ -167,6 +172,7 @@ impl Report {
             formats,
             stages,
             quality,
+            allocation: None,
             planned_peak_memory_bytes: plan.peak_memory_bytes,
             warnings: plan
                 .warnings

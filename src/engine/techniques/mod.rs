@@ -32,6 +32,7 @@ use crate::recipe::Refusal;
 use crate::tensor::Rows;
 use crate::weight::{Kind, Scale, Weight};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// What a technique decided.
 #[derive(Default)]
@@ -76,10 +77,26 @@ pub trait Technique: Sync {
     fn plan(&self, context: &Context<'_>) -> std::result::Result<Decision, Vec<Refusal>>;
     /// How it works.
     fn work(&self) -> Work;
+    /// The schemes that it can give each tensor by itself, where there are several.
+    fn schemes(&self) -> Option<&'static dyn Schemes> {
+        None
+    }
     /// True where it needs a head that shares no weight with the embedding, with these options, checked or not.
     fn unties(&self, _options: &Value) -> bool {
         false
     }
+}
+
+/// Schemes that a technique can give each tensor by itself: what a budget chooses from.
+pub trait Schemes: Sync {
+    /// All of them, as users name them.
+    fn all(&self) -> &'static [&'static str];
+    /// Those to choose from unless the user says otherwise.
+    fn suggested(&self) -> &'static [&'static str];
+    /// True where a targeted tensor can have the scheme.
+    fn fits(&self, scheme: &str, tensor: &TensorPlan) -> bool;
+    /// The options with which a stage gives modules these schemes, made from those that the user gave it.
+    fn assign(&self, options: &Value, modules: &BTreeMap<&str, Vec<&str>>) -> Value;
 }
 
 /// How a technique works.

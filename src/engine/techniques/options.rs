@@ -7,7 +7,8 @@ use crate::plan::{Context, TensorPlan, check_options};
 use crate::recipe::Refusal;
 use crate::tensor::DType;
 use crate::weight::{Activations, Granularity, Kind};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::HashMap;
 
 pub(super) type Planned<T> = Result<T, Vec<Refusal>>;
 
@@ -87,6 +88,60 @@ impl<'a> Options<'a> {
             Activations::None
         }
     }
+}
+
+/// Option with which single modules get other bits than the stage's.
+pub(super) const TENSOR_BITS: &str = "tensor_bits";
+
+/// Its property in a schema.
+pub(super) fn tensor_bits() -> Value {
+    json!({"type": "object", "default": {}, "examples": [{"8": ["re:.*down_proj"]}],
+        "description": "Bits of single modules instead of n_bits: for each number, 2 to 8, a list of module names or of re: and a regular expression, as in targets."})
+}
+
+/// What it says, by the tensor's index.
+pub(super) fn given_bits(context: &Context<'_>, options: &Options<'_>) -> Planned<HashMap<usize, u8>> {
+    let bits = |name: &str| name.parse().ok().filter(|bits| (2..=8).contains(bits));
+    by_module(context, options, TENSOR_BITS, &bits, "2, 3, 4, 5, 6, 7, 8")
+}
+
+/// An option that lists modules under names, by the tensor's index; a module is listed under one name.
+pub(super) fn by_module<T: Copy + PartialEq>(
+    context: &Context<'_>,
+    options: &Options<'_>,
+    option: &str,
+    read: &dyn Fn(&str) -> Option<T>,
+    known: &str,
+) -> Planned<HashMap<usize, T>> {
+    let at = pointer(context, option);
+    let mut found = HashMap::new();
+    let Some(given) = options.given.get(option) else {
+        return Ok(found);
+    };
+    let refuse = |at: &str, code: &'static str, detail: String| Err(vec![Refusal::new(at, code, detail)]);
+    let Some(map) = given.as_object() else {
+        let detail = format!("{option} is an object with a list of modules under each name");
+        return refuse(&at, "invalid_option", detail);
+    };
+    for (name, words) in map {
+        let at = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+        let Some(value) = read(name) else {
+            return refuse(&at, "invalid_option", format!("{option} knows {known}; got {name:?}"));
+        };
+        let list = words.as_array();
+        let words = list.and_then(|words| words.iter().map(|word| word.as_str().map(str::to_owned)).collect());
+        let Some(words): Option<Vec<String>> = words else {
+            let detail = "modules are a list of names or of re: and an expression, as in targets";
+            return refuse(&at, "invalid_option", detail.to_owned());
+        };
+        for index in context.matching(&words, &at)? {
+            if found.insert(index, value).is_some_and(|before| before != value) {
+                let detail = format!("{} is listed twice in {option}", context.tensors[index].module());
+                return refuse(&at, "conflicting_options", detail);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Pointer of an option in the recipe, whether it came from a preset's `options` or a stage's.

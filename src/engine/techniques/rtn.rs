@@ -4,13 +4,14 @@
 //! Invariant: scales are rounded to their stored type before codes are chosen.
 
 use super::options::{self, Options, Planned};
-use super::{Decision, Each, Task, Technique, Work};
+use super::{Decision, Each, Schemes, Task, Technique, Work};
 use crate::error::{Error, Result};
 use crate::kernels::affine::{self, Range};
-use crate::plan::Context;
+use crate::plan::{Context, TensorPlan};
 use crate::tensor::Rows;
-use crate::weight::Weight;
+use crate::weight::{Kind, Weight};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// The technique.
 pub(super) struct Rtn;
@@ -29,6 +30,7 @@ impl Technique for Rtn {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "n_bits": {"type": "integer", "minimum": 2, "maximum": 8, "default": 4,
                 "description": "Bits of a code.", "examples": [4]},
+            "tensor_bits": options::tensor_bits(),
             "symmetric": {"type": "boolean", "default": true, "examples": [true],
                 "description": "Symmetric around zero (no zero points), or affine with a zero point for each scale."},
             "granularity": {"type": "string", "enum": ["tensor", "channel", "group"], "default": "group",
@@ -48,14 +50,51 @@ impl Technique for Rtn {
         let tensors = options::matrices(context)?;
         let granularity = options.granularity();
         options::check_groups(context, granularity, &tensors)?;
+        let own = options::given_bits(context, &options)?;
+        let mut kinds = options.affine(granularity, &tensors);
+        for (index, kind) in &mut kinds {
+            if let (Some(bits), Kind::Affine { n_bits, .. }) = (own.get(index), kind) {
+                *n_bits = *bits;
+            }
+        }
         Ok(Decision {
-            kinds: options.affine(granularity, &tensors),
+            kinds,
             ..Decision::default()
         })
     }
 
     fn work(&self) -> Work {
         Work::Each(&Rtn)
+    }
+
+    fn schemes(&self) -> Option<&'static dyn Schemes> {
+        Some(&Rtn)
+    }
+}
+
+/// Bits of a code, all else as the stage says.
+impl Schemes for Rtn {
+    fn all(&self) -> &'static [&'static str] {
+        &["W2", "W3", "W4", "W5", "W6", "W7", "W8"]
+    }
+
+    /// What the engines that load it have kernels for.
+    fn suggested(&self) -> &'static [&'static str] {
+        &["W4", "W8"]
+    }
+
+    fn fits(&self, _scheme: &str, _tensor: &TensorPlan) -> bool {
+        true
+    }
+
+    fn assign(&self, options: &Value, modules: &BTreeMap<&str, Vec<&str>>) -> Value {
+        let mut own = options.as_object().cloned().unwrap_or_default();
+        let bits: serde_json::Map<String, Value> = modules
+            .iter()
+            .map(|(scheme, modules)| (scheme.trim_start_matches('W').to_owned(), json!(modules)))
+            .collect();
+        own.insert(options::TENSOR_BITS.to_owned(), bits.into());
+        own.into()
     }
 }
 

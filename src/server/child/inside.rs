@@ -147,6 +147,7 @@ fn executed(order: Execution, line: &Line) -> Reply {
     let site = Site {
         out: &order.out,
         scratch: if kept.is_some() { &order.kept } else { &own },
+        statistics: order.statistics.as_deref(),
         compute,
     };
     let outcome = execute(&plan, &model, &datasets, &site, line).map_err(wrong)?;

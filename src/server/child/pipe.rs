@@ -67,6 +67,9 @@ pub struct Execution {
     pub datasets: Vec<(String, Vec<SourceFile>)>,
     /// Where the job's attempts leave what the next one goes on with; made when it is needed.
     pub kept: PathBuf,
+    /// Where what calibration finds is kept for other jobs on this model, if anywhere.
+    #[serde(default)]
+    pub statistics: Option<PathBuf>,
     /// An empty folder for the outcome.
     pub out: PathBuf,
     /// Compute threads.

@@ -5,13 +5,15 @@
 //! Invariant: the output folder appears complete or not at all.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use modelpress_engine::{
-    Class, Compute, DeviceName, Error, Observer as _, Outcome, Plan, Site, execute, report,
+    Checkpoint, Class, Compute, DeviceName, Error, Observer as _, Outcome, Plan, Site, digest, execute, report,
 };
+use sha2::{Digest as _, Sha256};
 
 use super::progress::Progress;
 use super::{
@@ -40,6 +42,9 @@ pub(super) struct CompressArgs {
     /// What models run on: cpu, cuda, cuda:N or metal; the others need a binary with that feature
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceName,
+    /// Folder in which what calibration finds is kept for other recipes on the same model and data
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
     /// Print the report as JSON on stdout and nothing else
     #[arg(long)]
     report_only_json: bool,
@@ -66,9 +71,11 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
     let staging = Staging::beside(&args.out)?;
     let progress = Progress::new(args.report_only_json, stop_on_signal()?);
     let scratch = staging.folder.join(".scratch");
+    let statistics = args.cache.as_deref().map(|cache| of_this_model(cache, &model)).transpose()?;
     let site = Site {
         out: &staging.folder,
         scratch: &scratch,
+        statistics: statistics.as_deref(),
         compute,
     };
     let outcome = execute(&plan, &model, &datasets, &site, &progress);
@@ -89,6 +96,28 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
         ));
     }
     missed.map_or(Ok(()), Err)
+}
+
+/// Bytes of a model that are read at a time.
+const CHUNK: usize = 1 << 20;
+
+/// The part of the cache that is this model's: named by what is in its files.
+fn of_this_model(cache: &Path, model: &Checkpoint) -> Result<PathBuf, Failure> {
+    let mut hash = Sha256::new();
+    for file in &model.files {
+        hash.update(file.name.as_bytes());
+        let (mut open, mut chunk) = (fs::File::open(&file.path)?, vec![0; CHUNK]);
+        loop {
+            let count = open.read(&mut chunk)?;
+            if count == 0 {
+                break;
+            }
+            hash.update(&chunk[..count]);
+        }
+    }
+    let folder = cache.join(digest::hex(&hash.finalize()));
+    fs::create_dir_all(&folder).map_err(|error| Failure::new(FAILED, format!("{}: {error}", folder.display())))?;
+    Ok(folder)
 }
 
 /// What missed a quality gate leaves its reports, and its artifacts where the recipe keeps them.

@@ -177,6 +177,7 @@ impl Bench<'_> {
             threads: self.kit.settings.threads,
             need_memory_bytes: claim.need_memory_bytes,
             kept: self.scratch.kept(claim.lease),
+            statistics: self.scratch.statistics(&claim.files),
             out: self.scratch.attempt(claim.lease).map_err(|error| Fault {
                 code: "io".to_owned(),
                 message: format!("scratch space: {error}"),

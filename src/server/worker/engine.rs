@@ -35,6 +35,8 @@ pub struct Work {
     pub held: Vec<LocalFile>,
     /// Where the job's attempts leave what the next one goes on with; made when it is needed.
     pub kept: PathBuf,
+    /// Where what calibration finds is kept for other jobs on this model.
+    pub statistics: PathBuf,
     /// An empty folder for the outcome.
     pub out: PathBuf,
     /// Compute threads.
@@ -120,6 +122,7 @@ impl Engine for Children {
             files: work.files.clone(),
             datasets: work.datasets.clone(),
             kept: work.kept.clone(),
+            statistics: Some(work.statistics.clone()),
             out: work.out.clone(),
             threads: work.threads,
             device: self.device.clone(),

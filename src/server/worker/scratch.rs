@@ -2,7 +2,8 @@
 //!
 //! Owns: making them, removing them, telling the living from the dead.
 //! Must not know: what is in them.
-//! Invariant: only folders of dead processes, of ended attempts and of jobs that are over or forgotten are removed. A
+//! Invariant: only folders of dead processes, of ended attempts, of jobs that are over or forgotten and of models that no
+//! calibration added to for days are removed. A
 //! process holds a lock in its folder as long as it lives, because several may share one disk.
 
 use std::fs::{self, File};
@@ -10,12 +11,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use modelpress_engine::digest;
+
 use crate::child::Kept;
+use crate::domain::model::FileRef;
 use crate::domain::queue::Lease;
 
 const LOCK: &str = "lock";
 /// The folder of what jobs keep between attempts.
 const KEPT: &str = "kept";
+/// The folder of what calibration found, by model.
+const STATISTICS: &str = "statistics";
 /// A job that nobody went on with for so long is over, or goes on elsewhere.
 const FORGOTTEN: Duration = Duration::from_hours(72);
 
@@ -24,6 +30,7 @@ const FORGOTTEN: Duration = Duration::from_hours(72);
 pub(super) struct Scratch {
     folder: PathBuf,
     kept: PathBuf,
+    statistics: PathBuf,
     _lock: File,
 }
 
@@ -39,9 +46,16 @@ impl Scratch {
                 remove(&path)?;
             }
         }
+        let statistics = root.join(STATISTICS);
+        for entry in fs::read_dir(&statistics).into_iter().flatten() {
+            let path = entry?.path();
+            if is_older(&path, FORGOTTEN) {
+                remove(&path)?;
+            }
+        }
         for entry in fs::read_dir(root)? {
             let path = entry?.path();
-            if path != kept && is_dead(&path) {
+            if path != kept && path != statistics && is_dead(&path) {
                 remove(&path)?;
                 tracing::info!(path = %path.display(), "removed the scratch space of a former process");
             }
@@ -56,6 +70,7 @@ impl Scratch {
         Ok(Self {
             folder,
             kept,
+            statistics,
             _lock: lock,
         })
     }
@@ -73,6 +88,12 @@ impl Scratch {
     /// The folder of what a job keeps between attempts; it need not be there.
     pub(super) fn kept(&self, lease: Lease) -> PathBuf {
         self.kept.join(lease.job.to_string())
+    }
+
+    /// The folder of what calibration found on a model of these files; it need not be there.
+    pub(super) fn statistics(&self, files: &[FileRef]) -> PathBuf {
+        let names: Vec<String> = files.iter().map(|file| format!("{} {}", file.name, file.digest)).collect();
+        self.statistics.join(digest::sha256(names.join("\n").as_bytes()))
     }
 
     /// A fresh folder for an attempt.

@@ -1,17 +1,21 @@
-//! The data a recipe asks for: calibration, evaluation, quality gates.
+//! The data a recipe asks for and the limits it sets: calibration, evaluation, quality gates, a budget.
 //!
-//! Owns: these three parts, their defaults and bounds. Must not know: what a dataset holds, how a metric is computed.
+//! Owns: these parts, their defaults and bounds. Must not know: what a dataset holds, how a metric is computed.
 //! Invariant: a gate has its evaluation; a part that was not asked for is not in the recipe's JSON or hash.
 
+mod budget;
 mod gates;
 
+pub use budget::{Budget, BudgetSpec};
 pub use gates::GateSpec;
 
 use super::{Parsed, Refusal, refuse, unknown_fields};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub(super) use budget::budget;
 pub(super) use gates::limits;
+use budget::budget_of;
 use gates::{gates_of, measured};
 
 /// Longest name of a dataset; a command line may give a path.
@@ -122,13 +126,18 @@ impl Default for EvaluationSpec {
     }
 }
 
-/// The three parts of a recipe.
-pub(super) type Parts = (Option<CalibrationSpec>, Option<EvaluationSpec>, Option<GateSpec>);
+/// The parts of a recipe about data and limits.
+pub(super) struct Parts {
+    pub calibration: Option<CalibrationSpec>,
+    pub evaluation: Option<EvaluationSpec>,
+    pub gates: Option<GateSpec>,
+    pub budget: Option<BudgetSpec>,
+}
 
 /// Fields of a recipe that are read here.
-pub(super) const FIELDS: [&str; 3] = ["calibration", "evaluation", "gates"];
+pub(super) const FIELDS: [&str; 4] = ["calibration", "evaluation", "gates", "budget"];
 
-/// Reads the three parts.
+/// Reads these parts.
 pub(super) fn parts_of(map: &Map<String, Value>) -> Parsed<Parts> {
     let given = |field: &str| map.get(field).filter(|value| !value.is_null());
     let calibration = given("calibration").map(calibration_of).transpose()?;
@@ -137,14 +146,28 @@ pub(super) fn parts_of(map: &Map<String, Value>) -> Parsed<Parts> {
         None => None,
         Some(value) => evaluation_of(value)?,
     };
+    let declined = map.get("evaluation") == Some(&Value::Bool(false));
     if let Some(gates) = &gates {
-        if map.get("evaluation") == Some(&Value::Bool(false)) {
+        if declined {
             let detail = "gates need an evaluation: leave evaluation out, or gates";
             return refuse("/evaluation", "gates_without_evaluation", detail);
         }
         measured(gates, evaluation.get_or_insert_default())?;
     }
-    Ok((calibration, evaluation, gates))
+    let budget = match given("budget") {
+        Some(_) if declined => {
+            let detail = "a budget needs an evaluation: leave evaluation out, or the budget";
+            return refuse("/evaluation", "budget_without_evaluation", detail);
+        }
+        Some(value) => Some(budget_of(value, &mut evaluation)?),
+        None => None,
+    };
+    Ok(Parts {
+        calibration,
+        evaluation,
+        gates,
+        budget,
+    })
 }
 
 fn calibration_of(value: &Value) -> Parsed<CalibrationSpec> {

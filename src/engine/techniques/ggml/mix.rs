@@ -56,12 +56,7 @@ pub(super) struct Mix {
 impl Mix {
     /// What becomes of a tensor.
     pub(super) fn type_of(&self, tensor: &TensorPlan) -> GgmlType {
-        let vector = tensor.shape.len() < 2;
-        let never = matches!(
-            tensor.role,
-            Role::Norm | Role::Bias | Role::Router | Role::PositionEmbedding
-        );
-        if vector || never || !tensor.name.ends_with("weight") {
+        if !takes_blocks(tensor) {
             return plain(tensor);
         }
         if !self.base.is_quantized() {
@@ -234,6 +229,16 @@ impl Mix {
             _ => self.base,
         }
     }
+}
+
+/// True where llama.cpp quantizes a tensor at all.
+pub(super) fn takes_blocks(tensor: &TensorPlan) -> bool {
+    let vector = tensor.shape.len() < 2;
+    let never = matches!(
+        tensor.role,
+        Role::Norm | Role::Bias | Role::Router | Role::PositionEmbedding
+    );
+    !vector && !never && tensor.name.ends_with("weight")
 }
 
 /// Tensors that are never quantized: vectors and norms as F32, odd matrices as they are or F16.

@@ -4,9 +4,10 @@
 //! Invariant: what llama.cpp does not write without column importance is refused without it.
 
 mod mix;
+mod types;
 
 use super::options::{self, Options, Planned};
-use super::{Decision, Each, Task, Technique, Work};
+use super::{Decision, Each, Schemes, Task, Technique, Work};
 use crate::error::{Error, Result};
 use crate::kernels::ggml::quantize_rows;
 use crate::models::Role;
@@ -14,7 +15,7 @@ use crate::plan::{Context, ImportancePlan, ImportanceSource, Statistic, TensorPl
 use crate::recipe::Refusal;
 use crate::tensor::{DType, GgmlType, Rows, chunk_rows, encode_rows};
 use crate::weight::{Block, Dense, Kind, Weight};
-use mix::{MIXES, Mix, plain};
+use mix::{MIXES, Mix, plain, takes_blocks};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -38,9 +39,10 @@ impl Technique for Ggml {
                 "description": "The mix: a base type and llama.cpp's rules for which tensors get more bits.", "examples": ["Q4_K_M"]},
             "pure": {"type": "boolean", "default": false,
                 "description": "Give every matrix the base type, output head and embedding too.", "examples": [false]},
+            "tensor_types": types::property(),
             "imatrix": {"type": "string", "default": "none", "examples": ["calibration"],
-                "anyOf": [{"enum": ["none", "calibration"]}, {"format": "dataset"}],
-                "description": "How much each column matters: all alike (none); the mean square of its inputs while the model runs over the calibration data (calibration); or a dataset that is llama.cpp's importance matrix."}}})
+                "anyOf": [{"enum": ["none", "calibration", "fisher"]}, {"format": "dataset"}],
+                "description": "How much each column matters: all alike (none); the mean square of its inputs while the model runs over the calibration data (calibration); the mean square of the loss' gradients by its weights there (fisher: embedding and head have it too); or a dataset that is llama.cpp's importance matrix."}}})
     }
 
     fn plan(&self, context: &Context<'_>) -> Planned<Decision> {
@@ -63,15 +65,16 @@ impl Technique for Ggml {
             pure: options.flag("pure"),
             has_importance: importance.is_some(),
         };
+        let given = types::given(context, &options)?;
         let mut kinds = Vec::new();
         for (index, tensor) in context.tensors.iter().enumerate() {
             if tensor.kind.is_compressed() || !tensor.source_dtype.is_float() || tensor.elements() == 0 {
                 continue;
             }
-            let ty = if context.targeted[index] {
-                mix.type_of(tensor)
-            } else {
-                plain(tensor)
+            let ty = match given.get(&index) {
+                Some(ty) if context.targeted[index] && takes_blocks(tensor) => *ty,
+                _ if context.targeted[index] => mix.type_of(tensor),
+                _ => plain(tensor),
             };
             let known = importance.as_ref().is_some_and(|i| i.knows(index));
             if context.targeted[index] && !known && mix.requires_importance(tensor, ty) {
@@ -89,6 +92,10 @@ impl Technique for Ggml {
 
     fn work(&self) -> Work {
         Work::Each(&Ggml)
+    }
+
+    fn schemes(&self) -> Option<&'static dyn Schemes> {
+        Some(&types::Types)
     }
 }
 
@@ -147,6 +154,7 @@ fn importance(context: &Context<'_>, options: &Options<'_>) -> Planned<Option<Im
     let source = match options.text("imatrix") {
         "none" => return Ok(None),
         "calibration" => ImportanceSource::Calibration,
+        "fisher" => ImportanceSource::Fisher,
         name => ImportanceSource::Dataset(name.to_owned()),
     };
     let pointer = options::pointer(context, "imatrix");

@@ -1,0 +1,374 @@
+//! How much the model's output depends on each weight: the diagonal of its Fisher information, summed by rows and by
+//! columns, from gradients of the loss on labels that the model itself draws.
+//!
+//! Owns: the way there and back through the blocks, the sums. Must not know: what they are used for.
+//! Invariant: one block's weights, their gradients and one sequence are in memory at a time; every sum is taken in a
+//! fixed order, so that no number of threads changes a bit.
+//!
+//! A change `d` of the weights moves the model's output distribution by about `½ Σ F d²` nats of divergence a token,
+//! if the changes of different weights have nothing to do with each other (Amari 1998; Kunstner et al. 2019 on why the
+//! labels are drawn). `F` is kept as its row and column sums, whose product over the total stands for it (Shazeer and
+//! Stern 2018 keep second moments so): two vectors for each matrix.
+
+use super::{Pace, Source, Stash};
+use crate::error::{Error, Result};
+use crate::kernels::random::Random;
+use crate::network::{Batch, Compute, HeadKind, Network, Run, State, Weights, with_values};
+use crate::weight::Fisher;
+use candle_core::{Tensor, Var};
+use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
+
+/// Tokens whose logits and gradients are in memory at a time.
+pub(crate) const LABEL_ROWS: usize = 128;
+
+/// Stripes of rows that are summed by themselves.
+const STRIPES: usize = 16;
+
+/// What the way through the model needs.
+pub struct Descent<'a> {
+    /// The model's network.
+    pub network: &'a dyn Network,
+    /// Its weights.
+    pub source: &'a dyn Source,
+    /// Told how far it is.
+    pub pace: &'a dyn Pace,
+    /// Where it runs.
+    pub compute: Compute,
+    /// Token ids of each sequence.
+    pub sequences: &'a [Vec<u32>],
+    /// Let every token visit every expert.
+    pub all_experts: bool,
+    /// Of the labels.
+    pub seed: u64,
+}
+
+/// Sums of one tensor so far.
+#[derive(Default)]
+struct Sum {
+    rows: Vec<f64>,
+    cols: Vec<f64>,
+}
+
+impl Sum {
+    /// Adds the squares of one gradient, `[rows, cols]`.
+    fn add(&mut self, gradient: &[f32], cols: usize) {
+        let rows = gradient.len() / cols.max(1);
+        self.rows.resize(rows, 0.0);
+        self.cols.resize(cols, 0.0);
+        if gradient.is_empty() {
+            return;
+        }
+        let stripe = rows.div_ceil(STRIPES);
+        let parts = gradient
+            .par_chunks(stripe * cols)
+            .zip(self.rows.par_chunks_mut(stripe))
+            .map(|(values, rows)| {
+                let mut columns = vec![0f64; cols];
+                for (row, values) in rows.iter_mut().zip(values.chunks_exact(cols)) {
+                    let mut sum = 0.0;
+                    for (column, g) in columns.iter_mut().zip(values) {
+                        let square = f64::from(*g) * f64::from(*g);
+                        sum += square;
+                        *column += square;
+                    }
+                    *row += sum;
+                }
+                columns
+            });
+        for columns in parts.collect::<Vec<_>>() {
+            self.cols.iter_mut().zip(columns).for_each(|(sum, c)| *sum += c);
+        }
+    }
+
+    /// Of a mean token.
+    fn finish(&self, tokens: usize) -> Fisher {
+        let mean = |sums: &[f64]| sums.iter().map(|s| (s / tokens.max(1) as f64) as f32).collect();
+        Fisher {
+            rows: mean(&self.rows),
+            cols: mean(&self.cols),
+        }
+    }
+}
+
+/// Weights by whose elements the loss is differentiated.
+struct Leaves {
+    vars: Vec<(String, Var)>,
+}
+
+impl Leaves {
+    fn of(weights: &mut Weights, names: &[String], wanted: &HashSet<&str>) -> Result<Self> {
+        let mut vars = Vec::new();
+        for name in names.iter().filter(|name| wanted.contains(name.as_str())) {
+            let var = Var::from_tensor(weights.get(name)?)?;
+            weights.replace(name, var.as_tensor())?;
+            vars.push((name.clone(), var));
+        }
+        Ok(Self { vars })
+    }
+}
+
+/// Gradients: of the inputs, which are handed on, and of the leaves, which are added up.
+fn back(
+    answer: &Tensor,
+    slope: &Tensor,
+    input: Option<&Var>,
+    leaves: &Leaves,
+    sums: &mut HashMap<String, Sum>,
+) -> Result<Option<Tensor>> {
+    let gradients = (answer * slope)?.sum_all()?.backward()?;
+    for (name, var) in &leaves.vars {
+        // An expert that none of these tokens visits has none.
+        if let Some(gradient) = gradients.get(var.as_tensor()) {
+            let cols = gradient.dims().last().copied().unwrap_or(1);
+            let sum = sums.entry(name.clone()).or_default();
+            with_values(&gradient.contiguous()?, |values| sum.add(values, cols))?;
+        }
+    }
+    Ok(match input {
+        Some(input) => gradients.get(input.as_tensor()).cloned(),
+        None => None,
+    })
+}
+
+impl Descent<'_> {
+    /// Goes through the model and back. `keep` gets each tensor of `wanted` once, when no more comes of it; one that the
+    /// loss does not depend on is not among them.
+    pub fn run(
+        &self,
+        wanted: &HashSet<&str>,
+        mut stash: Stash,
+        keep: &mut dyn FnMut(&str, Fisher) -> Result<()>,
+    ) -> Result<()> {
+        let batches: Vec<Batch> = self.sequences.iter().map(|ids| Batch::new(&[ids])).collect();
+        let tokens: usize = batches.iter().map(Batch::tokens).sum();
+        let blocks = self.network.sizes().blocks;
+        let slots: Vec<Vec<usize>> = (0..=blocks)
+            .map(|_| batches.iter().map(|_| stash.add()).collect())
+            .collect();
+        self.forward(&batches, &slots, &mut stash)?;
+        let mut sums = HashMap::new();
+        self.head(&batches, &slots[blocks], &mut stash, wanted, &mut sums)?;
+        // Where the head shares its weight with the embedding, more of it is still to come.
+        let embedded = self.network.embed_tensors();
+        give(&mut sums, tokens, |name| !embedded.iter().any(|e| e == name), keep)?;
+        for block in (0..blocks).rev() {
+            self.block(block, &batches, [&slots[block], &slots[block + 1]], &mut stash, wanted, &mut sums)?;
+            give(&mut sums, tokens, |name| !embedded.iter().any(|e| e == name), keep)?;
+        }
+        self.embedding(&batches, &slots[0], &mut stash, wanted, &mut sums)?;
+        give(&mut sums, tokens, |_| true, keep)
+    }
+
+    fn check(&self, part: f64) -> Result<()> {
+        self.pace.at(part);
+        if self.pace.should_stop() {
+            return Err(Error::cancelled());
+        }
+        Ok(())
+    }
+
+    fn load(&self, names: &[String]) -> Result<Weights> {
+        let mut weights = self.compute.weights();
+        for name in names {
+            let transposed = self.network.stored_transposed(name);
+            self.source.load(name, transposed, &mut weights)?;
+        }
+        Ok(weights)
+    }
+
+    fn with<'b>(&self, batch: &'b Batch, weights: &'b Weights) -> Run<'b> {
+        Run {
+            batch,
+            weights,
+            ops: self.compute.ops(),
+            all_experts: self.all_experts,
+        }
+    }
+
+    fn names(&self, block: usize) -> Vec<String> {
+        let mut names = self.network.block_tensors(block);
+        let cuts = self.network.cuts(block);
+        names.extend(cuts.iter().flat_map(|c| c.readers.iter().map(|r| r.tensor.clone())));
+        names
+    }
+
+    fn through(&self, block: usize, hidden: Tensor, run: &Run<'_>) -> Result<Tensor> {
+        let mut state = State::between(hidden);
+        for at in 0..=self.network.cuts(block).len() {
+            state = self.network.advance(block, at, state, run)?;
+        }
+        Ok(state.hidden)
+    }
+
+    /// Keeps what each block reads, and what the last one makes.
+    fn forward(&self, batches: &[Batch], slots: &[Vec<usize>], stash: &mut Stash) -> Result<()> {
+        let weights = self.load(&self.network.embed_tensors())?;
+        for (batch, slot) in batches.iter().zip(&slots[0]) {
+            let hidden = self.network.embed(&self.with(batch, &weights))?;
+            stash.put(*slot, &hidden)?;
+        }
+        drop(weights);
+        let blocks = slots.len() - 1;
+        for block in 0..blocks {
+            self.check(0.25 * block as f64 / blocks.max(1) as f64)?;
+            let weights = self.load(&self.names(block))?;
+            for (index, batch) in batches.iter().enumerate() {
+                let hidden = stash.read(slots[block][index])?;
+                let hidden = self.through(block, hidden, &self.with(batch, &weights))?;
+                stash.put(slots[block + 1][index], &hidden)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Turns the last hidden states into the loss' gradients by them.
+    fn head(
+        &self,
+        batches: &[Batch],
+        slots: &[usize],
+        stash: &mut Stash,
+        wanted: &HashSet<&str>,
+        sums: &mut HashMap<String, Sum>,
+    ) -> Result<()> {
+        let names = self.network.head_tensors();
+        let mut weights = self.load(&names)?;
+        let leaves = Leaves::of(&mut weights, &names, wanted)?;
+        let kind = self.network.head_kind();
+        for (index, (batch, slot)) in batches.iter().zip(slots).enumerate() {
+            self.check(0.25 + 0.15 * index as f64 / batches.len() as f64)?;
+            let hidden = stash.take(*slot)?;
+            let step = match kind {
+                HeadKind::NextToken => LABEL_ROWS,
+                HeadKind::Classes | HeadKind::Embedding => batch.tokens(),
+            };
+            let mut parts = Vec::new();
+            for first in (0..batch.tokens()).step_by(step.max(1)) {
+                let rows = step.min(batch.tokens() - first);
+                let part = Var::from_tensor(&hidden.narrow(0, first, rows)?.contiguous()?)?;
+                let answer = self.network.head(part.as_tensor(), &self.with(batch, &weights))?;
+                let random = Random::new(self.seed ^ ((index as u64) << 32 | first as u64));
+                let slope = slope(kind, &answer, random)?;
+                let gradient = back(&answer, &slope, Some(&part), &leaves, sums)?;
+                parts.push(gradient.ok_or_else(|| Error::internal("a head that reads nothing"))?);
+            }
+            stash.put(*slot, &Tensor::cat(&parts, 0)?)?;
+        }
+        Ok(())
+    }
+
+    /// Turns gradients by what a block makes into those by what it reads.
+    fn block(
+        &self,
+        block: usize,
+        batches: &[Batch],
+        [reads, makes]: [&[usize]; 2],
+        stash: &mut Stash,
+        wanted: &HashSet<&str>,
+        sums: &mut HashMap<String, Sum>,
+    ) -> Result<()> {
+        let names = self.names(block);
+        let mut weights = self.load(&names)?;
+        let leaves = Leaves::of(&mut weights, &names, wanted)?;
+        let blocks = self.network.sizes().blocks;
+        for (index, batch) in batches.iter().enumerate() {
+            let done = (blocks - 1 - block) as f64 + index as f64 / batches.len() as f64;
+            self.check(0.4 + 0.6 * done / blocks as f64)?;
+            let hidden = Var::from_tensor(&stash.take(reads[index])?)?;
+            let slope = stash.take(makes[index])?;
+            let run = self.with(batch, &weights);
+            let answer = self.through(block, hidden.as_tensor().clone(), &run)?;
+            let gradient = back(&answer, &slope, Some(&hidden), &leaves, sums)?;
+            let gradient = gradient.ok_or_else(|| Error::internal("a block that reads nothing"))?;
+            stash.put(reads[index], &gradient.contiguous()?)?;
+        }
+        Ok(())
+    }
+
+    fn embedding(
+        &self,
+        batches: &[Batch],
+        slots: &[usize],
+        stash: &mut Stash,
+        wanted: &HashSet<&str>,
+        sums: &mut HashMap<String, Sum>,
+    ) -> Result<()> {
+        let names = self.network.embed_tensors();
+        if !names.iter().any(|name| wanted.contains(name.as_str())) {
+            return Ok(());
+        }
+        let mut weights = self.load(&names)?;
+        let leaves = Leaves::of(&mut weights, &names, wanted)?;
+        for (batch, slot) in batches.iter().zip(slots) {
+            self.check(1.0)?;
+            let answer = self.network.embed(&self.with(batch, &weights))?;
+            back(&answer, &stash.take(*slot)?, None, &leaves, sums)?;
+        }
+        Ok(())
+    }
+}
+
+/// Hands on what is complete.
+fn give(
+    sums: &mut HashMap<String, Sum>,
+    tokens: usize,
+    is_complete: impl Fn(&str) -> bool,
+    keep: &mut dyn FnMut(&str, Fisher) -> Result<()>,
+) -> Result<()> {
+    let mut names: Vec<String> = sums.keys().filter(|name| is_complete(name)).cloned().collect();
+    names.sort_unstable();
+    for name in names {
+        let Some(sum) = sums.remove(&name) else { continue };
+        let fisher = sum.finish(tokens);
+        if !fisher.total().is_finite() {
+            let detail = format!("tensor {name}: the gradients of the loss by its weights are not finite");
+            return Err(Error::numeric("gradients_overflow", detail));
+        }
+        keep(&name, fisher)?;
+    }
+    Ok(())
+}
+
+/// The gradient of the loss by what the head answers. Of distributions: the likelihood of a label that is drawn from each.
+/// Of an embedding: a projection in a random direction, so that squares add up to those of the whole.
+fn slope(kind: HeadKind, answer: &Tensor, mut random: Random) -> Result<Tensor> {
+    let mut values = with_values(&answer.contiguous()?, <[f32]>::to_vec)?;
+    let cols = answer.dims().last().copied().unwrap_or(1).max(1);
+    if kind == HeadKind::Embedding {
+        let sign = |random: &mut Random| if random.below(2) == 0 { -1.0 } else { 1.0 };
+        values.iter_mut().for_each(|v| *v = sign(&mut random));
+    } else {
+        let draws: Vec<f64> = values.chunks(cols).map(|_| random.share()).collect();
+        values
+            .par_chunks_mut(cols)
+            .zip(draws)
+            .for_each(|(row, draw)| drawn(row, draw));
+    }
+    Ok(Tensor::from_vec(values, answer.dims(), answer.device())?)
+}
+
+/// Logits become probabilities, less one at the label where the draw falls.
+fn drawn(row: &mut [f32], draw: f64) {
+    let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for v in row.iter_mut() {
+        *v = (*v - most).exp();
+        sum += f64::from(*v);
+    }
+    let mut left = draw * sum;
+    let mut label = None;
+    for (at, v) in row.iter_mut().enumerate() {
+        left -= f64::from(*v);
+        if label.is_none() && left < 0.0 {
+            label = Some(at);
+        }
+        *v = (f64::from(*v) / sum) as f32;
+    }
+    if let Some(v) = row.get_mut(label.unwrap_or(0)) {
+        *v -= 1.0;
+    }
+}
+
+#[cfg(test)]
+#[path = "fisher_tests.rs"]
+mod tests;

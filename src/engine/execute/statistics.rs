@@ -1,0 +1,83 @@
+//! What walks over calibration data found, kept for other plans on the same model.
+//!
+//! Owns: what names a finding, the files. Must not know: what a finding is used for.
+//! Invariant: a finding is taken only where model, data, earlier stages, seed and version are the same; it is whole or
+//! not there, and nothing that happens here ends a job.
+
+use super::made::Made;
+use super::{Site, shelf};
+use crate::digest::sha256;
+use crate::error::{Error, Result};
+use crate::kernels::linalg::splits;
+use crate::plan::ImportancePlan;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// A finding's folder; none where the site keeps none.
+pub(super) struct Finding {
+    folder: Option<PathBuf>,
+    stage: usize,
+    tensors: Vec<usize>,
+}
+
+impl Finding {
+    pub(super) fn of(made: &Made<'_>, stage: usize, importance: &ImportancePlan, site: &Site<'_>) -> Result<Self> {
+        let plan = made.plan;
+        let names: Vec<_> = plan.tensors.iter().map(|t| (&t.name, &t.shape, t.source_dtype)).collect();
+        let before = &plan.recipe.stages[..stage];
+        let (calibration, asked) = (&plan.calibration, &plan.recipe.calibration);
+        let about = json!({
+            "version": plan.engine_version, "source": importance.source, "tensors": importance.tensors, "model": names,
+            "before": before, "calibration": calibration, "asked": asked, "seed": plan.recipe.seed,
+            "device": site.compute.device_name(), "splits": splits(),
+        });
+        let bytes = serde_json::to_vec(&about).map_err(|e| Error::internal(e.to_string()))?;
+        Ok(Self {
+            folder: site.statistics.map(|folder| folder.join(sha256(&bytes))),
+            stage,
+            tensors: importance.tensors.clone(),
+        })
+    }
+
+    fn names(&self) -> impl Iterator<Item = (String, String)> {
+        let stage = self.stage;
+        self.tensors.iter().flat_map(move |tensor| {
+            let kinds = ["fisher", "squares"].into_iter();
+            kinds.map(move |kind| (format!("{stage}-{tensor}-{kind}"), format!("{tensor}-{kind}")))
+        })
+    }
+
+    /// Puts what was found before on the shelf; false where nothing whole was.
+    pub(super) fn take(&self, shelf: &shelf::Shelf) -> bool {
+        let Some(folder) = self.folder.as_deref().filter(|folder| folder.is_dir()) else {
+            return false;
+        };
+        let copied = self.names().filter_map(|(own, kept)| {
+            let kept = folder.join(kept);
+            kept.is_file().then(|| shelf.bring(&own, &kept))
+        });
+        let copied: Vec<_> = copied.collect();
+        copied.len() >= self.tensors.len() && copied.iter().all(std::io::Result::is_ok)
+    }
+
+    /// Keeps what is on the shelf for others; where that fails, they look for themselves.
+    pub(super) fn keep(&self, shelf: &shelf::Shelf) {
+        let Some(folder) = &self.folder else { return };
+        let part = folder.with_extension(format!("part-{}", std::process::id()));
+        let whole = self.fill(shelf, &part).and_then(|()| std::fs::rename(&part, folder));
+        if whole.is_err() {
+            let _gone = std::fs::remove_dir_all(&part);
+        }
+    }
+
+    fn fill(&self, shelf: &shelf::Shelf, part: &Path) -> std::io::Result<()> {
+        std::fs::create_dir_all(part)?;
+        for (own, kept) in self.names() {
+            match std::fs::copy(shelf.named(&own), part.join(kept)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

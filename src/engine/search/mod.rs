@@ -1,0 +1,10 @@
+//! Choosing one of several schemes for each tensor so that a limit holds: Lagrangian rate–distortion.
+//!
+//! Owns: the trade of bytes against loss. Must not know: tensors, schemes, how a loss was found.
+//! Invariant: what is chosen keeps the limit, and is the same for the same numbers.
+
+mod allocate;
+mod calibration;
+
+pub use allocate::{Point, Unit, largest, loss_of, smallest, within_bytes, within_loss};
+pub use calibration::{Forecast, Sample};
