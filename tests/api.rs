@@ -7,6 +7,9 @@
 
 #[path = "support/elsewhere.rs"]
 mod elsewhere;
+#[path = "support/llama.rs"]
+#[expect(dead_code, reason = "other tests need a tokenizer")]
+mod llama;
 #[path = "support/receiver.rs"]
 mod receiver;
 #[path = "support/s3.rs"]
@@ -40,6 +43,8 @@ mod pages;
 mod pulls;
 #[path = "api/quotas.rs"]
 mod quotas;
+#[path = "api/searches.rs"]
+mod searches;
 #[path = "api/source_path.rs"]
 mod source_path;
 #[path = "api/tus.rs"]

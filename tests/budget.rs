@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test stops at the first surprise, in helpers too")]
 
 #[path = "support/llama.rs"]
+#[expect(dead_code, reason = "other tests need a tokenizer")]
 mod llama;
 
 use std::collections::{BTreeMap, HashMap};

@@ -18,6 +18,18 @@ pub struct TechniqueEntry {
     pub summary: &'static str,
     /// JSON Schema of its options.
     pub options: Value,
+    /// Schemes that a budget may give single tensors, where it has some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schemes: Option<SchemesEntry>,
+}
+
+/// What a budget chooses from.
+#[derive(Clone, Debug, Serialize)]
+pub struct SchemesEntry {
+    /// Every scheme there is.
+    pub all: &'static [&'static str],
+    /// Those that are taken unless a budget names its candidates.
+    pub suggested: &'static [&'static str],
 }
 
 /// A format that is read, written, or both.
@@ -43,6 +55,10 @@ pub fn techniques() -> Vec<TechniqueEntry> {
         name: t.name(),
         summary: t.summary(),
         options: t.schema(),
+        schemes: t.schemes().map(|schemes| SchemesEntry {
+            all: schemes.all(),
+            suggested: schemes.suggested(),
+        }),
     };
     TECHNIQUES.iter().map(entry).collect()
 }

@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures_util::FutureExt as _;
 use modelpress_server::domain::job::{Failure, Progress};
 use modelpress_server::domain::ports::{
-    Clock as _, Commit, Counts, Enqueued, JobFilter, Reply, Room, Store, StoreError, Stores, SystemClock,
+    Clock as _, Commit, Counts, Enqueued, JobFilter, Reply, Room, Sought, Store, StoreError, Stores,
+    SystemClock,
 };
 use modelpress_server::domain::pull::{NewPull, PullState};
+use modelpress_server::domain::search::NewSearch;
 use modelpress_server::domain::{
     ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks, Job,
-    JobId, JobState, KeyId, Model, ModelId, ModelState, NewJob, Pull, Tenant, TensorRow, Upload, UploadId,
+    JobId, JobState, KeyId, Model, ModelId, ModelState, NewJob, Pull, Search, SearchId, Tenant,
+    TensorRow, Upload, UploadId,
     Webhook, WebhookId,
 };
 use serde_json::json;
@@ -24,6 +27,7 @@ pub struct Tables {
     pub datasets: BTreeMap<DatasetId, Dataset>,
     pub uploads: BTreeMap<UploadId, Upload>,
     pub jobs: BTreeMap<JobId, Job>,
+    pub searches: BTreeMap<SearchId, Search>,
     pub events: BTreeMap<JobId, Vec<Event>>,
     pub entries: BTreeMap<EntryId, Entry>,
     pub api_keys: BTreeMap<KeyId, ApiKey>,
@@ -442,6 +446,39 @@ impl Store for MemoryStore {
             t.jobs.insert(job.id, row.clone());
             advance(t, job.id, JobState::Queued);
             Ok(Enqueued::New(row))
+        })
+    }
+
+    fn add_search<'a>(&'a self, new: &'a NewSearch, room: Room) -> Reply<'a, Sought> {
+        let mut search = new.search.clone();
+        for (at, job) in &new.jobs {
+            search.points[*at].job = Some(job.id);
+            if let Some(Err(error)) = self.enqueue(job, room).now_or_never() {
+                return self.run(|_| Err(error));
+            }
+        }
+        self.run(|t| {
+            t.searches.insert(search.id, search.clone());
+            Ok(Sought::New(search))
+        })
+    }
+
+    fn search(&self, id: SearchId) -> Reply<'_, Search> {
+        self.run(|t| known(t.searches.get(&id)))
+    }
+
+    fn list_searches(&self, after: Option<SearchId>, limit: u32) -> Reply<'_, Vec<Search>> {
+        self.run(|t| {
+            let rows = t.searches.values().rev().filter(|s| after.is_none_or(|after| s.id < after));
+            Ok(rows.take(limit as usize).cloned().collect())
+        })
+    }
+
+    fn cancel_search(&self, id: SearchId) -> Reply<'_, Search> {
+        self.run(|t| {
+            let search = t.searches.get_mut(&id).ok_or(StoreError::NotFound)?;
+            search.cancelled_at.get_or_insert_with(|| SystemClock.now());
+            Ok(search.clone())
         })
     }
 

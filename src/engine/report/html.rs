@@ -2,7 +2,7 @@
 //!
 //! Owns: the page. Must not know: how numbers were measured. Invariant: every text from a model is escaped.
 
-use super::{Report, TensorReport, quality};
+use super::{Report, TensorReport, choice, quality};
 use std::fmt::Write as _;
 
 const STYLE: &str = "
@@ -42,6 +42,9 @@ pub fn html(report: &Report) -> String {
     cards(&mut out, report);
     if let Some(quality) = &report.quality {
         quality::section(&mut out, quality);
+    }
+    if let Some(allocation) = &report.allocation {
+        choice::section(&mut out, allocation);
     }
     recipe(&mut out, report);
     sizes(&mut out, report);

@@ -5,6 +5,7 @@
 
 mod allocation;
 mod analysis;
+mod choice;
 mod faint;
 mod html;
 mod measure;

@@ -4,11 +4,11 @@
 //! Invariant: the interval never narrows to nothing, however well the samples agree.
 
 /// How far a first guess may be off, as a factor's logarithm.
-const PRIOR_SPREAD: f64 = 0.35;
+const PRIOR_SPREAD: f64 = 0.2;
 /// How many samples the guess counts as.
 const PRIOR_WEIGHT: f64 = 2.0;
 /// Spread that stays however many samples agree: they are of one model and similar choices.
-const LEAST_SPREAD: f64 = 0.06;
+const LEAST_SPREAD: f64 = 0.08;
 
 /// A choice's loss as it was said and as it was measured, both above 0.
 #[derive(Clone, Copy, Debug, PartialEq)]

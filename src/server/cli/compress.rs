@@ -129,7 +129,7 @@ fn missed_gate(plan: &Plan, outcome: &Outcome, folder: &Path) -> Result<Option<F
         .recipe
         .gates
         .as_ref()
-        .is_some_and(|gates| gates.keep_artifact);
+        .is_none_or(|gates| gates.keep_artifact);
     if !is_kept {
         for artifact in &outcome.artifacts {
             fs::remove_dir_all(folder.join(&artifact.format))?;

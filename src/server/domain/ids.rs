@@ -63,6 +63,8 @@ ids! {
     KeyId "key_";
     /// A model.
     ModelId "mdl_";
+    /// A search.
+    SearchId "srch_";
     /// An upload.
     UploadId "upl_";
     /// A webhook.

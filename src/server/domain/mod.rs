@@ -19,6 +19,7 @@ pub mod ports;
 pub mod pull;
 pub mod queue;
 pub mod sealed;
+pub mod search;
 pub mod tenant;
 pub mod upload;
 pub mod webhook;
@@ -28,7 +29,7 @@ pub use audit::Entry;
 pub use dataset::Dataset;
 pub use document::Document;
 pub use ids::{
-    ArtifactId, DatasetId, DeliveryId, EntryId, IdError, JobId, KeyId, ModelId, UploadId, WebhookId,
+    ArtifactId, DatasetId, DeliveryId, EntryId, IdError, JobId, KeyId, ModelId, SearchId, UploadId, WebhookId,
 };
 pub use job::{Event, Failure, Job, JobState, NewJob, Progress};
 pub use key::{ApiKey, Scope};
@@ -37,6 +38,7 @@ pub use outbox::{Hooks, Outbox};
 pub use ports::{Blobs, Clock, Store, StoreError, Stores};
 pub use pull::{Inspector, Pull, Pulls};
 pub use queue::Queue;
+pub use search::Search;
 pub use tenant::Tenant;
 pub use upload::Upload;
 pub use webhook::{Delivery, Webhook};

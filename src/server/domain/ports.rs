@@ -19,9 +19,10 @@ use time::OffsetDateTime;
 
 use super::model::TensorRow;
 use super::pull::NewPull;
+use super::search::NewSearch;
 use super::{
     ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks, Job,
-    JobId, JobState, KeyId, Model, ModelId, NewJob, Tenant, Upload, UploadId,
+    JobId, JobState, KeyId, Model, ModelId, NewJob, Search, SearchId, Tenant, Upload, UploadId,
 };
 
 /// What a store call comes to.
@@ -97,6 +98,15 @@ pub enum Enqueued {
     Replayed(Job),
     /// Another request's job is doing the same work.
     Duplicate(Job),
+}
+
+/// A new search, or the one that an earlier request made.
+#[derive(Debug, Clone)]
+pub enum Sought {
+    /// It was made now.
+    New(Search),
+    /// The same request was sent before.
+    Replayed(Search),
 }
 
 /// Counts for metrics.
@@ -196,6 +206,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn enqueue<'a>(&'a self, job: &'a NewJob, room: Room) -> Reply<'a, Enqueued>;
     /// One job.
     fn job(&self, id: JobId) -> Reply<'_, Job>;
+    /// Records a search with all of its jobs in one transaction; equal work that is not over is not made again.
+    fn add_search<'a>(&'a self, search: &'a NewSearch, room: Room) -> Reply<'a, Sought>;
+    /// One search.
+    fn search(&self, id: SearchId) -> Reply<'_, Search>;
+    /// Searches made before `after`.
+    fn list_searches(&self, after: Option<SearchId>, limit: u32) -> Reply<'_, Vec<Search>>;
+    /// Notes that a search was cancelled; one that was stays as it is. Its jobs are cancelled one by one.
+    fn cancel_search(&self, id: SearchId) -> Reply<'_, Search>;
     /// Jobs by filter.
     fn list_jobs<'a>(&'a self, filter: &'a JobFilter) -> Reply<'a, Vec<Job>>;
     /// Events of a job after a number, oldest first.

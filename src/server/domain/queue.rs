@@ -213,6 +213,8 @@ pub struct Pruned {
     pub drafts: u64,
     /// Messages to webhooks.
     pub deliveries: u64,
+    /// Searches.
+    pub searches: u64,
 }
 
 impl Pruned {

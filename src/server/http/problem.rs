@@ -289,7 +289,12 @@ impl Problem {
         &self.0.errors
     }
 
-    /// The stable code.
+    /// Whether it is of this kind.
+    pub fn is(&self, kind: Kind) -> bool {
+        self.0.kind.code == kind.code
+    }
+
+    /// Its stable name.
     pub fn code(&self) -> &str {
         &self.0.code
     }

@@ -36,24 +36,35 @@ impl Rows {
         if let Way::Replay(id) = self.take_key(&mut tx, job).await? {
             return Ok(Enqueued::Replayed(self.load_job(&mut tx, id).await?));
         }
+        let (id, is_new) = self.place(&mut tx, job).await?;
+        if is_new {
+            self.check_room(&mut tx, room).await?;
+        } else if let Some((key, _)) = &job.idempotency {
+            tx.run(&sql::IDEMPOTENCY_POINT, &[self.owned(key), text(id)])
+                .await?;
+        }
+        let found = self.load_job(&mut tx, id).await?;
+        tx.commit().await?;
+        Ok(if is_new {
+            Enqueued::New(found)
+        } else {
+            Enqueued::Duplicate(found)
+        })
+    }
+
+    /// A job's rows and its first event; of equal work that is not over, the identifier. Its model must be ready, and is
+    /// held with its datasets until the end of the transaction.
+    pub(super) async fn place(&self, tx: &mut Session, job: &NewJob) -> Result<(JobId, bool), StoreError> {
         let model = tx
             .one(&sql::MODEL_SHARE, &[text(job.model), self.owner()])
             .await?;
         if model.ok_or(StoreError::NotFound)?.text("state")? != ModelState::Ready.as_str() {
             return Err(StoreError::Conflict(format!("model {} is a draft", job.model)));
         }
-        self.hold_datasets(&mut tx, &job.datasets).await?;
-        if !self.insert(&mut tx, job).await? {
-            let id = self.equal_work(&mut tx, job).await?;
-            if let Some((key, _)) = &job.idempotency {
-                tx.run(&sql::IDEMPOTENCY_POINT, &[self.owned(key), text(id)])
-                    .await?;
-            }
-            let found = self.load_job(&mut tx, id).await?;
-            tx.commit().await?;
-            return Ok(Enqueued::Duplicate(found));
+        self.hold_datasets(tx, &job.datasets).await?;
+        if !self.insert(tx, job).await? {
+            return Ok((self.equal_work(tx, job).await?, false));
         }
-        self.check_room(&mut tx, room).await?;
         tx.run(
             &sql::JOB_BODY_INSERT,
             &[text(job.id), json(&job.recipe)?, job.plan.as_str().into()],
@@ -64,14 +75,12 @@ impl Rows {
                 .await?;
         }
         let event = state_event(JobState::Queued, "info", object!({}));
-        append(&mut tx, job.id, 1, &[event], job.created_at).await?;
-        let found = self.load_job(&mut tx, job.id).await?;
-        tx.commit().await?;
-        Ok(Enqueued::New(found))
+        append(tx, job.id, 1, &[event], job.created_at).await?;
+        Ok((job.id, true))
     }
 
     /// The job is among those counted: it is in the transaction that ends when there is no room for it.
-    async fn check_room(&self, tx: &mut Session, room: Room) -> Result<(), StoreError> {
+    pub(super) async fn check_room(&self, tx: &mut Session, room: Room) -> Result<(), StoreError> {
         let count = |row: Option<Row>| row.map_or(Ok(0), |row| row.count("waiting"));
         let waiting = tx.one(&sql::JOB_WAITING, &[(room.all + 1).into()]).await?;
         if count(waiting)? > room.all {
@@ -179,7 +188,7 @@ impl Rows {
     }
 
     /// A word of the tenant's own, which is nobody else's: a tenant's name holds no colon.
-    fn owned(&self, word: &str) -> Arg<'static> {
+    pub(super) fn owned(&self, word: &str) -> Arg<'static> {
         text(format!("{}:{word}", self.tenant))
     }
 

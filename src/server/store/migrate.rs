@@ -36,6 +36,7 @@ const STEPS: &[Step] = &[
     step!(8, "0008_drafts"),
     step!(9, "0009_pulls"),
     step!(10, "0010_turns"),
+    step!(11, "0011_searches"),
 ];
 
 /// The version that this program needs.

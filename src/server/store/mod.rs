@@ -30,6 +30,7 @@ pub mod postgres;
 mod pulls;
 mod retention;
 mod rows;
+mod searches;
 pub mod sqlite;
 mod statement;
 mod uploads;

@@ -1,6 +1,6 @@
 //! What is deleted when it is old enough.
 //!
-//! Owns: the order in which old jobs, audit entries, messages to webhooks, idempotency keys and drafts go.
+//! Owns: the order in which old jobs, searches, audit entries, messages to webhooks, idempotency keys and drafts go.
 //! Must not know: blobs; the sweep finds those without a row.
 //! Invariant: a batch a call, and never a job that is not over or a model that is ready.
 
@@ -42,6 +42,11 @@ impl Rows {
         if let Some(age) = retention.drafts {
             let args = [(now - age).into(), BATCH.into()];
             pruned.drafts = tx.run(&sql::DRAFT_PRUNE, &args).await?;
+        }
+        // A search is of use as long as any of its jobs may be there.
+        if let Some(age) = retention.succeeded.zip(retention.unsuccessful).map(|(a, b)| a.max(b)) {
+            let args = [(now - age).into(), BATCH.into()];
+            pruned.searches = tx.run(&sql::SEARCH_PRUNE, &args).await?;
         }
         let args = [now.into(), BATCH.into()];
         pruned.idempotency_keys = tx.run(&sql::IDEMPOTENCY_PRUNE, &args).await?;

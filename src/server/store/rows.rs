@@ -20,14 +20,15 @@ use super::statement as sql;
 use super::{endings, migrate};
 use crate::domain::job::Progress;
 use crate::domain::model::TensorRow;
-use crate::domain::ports::{Commit, Counts, Enqueued, JobFilter, Reply, Room, Store, StoreError, Stores};
+use crate::domain::ports::{Commit, Counts, Enqueued, JobFilter, Reply, Room, Sought, Store, StoreError, Stores};
 use crate::domain::pull::NewPull;
+use crate::domain::search::NewSearch;
 use crate::domain::queue::{
     Beat, Claim, Ending, Fenced, Lease, NewEvent, Node, Pruned, Pulse, Queue, Reaped, Retention, Ring, Silent,
 };
 use crate::domain::{
     ApiKey, Artifact, ArtifactId, Clock, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks,
-    Job, JobId, JobState, KeyId, Model, ModelId, NewJob, Tenant, Upload, UploadId,
+    Job, JobId, JobState, KeyId, Model, ModelId, NewJob, Search, SearchId, Tenant, Upload, UploadId,
 };
 
 /// A database that is open. As a [`Store`] it is that of one tenant, at first the default one; as [`Stores`] and
@@ -259,6 +260,27 @@ impl Store for Rows {
             enqueued
         }
         .boxed()
+    }
+
+    fn add_search<'a>(&'a self, search: &'a NewSearch, room: Room) -> Reply<'a, Sought> {
+        async move {
+            let added = timed(self.insert_search(search, room)).await;
+            self.ring(Ring::Work, matches!(added, Ok(Sought::New(_))));
+            added
+        }
+        .boxed()
+    }
+
+    fn search(&self, id: SearchId) -> Reply<'_, Search> {
+        timed(self.find_search(id)).boxed()
+    }
+
+    fn list_searches(&self, after: Option<SearchId>, limit: u32) -> Reply<'_, Vec<Search>> {
+        timed(self.page_of_searches(after, limit)).boxed()
+    }
+
+    fn cancel_search(&self, id: SearchId) -> Reply<'_, Search> {
+        timed(self.end_search(id)).boxed()
     }
 
     fn job(&self, id: JobId) -> Reply<'_, Job> {

@@ -24,10 +24,15 @@ use crate::report::{Allocation, ClassLoss, CurvePoint, Round, TensorScheme};
 use crate::search::{Forecast, Point, Unit, loss_of, smallest, within_bytes};
 use crate::weight::Kind;
 use memo::Memo;
+use std::collections::{BTreeMap, HashSet};
 use trials::Trials;
 
 /// How far a part may be from what gradients say of it, as a factor.
 const FACTORS: (f64, f64) = (0.25, 4.0);
+
+/// A part with this share of the loss is believed by half: what a small one was measured to cost says little of what it
+/// would cost under a worse scheme.
+const HALF_BELIEVED: f64 = 0.1;
 
 /// Points of the curve of sizes and losses.
 const CURVE: usize = 12;
@@ -166,32 +171,24 @@ impl<'a> Search<'a> {
 
     /// Measures a choice class by class, the rest left as it is, and corrects the losses of each class by what comes out.
     fn correct(&mut self, choice: &Choice, trials: &mut Trials<'a>) -> Result<()> {
-        let mut names: Vec<&'static str> = (0..self.units.len()).map(|unit| self.class(unit)).collect();
-        names.sort_unstable();
-        names.dedup();
-        for class in names {
-            let places: Vec<usize> = (0..self.units.len()).filter(|unit| self.class(*unit) == class).collect();
+        let mut found = Vec::new();
+        for (class, places) in self.by_class() {
             let said: f64 = places.iter().map(|at| self.units[*at][choice.chosen[*at]].loss).sum();
-            let tensors = || places.iter().flat_map(|at| &self.budget.units[*at].tensors);
-            let mut only = choice.plan.clone();
-            let kept: std::collections::HashSet<usize> = tensors().copied().collect();
-            for (at, tensor) in only.tensors.iter_mut().enumerate() {
-                if !kept.contains(&at) {
-                    tensor.steps.clear();
-                    tensor.kind = Kind::Dense {
-                        dtype: tensor.source_dtype,
-                    };
-                }
-            }
-            let measured = trials.kl(self, &only, &format!("{class} alone"))?;
+            let measured = trials.kl(self, &self.only(choice, &places), &format!("{class} alone"))?;
+            found.push((class, places, said, measured));
+        }
+        let total: f64 = found.iter().map(|(.., measured)| measured).sum();
+        for (class, places, said, measured) in found {
+            let share = measured / total.max(f64::MIN_POSITIVE);
             let factor = if said > 0.0 && measured > 0.0 {
-                (measured / said).clamp(FACTORS.0, FACTORS.1)
+                (measured / said).powf(share / (share + HALF_BELIEVED)).clamp(FACTORS.0, FACTORS.1)
             } else {
                 1.0
             };
+            let tensors = || places.iter().flat_map(|at| &self.budget.units[*at].tensors);
             self.classes.push(ClassLoss {
                 class: class.to_owned(),
-                tensors: kept.len(),
+                tensors: tensors().count(),
                 parameters: tensors().map(|at| self.tensors()[*at].elements() as u64).sum(),
                 predicted_kl: said,
                 measured_kl: measured,
@@ -204,10 +201,32 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
+    /// A choice in which only these units have their schemes.
+    fn only(&self, choice: &Choice, places: &[usize]) -> Plan {
+        let kept: HashSet<usize> = places.iter().flat_map(|at| &self.budget.units[*at].tensors).copied().collect();
+        let mut only = choice.plan.clone();
+        for (_, tensor) in only.tensors.iter_mut().enumerate().filter(|(at, _)| !kept.contains(at)) {
+            tensor.steps.retain(|step| step.stage != self.budget.stage);
+            let plain = Kind::Dense {
+                dtype: tensor.source_dtype,
+            };
+            tensor.kind = tensor.steps.last().map_or(plain, |step| step.kind);
+        }
+        only
+    }
+
+    /// The units of each class.
+    fn by_class(&self) -> BTreeMap<&'static str, Vec<usize>> {
+        let mut classes: BTreeMap<&'static str, Vec<usize>> = BTreeMap::new();
+        for unit in 0..self.units.len() {
+            classes.entry(self.class(unit)).or_default().push(unit);
+        }
+        classes
+    }
+
     /// How many classes there are.
     fn class_count(&self) -> usize {
-        let names: std::collections::HashSet<_> = (0..self.units.len()).map(|unit| self.class(unit)).collect();
-        names.len()
+        self.by_class().len()
     }
 
     fn report(&self, found: &Found) -> Allocation {

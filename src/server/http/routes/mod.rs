@@ -14,6 +14,7 @@ pub mod keys;
 pub mod models;
 pub mod pages;
 pub mod plans;
+pub mod searches;
 pub mod uploads;
 pub mod webhooks;
 
@@ -41,6 +42,12 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::cancel::cancel_job))
         .routes(routes!(jobs::report::get_report))
         .routes(routes!(jobs::report::get_report_html))
+        .routes(routes!(
+            searches::create::create_search,
+            searches::list::list_searches
+        ))
+        .routes(routes!(searches::get::get_search))
+        .routes(routes!(searches::cancel::cancel_search))
         .routes(routes!(artifacts::get::get_artifact))
         .routes(routes!(keys::create::create_key, keys::list::list_keys))
         .routes(routes!(keys::get::get_key, keys::revoke::revoke_key))

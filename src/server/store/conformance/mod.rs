@@ -18,6 +18,7 @@ mod pulls;
 mod quotas;
 mod results;
 mod schema;
+mod searches;
 mod storms;
 mod tenants;
 mod turns;
@@ -114,6 +115,13 @@ suite! {
         a_checkpoint_is_the_next_attempts_and_goes_with_the_end
         old_jobs_go_with_everything
         drafts_and_keys_of_long_ago_go
+    }
+    searches {
+        a_search_is_recorded_with_its_jobs
+        a_search_without_room_leaves_nothing
+        equal_work_of_two_searches_is_one_job
+        one_key_makes_one_search
+        old_searches_go
     }
     storms {
         sixteen_claimers_and_each_job_once

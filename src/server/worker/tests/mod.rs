@@ -232,7 +232,6 @@ async fn what_a_job_kept_goes_when_it_is_over_whoever_ended_it() {
     let tidier = Tidier {
         queue: house.rows.clone(),
         kept: kept.path().to_owned(),
-        statistics: kept.path().join("statistics"),
         every: SOON,
     };
     tidier.tidy().await;

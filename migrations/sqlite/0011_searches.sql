@@ -1,0 +1,17 @@
+-- Searches: several recipes on one model, each a job. Points are their list, with the jobs' identifiers: a job may go when it
+-- is old, its point stays. A key of the client's makes one search for as long as that is kept.
+CREATE TABLE search (
+    id TEXT NOT NULL PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    model_id TEXT NOT NULL,
+    asked TEXT NOT NULL,
+    points TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    idempotency_key TEXT UNIQUE,
+    fingerprint TEXT,
+    created_at INTEGER NOT NULL,
+    cancelled_at INTEGER,
+    CONSTRAINT search_key_has_fingerprint CHECK ((idempotency_key IS NULL) = (fingerprint IS NULL))
+) STRICT;
+CREATE INDEX search_by_tenant ON search (tenant, id);
+CREATE INDEX search_by_age ON search (created_at);

@@ -1,0 +1,1 @@
+SELECT id, fingerprint FROM search WHERE idempotency_key = $1
