@@ -1,6 +1,9 @@
 //! Budgets on a tiny LLaMA: the limit holds, bytes go where they count, and what is chosen is a recipe like any other.
 
-#![expect(clippy::expect_used, reason = "a test stops at the first surprise, in helpers too")]
+#![expect(
+    clippy::expect_used,
+    reason = "a test stops at the first surprise, in helpers too"
+)]
 
 #[path = "support/llama.rs"]
 #[expect(dead_code, reason = "other tests need a tokenizer")]
@@ -13,8 +16,8 @@ use std::sync::Mutex;
 
 use modelpress_engine::observe::{Level, Silent};
 use modelpress_engine::{
-    Checkpoint, Class, Dataset, Datasets, Error, Observer, Outcome, Plan, Recipe, Refusal, Site, SourceFile, Usage,
-    execute, inspect, plan,
+    Checkpoint, Class, Dataset, Datasets, Error, Observer, Outcome, Plan, Recipe, Refusal, Site, SourceFile,
+    Usage, execute, inspect, plan,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,7 +32,9 @@ struct House {
 fn ids(folder: &Path) -> Datasets {
     let path = folder.join("ids.jsonl");
     let row = |r: usize| {
-        let ids: Vec<usize> = (0..48).map(|i| (r * 31 + i * i * 7 + i * r) % llama::VOCAB).collect();
+        let ids: Vec<usize> = (0..48)
+            .map(|i| (r * 31 + i * i * 7 + i * r) % llama::VOCAB)
+            .collect();
         json!({"input_ids": ids}).to_string()
     };
     fs::write(&path, (0..24).map(row).collect::<Vec<_>>().join("\n")).expect("writes");
@@ -85,7 +90,13 @@ impl House {
             self.folder.path().join(name),
             self.folder.path().join(format!("{name}-scratch")),
         );
-        execute(plan, &self.model, &self.datasets, &Site::on_cpu(&out, &scratch), observer)
+        execute(
+            plan,
+            &self.model,
+            &self.datasets,
+            &Site::on_cpu(&out, &scratch),
+            observer,
+        )
     }
 
     fn done(&self, plan: &Plan, name: &str) -> Outcome {
@@ -99,7 +110,10 @@ fn digests(outcome: &Outcome) -> BTreeMap<String, String> {
 }
 
 fn bytes(outcome: &Outcome) -> u64 {
-    let files = outcome.artifacts[0].files.iter().filter(|f| f.name != "modelpress.json");
+    let files = outcome.artifacts[0]
+        .files
+        .iter()
+        .filter(|f| f.name != "modelpress.json");
     files.map(|f| f.bytes).sum()
 }
 
@@ -111,7 +125,10 @@ fn kl(outcome: &Outcome) -> f64 {
 #[test]
 fn a_size_is_kept_and_spent_where_it_counts() {
     let house = house();
-    let (four, eight) = (house.bits(&json!({"group_size": 32})), house.bits(&json!({"group_size": 32, "n_bits": 8})));
+    let (four, eight) = (
+        house.bits(&json!({"group_size": 32})),
+        house.bits(&json!({"group_size": 32, "n_bits": 8})),
+    );
     let target = u64::midpoint(four.formats[0].bytes, eight.formats[0].bytes);
     let planned = house.budget("target_bytes", target);
     assert!(planned.formats[0].bytes <= target);
@@ -121,12 +138,19 @@ fn a_size_is_kept_and_spent_where_it_counts() {
     // Exactly what was said, within the limit, and hardly below it.
     let written = bytes(&chosen);
     assert_eq!(written, chosen.report.formats[0].bytes);
-    assert!(written <= target && written > target * 97 / 100, "{written} of {target}");
+    assert!(
+        written <= target && written > target * 97 / 100,
+        "{written} of {target}"
+    );
 
     // The same bytes without looking: as many blocks from the front as fit have 8 bits, the others 4.
     let modules = |front: usize| json!({"group_size": 32, "tensor_bits": {"8": [format!(r"re:model\.layers\.[0-{front}]\.")]}});
     let naive = house.bits(&modules(1));
-    assert!(naive.formats[0].bytes + 4096 > written, "{} {written}", naive.formats[0].bytes);
+    assert!(
+        naive.formats[0].bytes + 4096 > written,
+        "{} {written}",
+        naive.formats[0].bytes
+    );
     let naive = house.done(&naive, "naive");
     assert!(kl(&chosen) < 0.8 * kl(&naive), "{} {}", kl(&chosen), kl(&naive));
     // And even all of them with 5 bits, which take more.
@@ -171,7 +195,12 @@ fn a_limit_on_quality_gets_the_smallest_that_keeps_it() {
     let allocation = outcome.report.allocation.as_ref().expect("a choice");
     assert!(allocation.held);
     assert!(interval(&outcome)[1] <= most, "{:?} {most}", interval(&outcome));
-    assert!(bytes(&outcome) <= bytes(&six), "{} {}", bytes(&outcome), bytes(&six));
+    assert!(
+        bytes(&outcome) <= bytes(&six),
+        "{} {}",
+        bytes(&outcome),
+        bytes(&six)
+    );
     let kept = allocation.rounds.iter().filter(|round| round.kept).count();
     assert_eq!(kept, 1);
 }
@@ -179,7 +208,9 @@ fn a_limit_on_quality_gets_the_smallest_that_keeps_it() {
 #[test]
 fn a_limit_that_nothing_keeps_is_said_not_to_hold() {
     let house = house();
-    let planned = house.planned(&json!({"budget": {"max_kl": 1e-7, "candidates": ["W2", "W3"]}})).expect("plans");
+    let planned = house
+        .planned(&json!({"budget": {"max_kl": 1e-7, "candidates": ["W2", "W3"]}}))
+        .expect("plans");
     let outcome = house.done(&planned, "missed");
     let gate = outcome.gate.expect("a reason");
     for part in ["budget max_kl", "add larger candidates"] {
@@ -194,18 +225,38 @@ fn the_impossible_is_refused_with_the_smallest_that_is_possible() {
     let refused = |field: &str, value: Value| {
         let refusals = house.planned(&json!({"budget": {field: value, "candidates": ["W3", "W4"]}}));
         let refusal = refusals.expect_err("is impossible").remove(0);
-        assert_eq!((refusal.pointer.as_str(), refusal.code), (format!("/budget/{field}").as_str(), "impossible_target"));
-        let figure = refusal.detail.split("candidates (W3, W4) is ").nth(1).expect("a figure");
-        figure.split(' ').next().expect("a number").parse::<f64>().expect("a number")
+        assert_eq!(
+            (refusal.pointer.as_str(), refusal.code),
+            (format!("/budget/{field}").as_str(), "impossible_target")
+        );
+        let figure = refusal
+            .detail
+            .split("candidates (W3, W4) is ")
+            .nth(1)
+            .expect("a figure");
+        figure
+            .split(' ')
+            .next()
+            .expect("a number")
+            .parse::<f64>()
+            .expect("a number")
     };
     let bytes = refused("target_bytes", json!(1000)) as u64;
     let bits = refused("target_bits_per_weight", json!(0.5));
     // What it says is possible.
-    assert!(house.planned(&json!({"budget": {"target_bytes": bytes - 1, "candidates": ["W3", "W4"]}})).is_err());
-    let planned = house.planned(&json!({"budget": {"target_bytes": bytes, "candidates": ["W3", "W4"]}})).expect("plans");
+    assert!(
+        house
+            .planned(&json!({"budget": {"target_bytes": bytes - 1, "candidates": ["W3", "W4"]}}))
+            .is_err()
+    );
+    let planned = house
+        .planned(&json!({"budget": {"target_bytes": bytes, "candidates": ["W3", "W4"]}}))
+        .expect("plans");
     let outcome = house.done(&planned, "smallest");
     assert_eq!(outcome.report.formats[0].bytes, bytes);
-    house.planned(&json!({"budget": {"target_bits_per_weight": bits, "candidates": ["W3", "W4"]}})).expect("plans");
+    house
+        .planned(&json!({"budget": {"target_bits_per_weight": bits, "candidates": ["W3", "W4"]}}))
+        .expect("plans");
 }
 
 #[test]
@@ -214,25 +265,59 @@ fn a_budget_that_makes_no_sense_is_refused_at_its_field() {
     let gptq = json!([{"technique": "gptq", "options": {"group_size": 32}}]);
     let two = json!(["compressed-tensors", "safetensors"]);
     for (more, pointer, code) in [
-        (json!({"budget": {"max_kl": 0.1}, "stages": gptq}), "/budget", "nothing_to_choose"),
-        (json!({"budget": {"max_kl": 0.1}, "formats": two}), "/formats", "budget_of_one_format"),
-        (json!({"budget": {"max_kl": 0.1, "candidates": ["W4", "Q4_K"]}}), "/budget/candidates/1", "unknown_scheme"),
+        (
+            json!({"budget": {"max_kl": 0.1}, "stages": gptq}),
+            "/budget",
+            "nothing_to_choose",
+        ),
+        (
+            json!({"budget": {"max_kl": 0.1}, "formats": two}),
+            "/formats",
+            "budget_of_one_format",
+        ),
+        (
+            json!({"budget": {"max_kl": 0.1, "candidates": ["W4", "Q4_K"]}}),
+            "/budget/candidates/1",
+            "unknown_scheme",
+        ),
     ] {
         let refusal = house.planned(&more).expect_err("is refused").remove(0);
-        assert_eq!((refusal.pointer.as_str(), refusal.code), (pointer, code), "{}", refusal.detail);
+        assert_eq!(
+            (refusal.pointer.as_str(), refusal.code),
+            (pointer, code),
+            "{}",
+            refusal.detail
+        );
     }
     for (budget, pointer, code) in [
         (json!({}), "/budget", "one_limit"),
         (json!({"max_kl": 0.1, "target_bytes": 5}), "/budget", "one_limit"),
         (json!({"max_kl": -1}), "/budget/max_kl", "out_of_range"),
-        (json!({"target_bytes": 1.5}), "/budget/target_bytes", "out_of_range"),
-        (json!({"max_kl": 0.1, "candidates": []}), "/budget/candidates", "out_of_range"),
-        (json!({"max_kl": 0.1, "max_rounds": 0}), "/budget/max_rounds", "out_of_range"),
+        (
+            json!({"target_bytes": 1.5}),
+            "/budget/target_bytes",
+            "out_of_range",
+        ),
+        (
+            json!({"max_kl": 0.1, "candidates": []}),
+            "/budget/candidates",
+            "out_of_range",
+        ),
+        (
+            json!({"max_kl": 0.1, "max_rounds": 0}),
+            "/budget/max_rounds",
+            "out_of_range",
+        ),
         (json!({"max_size": 1}), "/budget/max_size", "unknown_field"),
     ] {
         let refusal = Recipe::from_value(&json!({"preset": "W4A16", "budget": budget}));
         let refusal = refusal.expect_err("is refused").remove(0);
-        assert_eq!((refusal.pointer.as_str(), refusal.code), (pointer, code), "{}", refusal.detail);
+        assert_eq!(
+            (refusal.pointer.as_str(), refusal.code),
+            (pointer, code),
+            "{}",
+            refusal.detail
+        );
     }
     let declined = json!({"preset": "W4A16", "evaluation": false, "budget": {"max_kl": 0.1}});
     let refusal = Recipe::from_value(&declined).expect_err("is refused").remove(0);
@@ -250,7 +335,12 @@ fn what_was_chosen_is_a_recipe() {
     let recipe = &outcome.report.recipe;
     assert_eq!(recipe.budget, None);
     let text = serde_json::to_value(recipe).expect("JSON");
-    let again = plan(&Recipe::from_value(&text).expect("a recipe"), &house.model, &house.datasets).expect("plans");
+    let again = plan(
+        &Recipe::from_value(&text).expect("a recipe"),
+        &house.model,
+        &house.datasets,
+    )
+    .expect("plans");
     let again = house.done(&again, "again");
     assert!(again.report.allocation.is_none());
     let weights = |outcome: &Outcome| {
@@ -297,7 +387,10 @@ fn a_search_goes_on_where_it_was_stopped_to_the_same_bytes_and_measures_nothing_
     let house = house();
     let planned = house.budget("target_bits_per_weight", 14.0);
     let whole = house.done(&planned, "whole");
-    let watching = Stopping { leg: "none", ..Stopping::default() };
+    let watching = Stopping {
+        leg: "none",
+        ..Stopping::default()
+    };
     house.run(&planned, "watched", &watching).expect("runs");
     let trials = |observer: Stopping| {
         let told = observer.told.into_inner().expect("no panic");
@@ -309,15 +402,26 @@ fn a_search_goes_on_where_it_was_stopped_to_the_same_bytes_and_measures_nothing_
     for (leg, step) in [("fisher", 200), ("losses", 60), ("choose", 45)] {
         for after in (0..).step_by(step) {
             let name = format!("{leg}-{after}");
-            let stopping = Stopping { leg, after, ..Stopping::default() };
+            let stopping = Stopping {
+                leg,
+                after,
+                ..Stopping::default()
+            };
             match house.run(&planned, &name, &stopping) {
                 Ok(_) => break,
                 Err(error) => assert_eq!(error.class, Class::Cancelled, "{error}"),
             }
             let before = trials(stopping);
-            let going_on = Stopping { leg: "none", ..Stopping::default() };
+            let going_on = Stopping {
+                leg: "none",
+                ..Stopping::default()
+            };
             let outcome = house.run(&planned, &name, &going_on).expect("runs");
-            assert_eq!(digests(&outcome), digests(&whole), "stopped after {after} in {leg}");
+            assert_eq!(
+                digests(&outcome),
+                digests(&whole),
+                "stopped after {after} in {leg}"
+            );
             assert_eq!(outcome.report.allocation, whole.report.allocation);
             let behind = trials(going_on);
             went_on += usize::from(!before.is_empty());
@@ -332,7 +436,10 @@ fn the_number_of_threads_changes_no_choice() {
     let house = house();
     let planned = house.budget("max_kl", 0.01);
     let with = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .expect("a pool");
         pool.install(|| house.done(&planned, &format!("with-{threads}")))
     };
     let (one, three) = (with(1), with(3));
@@ -348,7 +455,10 @@ fn what_is_predicted_of_other_sizes_is_what_they_lose() {
     let allocation = outcome.report.allocation.expect("a choice");
     let (mut within, mut tried) = (0, 0);
     for point in allocation.curve.iter().filter(|point| point.predicted_kl > 1e-6) {
-        let held = house.done(&house.budget("target_bytes", point.bytes), &format!("held-{}", point.bytes));
+        let held = house.done(
+            &house.budget("target_bytes", point.bytes),
+            &format!("held-{}", point.bytes),
+        );
         let [low, high] = point.predicted_kl_interval;
         tried += 1;
         within += usize::from((low..=high).contains(&kl(&held)));

@@ -20,12 +20,16 @@ async fn model_and_data(app: &TestApp) -> (String, String) {
     let commit = app.request(Method::POST, &format!("/v1/models/{id}/commit"));
     json_of(commit.send().await.expect("answers"), StatusCode::OK).await;
     let row = |r: usize| {
-        let ids: Vec<usize> = (0..32).map(|i| (r * 31 + i * i * 7 + i * r) % llama::VOCAB).collect();
+        let ids: Vec<usize> = (0..32)
+            .map(|i| (r * 31 + i * i * 7 + i * r) % llama::VOCAB)
+            .collect();
         json!({"input_ids": ids}).to_string()
     };
     let rows: Vec<String> = (0..12).map(row).collect();
     let request = app.request(Method::POST, "/v1/datasets");
-    let request = request.header("Content-Type", "application/jsonl").body(rows.join("\n"));
+    let request = request
+        .header("Content-Type", "application/jsonl")
+        .body(rows.join("\n"));
     let made = json_of(request.send().await.expect("answers"), StatusCode::CREATED).await;
     (id, text(&made["id"]))
 }
@@ -64,7 +68,10 @@ async fn with_workers(workers: usize) -> TestApp {
 
 fn point<'a>(search: &'a Value, name: &str) -> &'a Value {
     let points = search["points"].as_array().expect("points");
-    points.iter().find(|point| point["name"] == name).expect("a point")
+    points
+        .iter()
+        .find(|point| point["name"] == name)
+        .expect("a point")
 }
 
 /// Six recipes of which one is refused and one fails: both are named, and the others are compared.
@@ -79,7 +86,11 @@ async fn every_recipe_is_run_and_the_front_is_marked() {
     let grid = json!({"recipe": bits(4), "vary": {"/stages/0/options/n_bits": [8, 4, 2]}});
     let budget = json!({"stages": bits(4)["stages"], "formats": ["compressed-tensors"],
         "budget": {"target_bits_per_weight": 8, "candidates": ["W3", "W4", "W6", "W8"]}});
-    let asked = search(&model, &data, json!({"recipes": [gated, odd, budget], "grid": grid, "metadata": {"a": "b"}}));
+    let asked = search(
+        &model,
+        &data,
+        json!({"recipes": [gated, odd, budget], "grid": grid, "metadata": {"a": "b"}}),
+    );
     let response = app.post("/v1/searches", &asked).await;
     let location = response.headers()["location"].to_str().expect("ASCII").to_owned();
     let made = json_of(response, StatusCode::ACCEPTED).await;
@@ -87,18 +98,32 @@ async fn every_recipe_is_run_and_the_front_is_marked() {
     assert_eq!(location, format!("/v1/searches/{id}"));
     assert_eq!(made["front"], json!([]));
     let refused = point(&made, "rtn (2)");
-    assert_eq!((&refused["status"], &refused["job"]), (&json!("refused"), &Value::Null));
+    assert_eq!(
+        (&refused["status"], &refused["job"]),
+        (&json!("refused"), &Value::Null)
+    );
     assert_eq!(refused["error"]["code"], "group_size_does_not_divide");
 
     let done = over(&app, &id).await;
     assert_eq!(done["status"], "succeeded", "{done}");
-    assert_eq!((&done["loss_metric"], &done["metadata"]), (&json!("kl"), &json!({"a": "b"})));
+    assert_eq!(
+        (&done["loss_metric"], &done["metadata"]),
+        (&json!("kl"), &json!({"a": "b"}))
+    );
     let failed = point(&done, "rtn");
-    assert_eq!((&failed["status"], &failed["error"]["code"]), (&json!("failed"), &json!("quality_gate")));
+    assert_eq!(
+        (&failed["status"], &failed["error"]["code"]),
+        (&json!("failed"), &json!("quality_gate"))
+    );
     assert_eq!(failed["on_front"], false);
     let budgeted = "rtn, target_bits_per_weight 8";
     let named = |bits: u32| format!("rtn, n_bits {bits}");
-    let front: Vec<String> = done["front"].as_array().expect("a front").iter().map(text).collect();
+    let front: Vec<String> = done["front"]
+        .as_array()
+        .expect("a front")
+        .iter()
+        .map(text)
+        .collect();
     assert_eq!(front.first(), Some(&named(2)), "{done}");
     assert_eq!(front.last(), Some(&named(8)));
     assert!(front.contains(&budgeted.to_owned()), "{front:?}");
@@ -110,11 +135,18 @@ async fn every_recipe_is_run_and_the_front_is_marked() {
         let report = app.get(&format!("/v1/jobs/{}/report", text(&point["job"]))).await;
         let report = json_of(report, StatusCode::OK).await;
         assert_eq!(point["result"]["bytes"], report["formats"][0]["bytes"]);
-        let kl = report["quality"]["measures"].as_array().expect("measures").iter().find(|m| m["metric"] == "kl");
+        let kl = report["quality"]["measures"]
+            .as_array()
+            .expect("measures")
+            .iter()
+            .find(|m| m["metric"] == "kl");
         assert_eq!(point["result"]["loss"], kl.expect("a divergence")["after"]);
     }
     let listed = json_of(app.get("/v1/searches").await, StatusCode::OK).await;
-    assert_eq!((&listed["data"][0]["id"], &listed["data"][0]["recipes"]), (&json!(id), &json!(6)));
+    assert_eq!(
+        (&listed["data"][0]["id"], &listed["data"][0]["recipes"]),
+        (&json!(id), &json!(6))
+    );
     app.stop().await;
 }
 
@@ -143,10 +175,18 @@ async fn equal_work_is_done_once_and_calibration_too() {
     assert_eq!(done["status"], "succeeded", "{done}");
     let mut known = 0;
     for at in 0..2 {
-        let events = app.get(&format!("/v1/jobs/{}/events?limit=100", text(&done["points"][at]["job"]))).await;
+        let events = app
+            .get(&format!(
+                "/v1/jobs/{}/events?limit=100",
+                text(&done["points"][at]["job"])
+            ))
+            .await;
         let events = json_of(events, StatusCode::OK).await;
         let events = events["data"].as_array().expect("events").clone();
-        known += events.iter().filter(|e| text(&e["message"]).contains("is known from an earlier job")).count();
+        known += events
+            .iter()
+            .filter(|e| text(&e["message"]).contains("is known from an earlier job"))
+            .count();
     }
     assert_eq!(known, 1, "the second job took what the first one found");
     app.stop().await;
@@ -182,7 +222,10 @@ async fn a_search_that_cannot_work_is_refused_where_it_is_wrong() {
     let odd = json!({"stages": [{"technique": "rtn", "options": {"group_size": 48}}], "formats": ["compressed-tensors"]});
     let none = search(&model, &data, json!({"recipes": [odd, "Q4_K_M"]}));
     let refused = problem(app.post("/v1/searches", &none).await, 422, "recipe_refused").await;
-    assert_eq!(refused["errors"][0]["pointer"], "/recipes/0/stages/0/options/group_size", "{refused}");
+    assert_eq!(
+        refused["errors"][0]["pointer"], "/recipes/0/stages/0/options/group_size",
+        "{refused}"
+    );
     let missing = search(&model, &data, json!({}));
     let refused = problem(app.post("/v1/searches", &missing).await, 422, "fields_invalid").await;
     assert_eq!(refused["errors"][0]["pointer"], "/recipes");
@@ -202,13 +245,24 @@ async fn a_key_stands_for_one_search() {
     let (model, data) = model_and_data(&app).await;
     let ask = |recipes: Value| {
         let body = search(&model, &data, json!({"recipes": recipes}));
-        let request = app.request(Method::POST, "/v1/searches").header("Idempotency-Key", "\"once\"");
+        let request = app
+            .request(Method::POST, "/v1/searches")
+            .header("Idempotency-Key", "\"once\"");
         request.json(&body).send()
     };
-    let first = json_of(ask(json!([bits(8)])).await.expect("answers"), StatusCode::ACCEPTED).await;
+    let first = json_of(
+        ask(json!([bits(8)])).await.expect("answers"),
+        StatusCode::ACCEPTED,
+    )
+    .await;
     let again = ask(json!([bits(8)])).await.expect("answers");
     assert_eq!(again.headers()["idempotent-replayed"], "true");
     assert_eq!(json_of(again, StatusCode::ACCEPTED).await["id"], first["id"]);
-    problem(ask(json!([bits(4)])).await.expect("answers"), 422, "idempotency_mismatch").await;
+    problem(
+        ask(json!([bits(4)])).await.expect("answers"),
+        422,
+        "idempotency_mismatch",
+    )
+    .await;
     app.stop().await;
 }

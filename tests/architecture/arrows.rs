@@ -94,6 +94,7 @@ pub(crate) const ENGINE: Edges = &[
             "plan",
             "recipe",
             "report",
+            "search",
             "techniques",
             "tensor",
             "weight",
@@ -149,6 +150,7 @@ pub(crate) const ENGINE: Edges = &[
             "weight",
         ],
     ),
+    ("search", &[]),
     (
         "techniques",
         &[

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::FutureExt as _;
-use modelpress_server::domain::job::{Failure, Progress};
+use modelpress_server::domain::job::Progress;
 use modelpress_server::domain::ports::{
     Clock as _, Commit, Counts, Enqueued, JobFilter, Reply, Room, Sought, Store, StoreError, Stores,
     SystemClock,
@@ -14,11 +14,11 @@ use modelpress_server::domain::pull::{NewPull, PullState};
 use modelpress_server::domain::search::NewSearch;
 use modelpress_server::domain::{
     ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks, Job,
-    JobId, JobState, KeyId, Model, ModelId, ModelState, NewJob, Pull, Search, SearchId, Tenant,
-    TensorRow, Upload, UploadId,
-    Webhook, WebhookId,
+    JobId, JobState, KeyId, Model, ModelId, ModelState, NewJob, Pull, Search, SearchId, Tenant, TensorRow,
+    Upload, UploadId, Webhook, WebhookId,
 };
-use serde_json::json;
+
+use super::advance::advance;
 
 /// Everything, in maps.
 #[derive(Debug, Default)]
@@ -77,45 +77,6 @@ impl MemoryStore {
         let mut tables = self.lock();
         advance(&mut tables, id, state);
     }
-}
-
-fn advance(tables: &mut Tables, id: JobId, state: JobState) {
-    let now = SystemClock.now();
-    let job = tables.jobs.get_mut(&id).expect("known job");
-    job.state = state;
-    match state {
-        JobState::Running => {
-            job.started_at = Some(now);
-            job.attempt += 1;
-            job.progress = Progress {
-                stage: Some("quantize".into()),
-                stages: 1,
-                bytes_done: 1,
-                bytes_total: 4,
-                bytes_per_second: 1.0,
-                ..Progress::default()
-            };
-        }
-        JobState::Failed => {
-            job.failure = Some(Failure {
-                code: "worker_lost".into(),
-                message: "gone".into(),
-            });
-        }
-        _ => {}
-    }
-    if state.is_terminal() {
-        job.finished_at = Some(now);
-    }
-    let events = tables.events.entry(id).or_default();
-    events.push(Event {
-        seq: events.len() as u64 + 1,
-        at: now,
-        kind: "state".into(),
-        level: "info".into(),
-        message: format!("job is {}", state.as_str()),
-        data: json!({"status": state.as_str()}),
-    });
 }
 
 fn known<T: Clone>(found: Option<&T>) -> Done<T> {
@@ -469,7 +430,11 @@ impl Store for MemoryStore {
 
     fn list_searches(&self, after: Option<SearchId>, limit: u32) -> Reply<'_, Vec<Search>> {
         self.run(|t| {
-            let rows = t.searches.values().rev().filter(|s| after.is_none_or(|after| s.id < after));
+            let rows = t
+                .searches
+                .values()
+                .rev()
+                .filter(|s| after.is_none_or(|after| s.id < after));
             Ok(rows.take(limit as usize).cloned().collect())
         })
     }

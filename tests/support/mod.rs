@@ -6,6 +6,7 @@
     reason = "each test binary uses its own part of this"
 )]
 
+mod advance;
 pub mod app;
 pub mod hooks;
 pub mod memory;

@@ -151,10 +151,27 @@ impl Descent<'_> {
         self.head(&batches, &slots[blocks], &mut stash, wanted, &mut sums)?;
         // Where the head shares its weight with the embedding, more of it is still to come.
         let embedded = self.network.embed_tensors();
-        give(&mut sums, tokens, |name| !embedded.iter().any(|e| e == name), keep)?;
+        give(
+            &mut sums,
+            tokens,
+            |name| !embedded.iter().any(|e| e == name),
+            keep,
+        )?;
         for block in (0..blocks).rev() {
-            self.block(block, &batches, [&slots[block], &slots[block + 1]], &mut stash, wanted, &mut sums)?;
-            give(&mut sums, tokens, |name| !embedded.iter().any(|e| e == name), keep)?;
+            self.block(
+                block,
+                &batches,
+                [&slots[block], &slots[block + 1]],
+                &mut stash,
+                wanted,
+                &mut sums,
+            )?;
+            give(
+                &mut sums,
+                tokens,
+                |name| !embedded.iter().any(|e| e == name),
+                keep,
+            )?;
         }
         self.embedding(&batches, &slots[0], &mut stash, wanted, &mut sums)?;
         give(&mut sums, tokens, |_| true, keep)
@@ -189,7 +206,10 @@ impl Descent<'_> {
     fn names(&self, block: usize) -> Vec<String> {
         let mut names = self.network.block_tensors(block);
         let cuts = self.network.cuts(block);
-        names.extend(cuts.iter().flat_map(|c| c.readers.iter().map(|r| r.tensor.clone())));
+        names.extend(
+            cuts.iter()
+                .flat_map(|c| c.readers.iter().map(|r| r.tensor.clone())),
+        );
         names
     }
 

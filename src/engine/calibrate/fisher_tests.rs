@@ -1,10 +1,14 @@
+//! The sums, and how labels are drawn; what they mean for a model is shown in `execute/fisher_tests.rs`.
+
 use super::*;
 
 /// Two stripes and a bit, values that f32 sums would round.
 #[test]
 fn sums_are_those_of_the_squares_whatever_the_threads() {
     let (rows, cols) = (37, 5);
-    let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 37) % 101) as f32 * 0.013 - 0.6).collect();
+    let values: Vec<f32> = (0..rows * cols)
+        .map(|i| ((i * 37) % 101) as f32 * 0.013 - 0.6)
+        .collect();
     let mut sum = Sum::default();
     sum.add(&values, cols);
     sum.add(&values, cols);

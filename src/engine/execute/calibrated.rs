@@ -204,7 +204,9 @@ fn known_or(
     let finding = Finding::of(made, index, importance, site)?;
     if finding.take(&made.shelf) {
         let message = "what calibration finds is known from an earlier job on this model and data";
-        course.observer.event(Level::Info, message, json!({"stage": index}));
+        course
+            .observer
+            .event(Level::Info, message, json!({"stage": index}));
         return Ok(());
     }
     look(course)?;
@@ -246,7 +248,11 @@ fn descend(
         seed: made.plan.recipe.seed,
     };
     let tensors = &made.plan.tensors;
-    let mut left: HashMap<&str, usize> = importance.tensors.iter().map(|at| (tensors[*at].name.as_str(), *at)).collect();
+    let mut left: HashMap<&str, usize> = importance
+        .tensors
+        .iter()
+        .map(|at| (tensors[*at].name.as_str(), *at))
+        .collect();
     let wanted = left.keys().copied().collect();
     let stash = Stash::new(site.scratch, data.plan.activation_bytes);
     descent.run(&wanted, stash, &mut |name, fisher| {

@@ -54,7 +54,10 @@ fn answers(network: &dyn Network, source: &dyn Source, other: Option<(&str, &Ten
         for block in 0..network.sizes().blocks {
             let mut names = network.block_tensors(block);
             let cuts = network.cuts(block);
-            names.extend(cuts.iter().flat_map(|c| c.readers.iter().map(|r| r.tensor.clone())));
+            names.extend(
+                cuts.iter()
+                    .flat_map(|c| c.readers.iter().map(|r| r.tensor.clone())),
+            );
             let weights = put(load(network, source, &names));
             let mut state = State::between(hidden);
             for at in 0..=cuts.len() {
@@ -125,7 +128,12 @@ fn a_small_change_costs_what_the_gradients_say() {
     let network = network_of(&model).unwrap();
     let network = network.as_ref();
     let datasets = Datasets::new();
-    let plan = planned(&json!({"preset": "BF16", "formats": ["safetensors"]}), &model, &datasets).unwrap();
+    let plan = planned(
+        &json!({"preset": "BF16", "formats": ["safetensors"]}),
+        &model,
+        &datasets,
+    )
+    .unwrap();
     let made = Made::new(&plan, &model, folder.path());
     let source = made.before(0, &Silent);
     let original = answers(network, &source, None);

@@ -333,3 +333,82 @@ fn a_gguf_says_which_matrix_it_was_made_with() {
         ]
     );
 }
+
+/// Embedding and head are known too, which no importance matrix of inputs knows, and the matrix that is written says so.
+#[test]
+fn gradients_weigh_the_columns_of_every_matrix() {
+    let folder = TempDir::new().unwrap();
+    let model = llama(folder.path());
+    let mut datasets = Datasets::new();
+    datasets.insert("ids", ids(folder.path()));
+    let both = ["safetensors", "imatrix"];
+    let of =
+        |imatrix: &str, threads: usize| made(&recipe("Q4_K_M", imatrix, &both), &model, &datasets, threads);
+    let weighed = of("fisher", 1);
+    assert!(
+        weighed == of("fisher", 3),
+        "the number of threads changes nothing"
+    );
+    assert_ne!(
+        weighed["model.safetensors"],
+        of("calibration", 2)["model.safetensors"]
+    );
+    let file = read(&weighed["imatrix.gguf"]);
+    assert_eq!(file.entries.len(), 16);
+    for entry in &file.entries {
+        let mean = entry.in_sum2.iter().sum::<f32>() / entry.in_sum2.len() as f32;
+        assert!((mean - 1.0).abs() < 1e-3, "{}: {mean}", entry.name);
+    }
+}
+
+#[test]
+fn single_modules_get_types_of_their_own() {
+    let folder = TempDir::new().unwrap();
+    let model = llama(folder.path());
+    let with = |types: Value| {
+        let recipe =
+            json!({"preset": "Q4_K_M", "options": {"tensor_types": types}, "formats": ["safetensors"]});
+        planned(&recipe, &model, &Datasets::new())
+    };
+    let plan = with(json!({"Q8_0": ["re:.*down_proj"], "F16": ["lm_head"]})).unwrap();
+    let kind = |name: &str| plan.tensors.iter().find(|t| t.name == name).unwrap().kind.label();
+    assert_eq!(kind("model.layers.0.mlp.down_proj.weight"), "Q8_0");
+    assert_eq!(kind("model.layers.0.mlp.up_proj.weight"), "Q4_K");
+    assert_eq!(kind("lm_head.weight"), "F16");
+    for (types, pointer, code) in [
+        (json!(["Q8_0"]), "/options/tensor_types", "invalid_option"),
+        (
+            json!({"Q9": ["lm_head"]}),
+            "/options/tensor_types/Q9",
+            "invalid_option",
+        ),
+        (
+            json!({"Q8_0": "lm_head"}),
+            "/options/tensor_types/Q8_0",
+            "invalid_option",
+        ),
+        (
+            json!({"Q8_0": ["nothing"]}),
+            "/options/tensor_types/Q8_0",
+            "no_targets",
+        ),
+        (
+            json!({"Q8_0": ["lm_head"], "F16": ["lm_head"]}),
+            "/options/tensor_types/F16",
+            "conflicting_options",
+        ),
+        (
+            json!({"IQ2_XS": ["lm_head"]}),
+            "/options/imatrix",
+            "needs_importance",
+        ),
+    ] {
+        let refusal = with(types.clone()).unwrap_err().remove(0);
+        assert_eq!(
+            (refusal.pointer.as_str(), refusal.code),
+            (pointer, code),
+            "{types}: {}",
+            refusal.detail
+        );
+    }
+}

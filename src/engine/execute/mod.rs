@@ -165,7 +165,9 @@ pub fn execute(
     let targets = layouts(&chosen, model)?;
     let made = Made::new(&chosen, model, site.scratch);
     let mut outcome = finish(&made, &targets, run, &mut course)?;
-    outcome.gate = (!allocation.held).then(|| missed_budget(&allocation)).or(outcome.gate);
+    outcome.gate = (!allocation.held)
+        .then(|| missed_budget(&allocation))
+        .or(outcome.gate);
     outcome.report.planned_peak_memory_bytes = plan.peak_memory_bytes;
     outcome.report.allocation = Some(allocation);
     Ok(outcome)

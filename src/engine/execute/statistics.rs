@@ -16,14 +16,25 @@ use std::path::{Path, PathBuf};
 /// A finding's folder; none where the site keeps none.
 pub(super) struct Finding {
     folder: Option<PathBuf>,
+    /// Ending of what is not whole yet: nobody else's, since it is named by where this job works.
+    part: String,
     stage: usize,
     tensors: Vec<usize>,
 }
 
 impl Finding {
-    pub(super) fn of(made: &Made<'_>, stage: usize, importance: &ImportancePlan, site: &Site<'_>) -> Result<Self> {
+    pub(super) fn of(
+        made: &Made<'_>,
+        stage: usize,
+        importance: &ImportancePlan,
+        site: &Site<'_>,
+    ) -> Result<Self> {
         let plan = made.plan;
-        let names: Vec<_> = plan.tensors.iter().map(|t| (&t.name, &t.shape, t.source_dtype)).collect();
+        let names: Vec<_> = plan
+            .tensors
+            .iter()
+            .map(|t| (&t.name, &t.shape, t.source_dtype))
+            .collect();
         let before = &plan.recipe.stages[..stage];
         let (calibration, asked) = (&plan.calibration, &plan.recipe.calibration);
         let about = json!({
@@ -33,6 +44,7 @@ impl Finding {
         });
         let bytes = serde_json::to_vec(&about).map_err(|e| Error::internal(e.to_string()))?;
         Ok(Self {
+            part: format!("part-{}", sha256(site.scratch.as_os_str().as_encoded_bytes())),
             folder: site.statistics.map(|folder| folder.join(sha256(&bytes))),
             stage,
             tensors: importance.tensors.clone(),
@@ -63,8 +75,10 @@ impl Finding {
     /// Keeps what is on the shelf for others; where that fails, they look for themselves.
     pub(super) fn keep(&self, shelf: &shelf::Shelf) {
         let Some(folder) = &self.folder else { return };
-        let part = folder.with_extension(format!("part-{}", std::process::id()));
-        let whole = self.fill(shelf, &part).and_then(|()| std::fs::rename(&part, folder));
+        let part = folder.with_extension(&self.part);
+        let whole = self
+            .fill(shelf, &part)
+            .and_then(|()| std::fs::rename(&part, folder));
         if whole.is_err() {
             let _gone = std::fs::remove_dir_all(&part);
         }

@@ -76,7 +76,10 @@ impl BudgetPlan {
         let able = self.units.iter().filter(|unit| place(unit).is_some());
         let mut kinds = HashMap::new();
         for tensor in able.flat_map(|unit| &unit.tensors) {
-            let step = tensors[*tensor].steps.iter().find(|step| step.stage == self.stage);
+            let step = tensors[*tensor]
+                .steps
+                .iter()
+                .find(|step| step.stage == self.stage);
             kinds.extend(step.map(|step| (*tensor, step.kind)));
         }
         Ok((stages.swap_remove(self.stage), kinds))
@@ -160,7 +163,12 @@ pub(super) fn plan(
             places.min_by_key(|at| sign * unit.bytes[*at] as i64).unwrap_or(0)
         };
         let chosen: Vec<usize> = planned.units.iter().map(best).collect();
-        plan_one(&planned.recipe(recipe, &tensors, &chosen), model, datasets, weighed)
+        plan_one(
+            &planned.recipe(recipe, &tensors, &chosen),
+            model,
+            datasets,
+            weighed,
+        )
     };
     let smallest = extreme(&planned, 1, None)?;
     let mut largest = extreme(&planned, -1, Some(stage))?;
@@ -186,17 +194,32 @@ fn stage_of(recipe: &Recipe) -> Result<(usize, &'static dyn Schemes), Vec<Refusa
     match found[..] {
         [one] => Ok(one),
         [] => {
-            let detail = format!("no stage has schemes to choose from; techniques that do: {}", able.join(", "));
+            let detail = format!(
+                "no stage has schemes to choose from; techniques that do: {}",
+                able.join(", ")
+            );
             refuse("/budget", "nothing_to_choose", detail)
         }
-        _ => refuse("/budget", "several_to_choose", "several stages have schemes to choose from: a budget is for one"),
+        _ => refuse(
+            "/budget",
+            "several_to_choose",
+            "several stages have schemes to choose from: a budget is for one",
+        ),
     }
 }
 
 fn candidates_of(budget: &BudgetSpec, schemes: &dyn Schemes) -> Result<Vec<String>, Vec<Refusal>> {
     let known = schemes.all();
-    if let Some(at) = budget.candidates.iter().position(|c| !known.contains(&c.as_str())) {
-        let detail = format!("no scheme is called {:?}; schemes are {}", budget.candidates[at], known.join(", "));
+    if let Some(at) = budget
+        .candidates
+        .iter()
+        .position(|c| !known.contains(&c.as_str()))
+    {
+        let detail = format!(
+            "no scheme is called {:?}; schemes are {}",
+            budget.candidates[at],
+            known.join(", ")
+        );
         return refuse(&format!("/budget/candidates/{at}"), "unknown_scheme", detail);
     }
     let mut candidates = budget.candidates.clone();
@@ -219,7 +242,11 @@ fn bytes_of_each(
 ) -> Result<Vec<Vec<u64>>, Vec<Refusal>> {
     let under = |index: usize| {
         let scheme = |(tensor, fitting): &(usize, Vec<usize>)| {
-            let one = if fitting.contains(&index) { index } else { fitting[0] };
+            let one = if fitting.contains(&index) {
+                index
+            } else {
+                fitting[0]
+            };
             (*tensor, candidates[one].as_str())
         };
         let schemes: Vec<(usize, &str)> = chosen.iter().map(scheme).collect();
@@ -260,7 +287,10 @@ fn units_of(
     for unit in &mut units {
         if unit.candidates.is_empty() {
             let names: Vec<&str> = unit.tensors.iter().map(|t| tensors[*t].module()).collect();
-            let detail = format!("{} share a scheme in this format, and none of the candidates fits all of them", names.join(", "));
+            let detail = format!(
+                "{} share a scheme in this format, and none of the candidates fits all of them",
+                names.join(", ")
+            );
             return refuse("/budget/candidates", "no_candidates", detail);
         }
         let of = |c: &usize| unit.tensors.iter().map(|tensor| bytes[*c][*tensor]).sum();
@@ -272,9 +302,11 @@ fn units_of(
 /// Refuses a size below that of the smallest choice.
 fn possible(planned: &BudgetPlan, smallest: &FormatPlan) -> Result<(), Vec<Refusal>> {
     let (field, asked, least) = match planned.budget.limit {
-        Budget::TargetBytes(bytes) if bytes < smallest.bytes => {
-            ("target_bytes", format!("{bytes} bytes"), format!("{} bytes", smallest.bytes))
-        }
+        Budget::TargetBytes(bytes) if bytes < smallest.bytes => (
+            "target_bytes",
+            format!("{bytes} bytes"),
+            format!("{} bytes", smallest.bytes),
+        ),
         Budget::TargetBitsPerWeight(bits) if bits < smallest.bits_per_weight => (
             "target_bits_per_weight",
             format!("{bits} bits a weight"),

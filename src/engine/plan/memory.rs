@@ -101,7 +101,13 @@ pub(super) fn descent(tensors: &[TensorPlan], network: &dyn Network, data: &Data
     };
     let weights = (0..sizes.blocks).map(block).max().unwrap_or(0);
     // Where each of many experts reads every token, each has tensors of its own.
-    let readers = |block: usize| network.cuts(block).iter().map(|cut| cut.readers.len()).sum::<usize>();
+    let readers = |block: usize| {
+        network
+            .cuts(block)
+            .iter()
+            .map(|cut| cut.readers.len())
+            .sum::<usize>()
+    };
     let layers = (0..sizes.blocks).map(readers).max().unwrap_or(0) as u64;
     let tokens = data.longest as u64;
     let between = 4 * tokens * (24 * sizes.hidden as u64 + (2 * layers + 8) * sizes.widest as u64);

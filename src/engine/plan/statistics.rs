@@ -71,7 +71,8 @@ impl StagePlan {
 
     /// True where it must go back through it too.
     pub fn descends(&self) -> bool {
-        self.importance().is_some_and(|i| i.source == ImportanceSource::Fisher)
+        self.importance()
+            .is_some_and(|i| i.source == ImportanceSource::Fisher)
     }
 
     /// Fills in what is known once the calibration data is planned.

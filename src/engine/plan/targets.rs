@@ -71,10 +71,15 @@ impl Context<'_> {
         }
         let matcher = Matcher::new(words, pointer)?;
         let tensors = self.tensors.iter().enumerate();
-        let found: Vec<usize> = tensors.filter(|(_, t)| matcher.matches(t)).map(|(at, _)| at).collect();
+        let found: Vec<usize> = tensors
+            .filter(|(_, t)| matcher.matches(t))
+            .map(|(at, _)| at)
+            .collect();
         if found.is_empty() && !words.is_empty() {
             let mut refusals = nothing(self.tensors, pointer);
-            refusals.iter_mut().for_each(|refusal| refusal.pointer = pointer.to_owned());
+            refusals
+                .iter_mut()
+                .for_each(|refusal| refusal.pointer = pointer.to_owned());
             return Err(refusals);
         }
         Ok(found)

@@ -13,10 +13,18 @@ use std::fmt::Write as _;
 pub(super) fn section(out: &mut String, allocation: &Allocation) {
     let chosen = allocation.rounds.iter().find(|round| round.kept);
     let size = chosen.map_or_else(String::new, |round| {
-        format!("{} bytes, {:.3} bits a weight. ", grouped(round.bytes), round.bits_per_weight)
+        format!(
+            "{} bytes, {:.3} bits a weight. ",
+            grouped(round.bytes),
+            round.bits_per_weight
+        )
     });
     let [low, high] = allocation.predicted_kl_interval;
-    let held = if allocation.held { "It holds." } else { "No choice that was tried keeps it." };
+    let held = if allocation.held {
+        "It holds."
+    } else {
+        "No choice that was tried keeps it."
+    };
     let _ = write!(
         out,
         "<h2>Choice within the budget</h2><p>Asked: {}. {held} Chosen from {}: {size}A divergence of {:.3e} nats a token was \
@@ -43,7 +51,9 @@ fn asked(limit: Budget) -> String {
 /// Sizes on the one axis, divergences on the other, which is logarithmic.
 fn curve(out: &mut String, allocation: &Allocation) {
     let shown: Vec<&CurvePoint> = allocation.curve.iter().filter(|p| p.predicted_kl > 0.0).collect();
-    let (Some(first), Some(last)) = (shown.first(), shown.last()) else { return };
+    let (Some(first), Some(last)) = (shown.first(), shown.last()) else {
+        return;
+    };
     let lows = shown.iter().map(|p| p.predicted_kl_interval[0].log10());
     let highs = shown.iter().map(|p| p.predicted_kl_interval[1].log10());
     let (bottom, top) = (
@@ -67,7 +77,10 @@ fn curve(out: &mut String, allocation: &Allocation) {
     }
     let place = |bytes: u64, kl: f64| format!("{:.1},{:.1}", x(bytes), y(kl));
     let upper = shown.iter().map(|p| place(p.bytes, p.predicted_kl_interval[1]));
-    let lower = shown.iter().rev().map(|p| place(p.bytes, p.predicted_kl_interval[0]));
+    let lower = shown
+        .iter()
+        .rev()
+        .map(|p| place(p.bytes, p.predicted_kl_interval[0]));
     let band: Vec<String> = upper.chain(lower).collect();
     let line: Vec<String> = shown.iter().map(|p| place(p.bytes, p.predicted_kl)).collect();
     let _ = write!(
@@ -90,7 +103,11 @@ fn curve(out: &mut String, allocation: &Allocation) {
             point.predicted_kl_interval[1]
         );
     }
-    if let Some(chosen) = allocation.rounds.iter().find(|r| r.kept && allocation.predicted_kl > 0.0) {
+    if let Some(chosen) = allocation
+        .rounds
+        .iter()
+        .find(|r| r.kept && allocation.predicted_kl > 0.0)
+    {
         let _ = write!(
             out,
             "<circle cx={:.1} cy={:.1} r=6 fill=none stroke=\"var(--two)\" stroke-width=3><title>chosen: {} bytes</title>\
@@ -129,7 +146,12 @@ fn map(out: &mut String, tensors: &[TensorScheme]) {
     if rows.len() > 48 {
         return;
     }
-    let blocks = rows.values().flatten().map(|(block, _)| block + 1).max().unwrap_or(1);
+    let blocks = rows
+        .values()
+        .flatten()
+        .map(|(block, _)| block + 1)
+        .max()
+        .unwrap_or(1);
     let bits = |tensor: &TensorScheme| tensor.bytes as f64 * 8.0 / tensor.parameters.max(1) as f64;
     let all = tensors.iter().map(bits);
     let (least, most) = (all.clone().fold(f64::INFINITY, f64::min), all.fold(0.0, f64::max));
@@ -299,7 +321,10 @@ mod tests {
 
     #[test]
     fn names_are_parted_at_their_block() {
-        assert_eq!(split("model.layers.12.mlp.up_proj.weight"), ("mlp.up_proj".into(), Some(12)));
+        assert_eq!(
+            split("model.layers.12.mlp.up_proj.weight"),
+            ("mlp.up_proj".into(), Some(12))
+        );
         assert_eq!(split("lm_head.weight"), ("lm_head".into(), None));
     }
 }

@@ -113,7 +113,9 @@ pub fn within_bytes(units: &[Unit], limit: u64) -> Option<Vec<usize>> {
         left -= more;
     }
     while let Some((unit, to)) = upgrade(units, &chosen, left) {
-        left -= units[unit][to].bytes.saturating_sub(units[unit][chosen[unit]].bytes);
+        left -= units[unit][to]
+            .bytes
+            .saturating_sub(units[unit][chosen[unit]].bytes);
         chosen[unit] = to;
     }
     Some(chosen)
@@ -189,7 +191,8 @@ mod tests {
     /// Every choice there is.
     fn all(units: &[Unit]) -> Vec<Vec<usize>> {
         units.iter().fold(vec![Vec::new()], |choices, unit| {
-            let longer = |choice: Vec<usize>| (0..unit.len()).map(move |at| [choice.clone(), vec![at]].concat());
+            let longer =
+                |choice: Vec<usize>| (0..unit.len()).map(move |at| [choice.clone(), vec![at]].concat());
             choices.into_iter().flat_map(longer).collect()
         })
     }
@@ -197,7 +200,13 @@ mod tests {
     /// Between two points of the hull nothing is gained: 4 bytes for 9 is worse than half of each neighbour.
     #[test]
     fn the_hull_leaves_out_what_a_mixture_beats() {
-        let unit = vec![point(2, 10.0), point(4, 9.0), point(6, 2.0), point(8, 2.0), point(9, 0.0)];
+        let unit = vec![
+            point(2, 10.0),
+            point(4, 9.0),
+            point(6, 2.0),
+            point(8, 2.0),
+            point(9, 0.0),
+        ];
         assert_eq!(hull(&unit), [0, 2, 4]);
     }
 

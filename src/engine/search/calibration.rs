@@ -42,7 +42,8 @@ impl Forecast {
         }
         let shift = logs.iter().sum::<f64>() / count;
         let squares: f64 = logs.iter().map(|log| (log - shift).powi(2)).sum();
-        let spread = ((PRIOR_WEIGHT * PRIOR_SPREAD.powi(2) / count.max(1.0).powi(2) + squares) / (PRIOR_WEIGHT + count - 1.0))
+        let spread = ((PRIOR_WEIGHT * PRIOR_SPREAD.powi(2) / count.max(1.0).powi(2) + squares)
+            / (PRIOR_WEIGHT + count - 1.0))
             .sqrt()
             .max(LEAST_SPREAD);
         Self { shift, spread }

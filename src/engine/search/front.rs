@@ -48,10 +48,17 @@ pub fn best_for(results: &[Outcome], front: &[usize]) -> Vec<(usize, BestFor)> {
     }
     let mut best = vec![(*first, BestFor::Size), (*last, BestFor::Quality)];
     // What improved counts as next to nothing lost.
-    let least = results.iter().map(|r| r.loss).filter(|loss| *loss > 0.0).fold(1.0, f64::min);
+    let least = results
+        .iter()
+        .map(|r| r.loss)
+        .filter(|loss| *loss > 0.0)
+        .fold(1.0, f64::min);
     let place = |at: usize| {
         let result = &results[at];
-        ((result.bytes.max(1) as f64).ln(), result.loss.max(least / 10.0).ln())
+        (
+            (result.bytes.max(1) as f64).ln(),
+            result.loss.max(least / 10.0).ln(),
+        )
     };
     let ((x0, y0), (x1, y1)) = (place(*first), place(*last));
     let below = |at: usize| {
@@ -60,7 +67,11 @@ pub fn best_for(results: &[Outcome], front: &[usize]) -> Vec<(usize, BestFor)> {
     };
     let between = front[1..front.len() - 1].iter().copied();
     let middle = between.max_by(|a, b| below(*a).total_cmp(&below(*b)));
-    best.extend(middle.filter(|at| below(*at) > 0.0).map(|at| (at, BestFor::Balance)));
+    best.extend(
+        middle
+            .filter(|at| below(*at) > 0.0)
+            .map(|at| (at, BestFor::Balance)),
+    );
     best
 }
 
@@ -70,15 +81,31 @@ mod tests {
     use proptest::prelude::*;
 
     fn results(points: &[(u64, f64)]) -> Vec<Outcome> {
-        points.iter().map(|(bytes, loss)| Outcome { bytes: *bytes, loss: *loss }).collect()
+        points
+            .iter()
+            .map(|(bytes, loss)| Outcome {
+                bytes: *bytes,
+                loss: *loss,
+            })
+            .collect()
     }
 
     #[test]
     fn the_front_goes_from_the_smallest_to_the_best() {
-        let all = results(&[(80, 0.4), (100, 0.03), (110, 0.05), (140, 0.003), (150, 0.003), (90, 0.39)]);
+        let all = results(&[
+            (80, 0.4),
+            (100, 0.03),
+            (110, 0.05),
+            (140, 0.003),
+            (150, 0.003),
+            (90, 0.39),
+        ]);
         assert_eq!(front(&all), [0, 5, 1, 3]);
         let best = best_for(&all, &front(&all));
-        assert_eq!(best, [(0, BestFor::Size), (3, BestFor::Quality), (1, BestFor::Balance)]);
+        assert_eq!(
+            best,
+            [(0, BestFor::Size), (3, BestFor::Quality), (1, BestFor::Balance)]
+        );
         assert_eq!(best_for(&all[..1], &[0]), [(0, BestFor::Quality)]);
         assert!(best_for(&[], &[]).is_empty());
     }

@@ -126,10 +126,19 @@ pub(super) fn by_module<T: Copy + PartialEq>(
     for (name, words) in map {
         let at = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
         let Some(value) = read(name) else {
-            return refuse(&at, "invalid_option", format!("{option} knows {known}; got {name:?}"));
+            return refuse(
+                &at,
+                "invalid_option",
+                format!("{option} knows {known}; got {name:?}"),
+            );
         };
         let list = words.as_array();
-        let words = list.and_then(|words| words.iter().map(|word| word.as_str().map(str::to_owned)).collect());
+        let words = list.and_then(|words| {
+            words
+                .iter()
+                .map(|word| word.as_str().map(str::to_owned))
+                .collect()
+        });
         let Some(words): Option<Vec<String>> = words else {
             let detail = "modules are a list of names or of re: and an expression, as in targets";
             return refuse(&at, "invalid_option", detail.to_owned());

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use modelpress_engine::{
-    Checkpoint, Class, Compute, DeviceName, Error, Observer as _, Outcome, Plan, Site, digest, execute, report,
+    Checkpoint, Class, Compute, DeviceName, Error, Observer as _, Outcome, Plan, Site, digest, execute,
+    report,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -71,7 +72,11 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
     let staging = Staging::beside(&args.out)?;
     let progress = Progress::new(args.report_only_json, stop_on_signal()?);
     let scratch = staging.folder.join(".scratch");
-    let statistics = args.cache.as_deref().map(|cache| of_this_model(cache, &model)).transpose()?;
+    let statistics = args
+        .cache
+        .as_deref()
+        .map(|cache| of_this_model(cache, &model))
+        .transpose()?;
     let site = Site {
         out: &staging.folder,
         scratch: &scratch,
@@ -116,7 +121,8 @@ fn of_this_model(cache: &Path, model: &Checkpoint) -> Result<PathBuf, Failure> {
         }
     }
     let folder = cache.join(digest::hex(&hash.finalize()));
-    fs::create_dir_all(&folder).map_err(|error| Failure::new(FAILED, format!("{}: {error}", folder.display())))?;
+    fs::create_dir_all(&folder)
+        .map_err(|error| Failure::new(FAILED, format!("{}: {error}", folder.display())))?;
     Ok(folder)
 }
 
@@ -125,11 +131,7 @@ fn missed_gate(plan: &Plan, outcome: &Outcome, folder: &Path) -> Result<Option<F
     let Some(gate) = &outcome.gate else {
         return Ok(None);
     };
-    let is_kept = plan
-        .recipe
-        .gates
-        .as_ref()
-        .is_none_or(|gates| gates.keep_artifact);
+    let is_kept = plan.recipe.gates.as_ref().is_none_or(|gates| gates.keep_artifact);
     if !is_kept {
         for artifact in &outcome.artifacts {
             fs::remove_dir_all(folder.join(&artifact.format))?;

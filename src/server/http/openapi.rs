@@ -34,6 +34,7 @@ const WITH_KEY: [&str; 3] = ["unauthenticated", "insufficient_scope", "rate_limi
         (name = "uploads", description = "Files on their way in, by offset: what arrived is kept when a connection breaks."),
         (name = "plans", description = "What a recipe would do to a model, computed without doing it."),
         (name = "jobs", description = "Recipes at work: queued, running, succeeded, failed or cancelled."),
+        (name = "searches", description = "Several recipes on one model, each a job, and which of them are worth having."),
         (name = "artifacts", description = "What jobs produced: files by digest."),
         (name = "webhooks", description = "Who is told when jobs change, signed as Standard Webhooks has it; what is sent is in `webhooks` of this document."),
         (name = "keys", description = "Who may use the API, for which tenant; all of it needs `admin`."),

@@ -44,7 +44,11 @@ impl Rows {
             pruned.drafts = tx.run(&sql::DRAFT_PRUNE, &args).await?;
         }
         // A search is of use as long as any of its jobs may be there.
-        if let Some(age) = retention.succeeded.zip(retention.unsuccessful).map(|(a, b)| a.max(b)) {
+        if let Some(age) = retention
+            .succeeded
+            .zip(retention.unsuccessful)
+            .map(|(a, b)| a.max(b))
+        {
             let args = [(now - age).into(), BATCH.into()];
             pruned.searches = tx.run(&sql::SEARCH_PRUNE, &args).await?;
         }

@@ -20,12 +20,14 @@ use super::statement as sql;
 use super::{endings, migrate};
 use crate::domain::job::Progress;
 use crate::domain::model::TensorRow;
-use crate::domain::ports::{Commit, Counts, Enqueued, JobFilter, Reply, Room, Sought, Store, StoreError, Stores};
+use crate::domain::ports::{
+    Commit, Counts, Enqueued, JobFilter, Reply, Room, Sought, Store, StoreError, Stores,
+};
 use crate::domain::pull::NewPull;
-use crate::domain::search::NewSearch;
 use crate::domain::queue::{
     Beat, Claim, Ending, Fenced, Lease, NewEvent, Node, Pruned, Pulse, Queue, Reaped, Retention, Ring, Silent,
 };
+use crate::domain::search::NewSearch;
 use crate::domain::{
     ApiKey, Artifact, ArtifactId, Clock, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks,
     Job, JobId, JobState, KeyId, Model, ModelId, NewJob, Search, SearchId, Tenant, Upload, UploadId,

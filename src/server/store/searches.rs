@@ -60,11 +60,14 @@ impl Rows {
         // Another request has this key: nothing of this one stays.
         drop(tx);
         let Some((key, fingerprint)) = &new.idempotency else {
-            return Err(StoreError::Internal("a search without a key was there already".to_owned()));
+            return Err(StoreError::Internal(
+                "a search without a key was there already".to_owned(),
+            ));
         };
         let mut session = self.db.read().await?;
         let row = session.one(&sql::SEARCH_BY_KEY, &[self.owned(key)]).await?;
-        let row = row.ok_or_else(|| StoreError::Unavailable("the first search vanished; try again".to_owned()))?;
+        let row =
+            row.ok_or_else(|| StoreError::Unavailable("the first search vanished; try again".to_owned()))?;
         if row.text("fingerprint")? != hex(fingerprint) {
             return Err(StoreError::KeyMismatch);
         }
@@ -79,7 +82,11 @@ impl Rows {
         search(&row.ok_or(StoreError::NotFound)?)
     }
 
-    pub(super) async fn page_of_searches(&self, after: Option<SearchId>, limit: u32) -> Result<Vec<Search>, StoreError> {
+    pub(super) async fn page_of_searches(
+        &self,
+        after: Option<SearchId>,
+        limit: u32,
+    ) -> Result<Vec<Search>, StoreError> {
         let before = after.map_or_else(|| LAST.to_owned(), |id| id.to_string());
         let args = [before.into(), limit.into(), self.owner()];
         let rows = self.db.read().await?.all(&sql::SEARCH_LIST, &args).await?;
@@ -100,7 +107,10 @@ fn kept(point: &Point) -> Kept {
         name: point.name.clone(),
         recipe: point.recipe.clone(),
         job: point.job.map(|id| id.to_string()),
-        refusal: point.refusal.as_ref().map(|f| (f.code.clone(), f.message.clone())),
+        refusal: point
+            .refusal
+            .as_ref()
+            .map(|f| (f.code.clone(), f.message.clone())),
     }
 }
 

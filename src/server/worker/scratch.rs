@@ -92,7 +92,10 @@ impl Scratch {
 
     /// The folder of what calibration found on a model of these files; it need not be there.
     pub(super) fn statistics(&self, files: &[FileRef]) -> PathBuf {
-        let names: Vec<String> = files.iter().map(|file| format!("{} {}", file.name, file.digest)).collect();
+        let names: Vec<String> = files
+            .iter()
+            .map(|file| format!("{} {}", file.name, file.digest))
+            .collect();
         self.statistics.join(digest::sha256(names.join("\n").as_bytes()))
     }
 

@@ -44,7 +44,11 @@ pub(super) fn search<'a>(search: &mut Search<'a>, course: &'a Course<'a>) -> Res
     if rounds > 1 {
         search.correct(&begin, &mut trials)?;
     }
-    let metrics = if metric == Metric::Kl { vec![metric] } else { vec![metric, Metric::Kl] };
+    let metrics = if metric == Metric::Kl {
+        vec![metric]
+    } else {
+        vec![metric, Metric::Kl]
+    };
     let mut trials = Trials::on_evaluation(course, metrics, [parts, 1.0], 1 + rounds);
     let mut tried: Vec<Tried> = Vec::new();
     let mut ask = first;
@@ -55,7 +59,9 @@ pub(super) fn search<'a>(search: &mut Search<'a>, course: &'a Course<'a>) -> Res
         }
         let measures = trials.measure(search, &choice.plan, &choice.words())?;
         tried.push(judged(search, choice, &measures, metric)?);
-        let Some(next) = next_loss(&tried, most) else { break };
+        let Some(next) = next_loss(&tried, most) else {
+            break;
+        };
         ask = next;
     }
     found(search, tried, most)
@@ -87,12 +93,22 @@ fn judged(search: &Search<'_>, choice: Choice, measures: &[Measure], metric: Met
 fn next_loss(tried: &[Tried], most: f64) -> Option<f64> {
     let last = tried.last()?;
     let best = smallest_kept(tried, most);
-    let missed = tried.iter().filter(|t| t.upper > most).max_by_key(|t| t.choice.plan.formats[0].bytes);
+    let missed = tried
+        .iter()
+        .filter(|t| t.upper > most)
+        .max_by_key(|t| t.choice.plan.formats[0].bytes);
     // What is on the limit by what the last one was measured to cost.
-    let scaled = if last.upper > 0.0 { last.said * most / last.upper } else { 2.0 * last.said };
+    let scaled = if last.upper > 0.0 {
+        last.said * most / last.upper
+    } else {
+        2.0 * last.said
+    };
     match (best, missed) {
         (Some(kept), Some(missed)) => {
-            let (large, small) = (kept.choice.plan.formats[0].bytes, missed.choice.plan.formats[0].bytes);
+            let (large, small) = (
+                kept.choice.plan.formats[0].bytes,
+                missed.choice.plan.formats[0].bytes,
+            );
             if large <= small || (large - small) as f64 <= NEAR * large as f64 || missed.said <= kept.said {
                 return None;
             }

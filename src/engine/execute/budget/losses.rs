@@ -38,7 +38,9 @@ pub(super) fn table(
         .map_err(refused)?;
     let technique = techniques::find(&made.plan.stages[budget.stage].technique);
     let Some(Work::Each(work)) = technique.map(|t| t.work()) else {
-        return Err(Error::internal("a budget of a stage that does not work on single tensors"));
+        return Err(Error::internal(
+            "a budget of a stage that does not work on single tensors",
+        ));
     };
     let all = budget.units.iter().flat_map(|unit| &unit.tensors);
     let total: usize = all.map(|at| made.plan.tensors[*at].elements()).sum();
@@ -81,7 +83,9 @@ impl Sample {
         let source = weight.as_rows();
         let (count, cols) = (source.rows(), source.cols());
         let taken = (VALUES / cols.max(1)).clamp(1, count.max(1));
-        let rows: Vec<usize> = (0..taken).map(|i| (i as u128 * count as u128 / taken as u128) as usize).collect();
+        let rows: Vec<usize> = (0..taken)
+            .map(|i| (i as u128 * count as u128 / taken as u128) as usize)
+            .collect();
         let mut values = vec![0.0; taken * cols];
         if taken == count {
             values = read_all(source)?;
@@ -93,7 +97,10 @@ impl Sample {
         crate::kernels::check_finite(&values, 0)?;
         let fisher = made.shelf.fisher(stage, index)?;
         if fisher.rows.len() != count || fisher.cols.len() != cols {
-            return Err(Error::internal(format!("gradients by {} have another shape", tensor.name)));
+            return Err(Error::internal(format!(
+                "gradients by {} have another shape",
+                tensor.name
+            )));
         }
         let mut small = tensor.clone();
         small.shape = vec![taken, cols];
@@ -108,7 +115,11 @@ impl Sample {
 
     /// What a scheme costs the whole tensor.
     fn loss(&self, work: &dyn Each, stage: &StagePlan, kind: Kind) -> Result<f64> {
-        let none = |name: &str| Err(Error::internal(format!("a sample has no tensor {name} beside it")));
+        let none = |name: &str| {
+            Err(Error::internal(format!(
+                "a sample has no tensor {name} beside it"
+            )))
+        };
         let task = Task {
             stage,
             tensor: &self.small,

@@ -36,10 +36,12 @@ impl Memo {
         let kept: Option<Kept> = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         Ok(Self {
             path,
-            kept: kept.filter(|kept| kept.fingerprint == fingerprint).unwrap_or(Kept {
-                fingerprint,
-                ..Kept::default()
-            }),
+            kept: kept
+                .filter(|kept| kept.fingerprint == fingerprint)
+                .unwrap_or(Kept {
+                    fingerprint,
+                    ..Kept::default()
+                }),
         })
     }
 

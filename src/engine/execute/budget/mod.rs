@@ -87,7 +87,9 @@ pub(super) fn choose(
     course.begin(CHOOSE);
     let units = budget.units.iter().zip(losses).map(|(unit, losses)| {
         let points = unit.bytes.iter().zip(losses);
-        points.map(|(bytes, loss)| Point { bytes: *bytes, loss }).collect()
+        points
+            .map(|(bytes, loss)| Point { bytes: *bytes, loss })
+            .collect()
     });
     let mut search = Search {
         made,
@@ -124,7 +126,10 @@ impl Choice {
     /// What a trial of it is called.
     fn words(&self) -> String {
         let format = &self.plan.formats[0];
-        format!("a choice of {} bytes, {:.3} bits a weight", format.bytes, format.bits_per_weight)
+        format!(
+            "a choice of {} bytes, {:.3} bits a weight",
+            format.bytes, format.bits_per_weight
+        )
     }
 }
 
@@ -140,7 +145,9 @@ impl<'a> Search<'a> {
 
     /// The plan of a choice.
     fn planned(&self, chosen: Vec<usize>) -> Result<Choice> {
-        let recipe = self.budget.recipe(&self.made.plan.recipe, self.tensors(), &chosen);
+        let recipe = self
+            .budget
+            .recipe(&self.made.plan.recipe, self.tensors(), &chosen);
         let plan = plan::plan(&recipe, self.made.model, self.datasets).map_err(|refusals| {
             let first = refusals.first().map_or_else(String::new, |r| r.detail.clone());
             Error::internal(format!("a choice was refused: {first}"))
@@ -155,10 +162,17 @@ impl<'a> Search<'a> {
     /// The least loss within so many bytes of files or of tensors: what alignment and headers take is found by planning.
     fn within(&self, most: u64, size: impl Fn(&Plan) -> u64) -> Result<Choice> {
         let least = self.planned(smallest(&self.units))?;
-        let own: u64 = self.units.iter().zip(&least.chosen).map(|(unit, at)| unit[*at].bytes).sum();
+        let own: u64 = self
+            .units
+            .iter()
+            .zip(&least.chosen)
+            .map(|(unit, at)| unit[*at].bytes)
+            .sum();
         let mut limit = (most + own).saturating_sub(size(&least.plan));
         for _ in 0..8 {
-            let Some(chosen) = within_bytes(&self.units, limit) else { break };
+            let Some(chosen) = within_bytes(&self.units, limit) else {
+                break;
+            };
             let choice = self.planned(chosen)?;
             let excess = size(&choice.plan).saturating_sub(most);
             if excess == 0 {
@@ -173,7 +187,10 @@ impl<'a> Search<'a> {
     fn correct(&mut self, choice: &Choice, trials: &mut Trials<'a>) -> Result<()> {
         let mut found = Vec::new();
         for (class, places) in self.by_class() {
-            let said: f64 = places.iter().map(|at| self.units[*at][choice.chosen[*at]].loss).sum();
+            let said: f64 = places
+                .iter()
+                .map(|at| self.units[*at][choice.chosen[*at]].loss)
+                .sum();
             let measured = trials.kl(self, &self.only(choice, &places), &format!("{class} alone"))?;
             found.push((class, places, said, measured));
         }
@@ -181,7 +198,9 @@ impl<'a> Search<'a> {
         for (class, places, said, measured) in found {
             let share = measured / total.max(f64::MIN_POSITIVE);
             let factor = if said > 0.0 && measured > 0.0 {
-                (measured / said).powf(share / (share + HALF_BELIEVED)).clamp(FACTORS.0, FACTORS.1)
+                (measured / said)
+                    .powf(share / (share + HALF_BELIEVED))
+                    .clamp(FACTORS.0, FACTORS.1)
             } else {
                 1.0
             };
@@ -203,9 +222,18 @@ impl<'a> Search<'a> {
 
     /// A choice in which only these units have their schemes.
     fn only(&self, choice: &Choice, places: &[usize]) -> Plan {
-        let kept: HashSet<usize> = places.iter().flat_map(|at| &self.budget.units[*at].tensors).copied().collect();
+        let kept: HashSet<usize> = places
+            .iter()
+            .flat_map(|at| &self.budget.units[*at].tensors)
+            .copied()
+            .collect();
         let mut only = choice.plan.clone();
-        for (_, tensor) in only.tensors.iter_mut().enumerate().filter(|(at, _)| !kept.contains(at)) {
+        for (_, tensor) in only
+            .tensors
+            .iter_mut()
+            .enumerate()
+            .filter(|(at, _)| !kept.contains(at))
+        {
             tensor.steps.retain(|step| step.stage != self.budget.stage);
             let plain = Kind::Dense {
                 dtype: tensor.source_dtype,
@@ -234,14 +262,19 @@ impl<'a> Search<'a> {
         let mut tensors = Vec::new();
         for (index, (unit, at)) in self.budget.units.iter().zip(&choice.chosen).enumerate() {
             let loss = self.units[index][*at].loss;
-            let weights: u64 = unit.tensors.iter().map(|t| self.tensors()[*t].elements() as u64).sum();
+            let weights: u64 = unit
+                .tensors
+                .iter()
+                .map(|t| self.tensors()[*t].elements() as u64)
+                .sum();
             for tensor in &unit.tensors {
                 let own = self.tensors()[*tensor].elements() as u64;
                 tensors.push(TensorScheme {
                     name: self.tensors()[*tensor].name.clone(),
                     scheme: self.budget.candidates[unit.candidates[*at]].clone(),
                     parameters: own,
-                    bytes: (u128::from(unit.bytes[*at]) * u128::from(own) / u128::from(weights.max(1))) as u64,
+                    bytes: (u128::from(unit.bytes[*at]) * u128::from(own) / u128::from(weights.max(1)))
+                        as u64,
                     predicted_kl: found.forecast.expected(loss) * own as f64 / weights.max(1) as f64,
                 });
             }
@@ -263,7 +296,13 @@ impl<'a> Search<'a> {
 
     /// What other sizes would lose.
     fn curve(&self, choice: &Choice, forecast: &Forecast) -> Vec<CurvePoint> {
-        let bytes = |chosen: &[usize]| -> u64 { self.units.iter().zip(chosen).map(|(unit, at)| unit[*at].bytes).sum() };
+        let bytes = |chosen: &[usize]| -> u64 {
+            self.units
+                .iter()
+                .zip(chosen)
+                .map(|(unit, at)| unit[*at].bytes)
+                .sum()
+        };
         let format = &choice.plan.formats[0];
         let rest = format.bytes.saturating_sub(bytes(&choice.chosen));
         let rest_weights = format.weight_bytes.saturating_sub(bytes(&choice.chosen));

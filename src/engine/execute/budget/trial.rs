@@ -71,12 +71,26 @@ impl<'a> Trial<'a> {
         span: &Span<'_>,
     ) -> Result<Self> {
         let network = network_of(made.model)?;
-        let taken = planned_sequences(&made.plan.recipe, of, data, made.model, datasets, network.as_ref())?;
+        let taken = planned_sequences(
+            &made.plan.recipe,
+            of,
+            data,
+            made.model,
+            datasets,
+            network.as_ref(),
+        )?;
         let sequences = first_of(taken.ids, tokens);
         let original = made.before(0, span.course.observer);
         let head = head(network.as_ref(), &original, &site.compute)?;
         let stash = Stash::new(site.scratch, data.activation_bytes / 2);
-        let mut walk = Walk::start(network.as_ref(), &original, span, &sequences, site.compute.clone(), stash)?;
+        let mut walk = Walk::start(
+            network.as_ref(),
+            &original,
+            span,
+            &sequences,
+            site.compute.clone(),
+            stash,
+        )?;
         walk_through(&mut walk, "original")?;
         let (batches, hidden) = walk.into_hidden()?;
         Ok(Self {

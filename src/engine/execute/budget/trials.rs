@@ -45,7 +45,12 @@ impl<'a> Trials<'a> {
     }
 
     /// On the evaluation data, for limits on what is measured there.
-    pub(super) fn on_evaluation(course: &'a Course<'a>, metrics: Vec<Metric>, span: [f64; 2], expected: usize) -> Self {
+    pub(super) fn on_evaluation(
+        course: &'a Course<'a>,
+        metrics: Vec<Metric>,
+        span: [f64; 2],
+        expected: usize,
+    ) -> Self {
         Self {
             of: Use::Evaluation,
             metrics,
@@ -56,7 +61,8 @@ impl<'a> Trials<'a> {
     /// The part of the leg that the next run has.
     fn next(&mut self) -> Span<'a> {
         let [from, to] = self.span;
-        let at = |done: usize| from + (to - from) * (done.min(self.expected) as f64 / self.expected.max(1) as f64);
+        let at =
+            |done: usize| from + (to - from) * (done.min(self.expected) as f64 / self.expected.max(1) as f64);
         let span = Span {
             course: self.course,
             from: at(self.done),
@@ -67,7 +73,12 @@ impl<'a> Trials<'a> {
     }
 
     /// Measures a choice; `what` names it for the job's history.
-    pub(super) fn measure(&mut self, search: &mut Search<'a>, plan: &Plan, what: &str) -> Result<Vec<Measure>> {
+    pub(super) fn measure(
+        &mut self,
+        search: &mut Search<'a>,
+        plan: &Plan,
+        what: &str,
+    ) -> Result<Vec<Measure>> {
         let key = key_of(self.of, plan);
         if let Some(known) = search.memo.measured(&key) {
             self.done += 1;
@@ -94,9 +105,19 @@ impl<'a> Trials<'a> {
             Use::Calibration => (&plan.calibration, TRIAL_TOKENS),
             Use::Evaluation => (&plan.evaluation, usize::MAX),
         };
-        let data = data.as_ref().ok_or_else(|| Error::internal("a budget without its data"))?;
+        let data = data
+            .as_ref()
+            .ok_or_else(|| Error::internal("a budget without its data"))?;
         let metrics = self.metrics.clone();
-        Trial::begin(search.made, (data, self.of), metrics, tokens, search.datasets, search.site, span)
+        Trial::begin(
+            search.made,
+            (data, self.of),
+            metrics,
+            tokens,
+            search.datasets,
+            search.site,
+            span,
+        )
     }
 
     fn tell(&self, what: &str, measures: &[Measure]) {
@@ -105,13 +126,16 @@ impl<'a> Trials<'a> {
             None => format!("{} {:.5}", m.metric, m.after),
         });
         let message = format!("{what}: {}", values.collect::<Vec<_>>().join(", "));
-        self.course.observer.event(Level::Info, &message, json!({"measures": measures}));
+        self.course
+            .observer
+            .event(Level::Info, &message, json!({"measures": measures}));
     }
 
     /// The divergence alone.
     pub(super) fn kl(&mut self, search: &mut Search<'a>, plan: &Plan, what: &str) -> Result<f64> {
         let measures = self.measure(search, plan, what)?;
         let kl = measures.iter().find(|m| m.metric == Metric::Kl.name());
-        kl.map(|m| m.after).ok_or_else(|| Error::internal("a trial without a divergence"))
+        kl.map(|m| m.after)
+            .ok_or_else(|| Error::internal("a trial without a divergence"))
     }
 }

@@ -23,7 +23,11 @@ pub(super) fn search<'a>(search: &mut Search<'a>, course: &'a Course<'a>) -> Res
     };
     let size = |plan: &Plan| {
         let format = &plan.formats[0];
-        if of_files { format.bytes } else { format.weight_bytes }
+        if of_files {
+            format.bytes
+        } else {
+            format.weight_bytes
+        }
     };
     let first = search.within(most, size)?;
     let rounds = search.budget.budget.max_rounds as usize;
@@ -61,7 +65,9 @@ fn found(search: &Search<'_>, done: Vec<(Choice, f64)>) -> Found {
         })
         .collect();
     let forecast = Forecast::of(&samples);
-    let best = (0..done.len()).min_by(|a, b| done[*a].1.total_cmp(&done[*b].1)).unwrap_or(0);
+    let best = (0..done.len())
+        .min_by(|a, b| done[*a].1.total_cmp(&done[*b].1))
+        .unwrap_or(0);
     let rounds = done.iter().enumerate().map(|(at, (choice, kl))| Round {
         bytes: choice.plan.formats[0].bytes,
         bits_per_weight: choice.plan.formats[0].bits_per_weight,

@@ -58,7 +58,10 @@ impl Budget {
 
 /// Fields that set a limit, each with what it says.
 const LIMITS: [(&str, &str); 4] = [
-    ("target_bytes", "Most bytes of all files; the least loss within them is looked for"),
+    (
+        "target_bytes",
+        "Most bytes of all files; the least loss within them is looked for",
+    ),
     (
         "target_bits_per_weight",
         "Most bits a weight of the tensors as stored; the least loss within them is looked for",
@@ -100,7 +103,11 @@ pub(super) fn budget_of(value: &Value, evaluation: &mut Option<EvaluationSpec>) 
     }
     Ok(BudgetSpec {
         limit,
-        candidates: map.get("candidates").map(candidates_of).transpose()?.unwrap_or_default(),
+        candidates: map
+            .get("candidates")
+            .map(candidates_of)
+            .transpose()?
+            .unwrap_or_default(),
         max_rounds: map.get("max_rounds").map_or(Ok(ROUNDS), rounds_of)?,
     })
 }
@@ -124,24 +131,36 @@ fn limit_of(map: &Map<String, Value>) -> Parsed<Budget> {
             vec![Refusal::new(at, "out_of_range", detail)]
         });
     }
-    match value.as_f64().filter(|number| number.is_finite() && *number > 0.0) {
+    match value
+        .as_f64()
+        .filter(|number| number.is_finite() && *number > 0.0)
+    {
         Some(number) if field == "target_bits_per_weight" => Ok(Budget::TargetBitsPerWeight(number)),
         Some(number) if field == "max_kl" => Ok(Budget::MaxKl(number)),
         Some(number) => Ok(Budget::MaxPerplexityIncrease(number)),
-        None => refuse(&at, "out_of_range", format!("{field} is a number above 0; got {value}")),
+        None => refuse(
+            &at,
+            "out_of_range",
+            format!("{field} is a number above 0; got {value}"),
+        ),
     }
 }
 
 fn candidates_of(value: &Value) -> Parsed<Vec<String>> {
     let at = "/budget/candidates";
-    let names: Option<Vec<String>> = value
-        .as_array()
-        .and_then(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect());
+    let names: Option<Vec<String>> = value.as_array().and_then(|items| {
+        items
+            .iter()
+            .map(|item| item.as_str().map(str::to_owned))
+            .collect()
+    });
     match names {
         Some(names) if names.is_empty() || names.len() > MOST_CANDIDATES => refuse(
             at,
             "out_of_range",
-            format!("candidates are 1 to {MOST_CANDIDATES} names; leave it out for what the technique suggests"),
+            format!(
+                "candidates are 1 to {MOST_CANDIDATES} names; leave it out for what the technique suggests"
+            ),
         ),
         Some(names) => Ok(names),
         None => refuse(at, "wrong_type", "candidates is a list of names"),
@@ -160,8 +179,15 @@ fn rounds_of(value: &Value) -> Parsed<u32> {
 pub(in crate::recipe) fn budget() -> Value {
     let mut fields = Map::new();
     for (field, says) in LIMITS {
-        let kind = if field == "target_bytes" { "integer" } else { "number" };
-        fields.insert(field.to_owned(), json!({"type": kind, "exclusiveMinimum": 0, "description": says}));
+        let kind = if field == "target_bytes" {
+            "integer"
+        } else {
+            "number"
+        };
+        fields.insert(
+            field.to_owned(),
+            json!({"type": kind, "exclusiveMinimum": 0, "description": says}),
+        );
     }
     fields.insert(
         "candidates".to_owned(),
@@ -174,7 +200,10 @@ pub(in crate::recipe) fn budget() -> Value {
         json!({"type": "integer", "minimum": 1, "maximum": MOST_ROUNDS, "default": ROUNDS,
                "description": "Most times that a choice is measured and corrected"}),
     );
-    let limits: Vec<Value> = LIMITS.iter().map(|limit| json!({"required": [limit.0]})).collect();
+    let limits: Vec<Value> = LIMITS
+        .iter()
+        .map(|limit| json!({"required": [limit.0]}))
+        .collect();
     json!({"type": "object", "additionalProperties": false, "properties": fields, "oneOf": limits,
            "description": "A limit instead of knobs: the scheme of each tensor is chosen so that it holds. Brings an \
             evaluation and a calibration.",

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub(super) use budget::budget;
-pub(super) use gates::limits;
 use budget::budget_of;
+pub(super) use gates::limits;
 use gates::{gates_of, measured};
 
 /// Longest name of a dataset; a command line may give a path.

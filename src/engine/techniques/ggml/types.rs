@@ -3,10 +3,10 @@
 //! Owns: the option `tensor_types`, which types a budget may choose from. Must not know: GGUF, block layouts.
 //! Invariant: a tensor has one type, and its rows are whole blocks of it.
 
-use super::super::Schemes;
-use super::super::options::{self, Options, Planned};
 use crate::plan::{Context, TensorPlan};
 use crate::recipe::Refusal;
+use crate::techniques::Schemes;
+use crate::techniques::options::{self, Options, Planned};
 use crate::tensor::GgmlType;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -16,13 +16,14 @@ const OPTION: &str = "tensor_types";
 
 /// Every type that can be given.
 const NAMES: &[&str] = &[
-    "BF16", "F16", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ3_S", "IQ3_XXS", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K", "Q4_0",
-    "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0",
+    "BF16", "F16", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ3_S", "IQ3_XXS", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K",
+    "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0",
 ];
 
 /// Those that are worth their bytes somewhere. The lattices below three bits are slow to make and to run.
 const SUGGESTED: &[&str] = &[
-    "IQ3_S", "IQ3_XXS", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0",
+    "IQ3_S", "IQ3_XXS", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K",
+    "Q6_K", "Q8_0",
 ];
 
 /// What `tensor_types` says, by the tensor's index.
@@ -30,7 +31,9 @@ pub(super) fn given(context: &Context<'_>, options: &Options<'_>) -> Planned<Has
     let read = |name: &str| GgmlType::from_name(name).filter(|ty| NAMES.contains(&ty.name()));
     let types = options::by_module(context, options, OPTION, &read, &NAMES.join(", "))?;
     let tensor = |index: &usize| &context.tensors[*index];
-    let broken = types.iter().filter(|(at, ty)| !tensor(at).cols().is_multiple_of(ty.block_size()));
+    let broken = types
+        .iter()
+        .filter(|(at, ty)| !tensor(at).cols().is_multiple_of(ty.block_size()));
     match broken.min_by_key(|(at, _)| **at) {
         None => Ok(types),
         Some((at, ty)) => {

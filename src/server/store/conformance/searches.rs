@@ -63,7 +63,10 @@ pub(super) async fn a_search_is_recorded_with_its_jobs(bed: Bed) {
     assert_eq!(format!("{read:?}"), format!("{search:?}"));
     let second = made(bed.rows.add_search(&new_search(&bed), ROOM).await.expect("adds"));
     let listed = bed.rows.list_searches(None, 10).await.expect("lists");
-    assert_eq!(listed.iter().map(|s| s.id).collect::<Vec<_>>(), [second.id, search.id]);
+    assert_eq!(
+        listed.iter().map(|s| s.id).collect::<Vec<_>>(),
+        [second.id, search.id]
+    );
     let next = bed.rows.list_searches(Some(second.id), 10).await.expect("lists");
     assert_eq!(next.iter().map(|s| s.id).collect::<Vec<_>>(), [search.id]);
 
@@ -75,7 +78,10 @@ pub(super) async fn a_search_is_recorded_with_its_jobs(bed: Bed) {
     let other = bed.rows.of(&"other".parse().expect("a name"));
     assert!(matches!(other.search(search.id).await, Err(StoreError::NotFound)));
     assert!(other.list_searches(None, 10).await.expect("lists").is_empty());
-    assert!(matches!(other.cancel_search(search.id).await, Err(StoreError::NotFound)));
+    assert!(matches!(
+        other.cancel_search(search.id).await,
+        Err(StoreError::NotFound)
+    ));
 }
 
 pub(super) async fn a_search_without_room_leaves_nothing(bed: Bed) {
@@ -120,7 +126,10 @@ pub(super) async fn one_key_makes_one_search(bed: Bed) {
     assert!(matches!(again, Sought::Replayed(_)));
     assert_eq!(made(again).id, first.id);
     for (_, job) in &repeat.jobs {
-        assert!(bed.rows.job(job.id).await.is_err(), "no job of the second request is left");
+        assert!(
+            bed.rows.job(job.id).await.is_err(),
+            "no job of the second request is left"
+        );
     }
     let other = bed.rows.add_search(&with_key(2), ROOM).await;
     assert!(matches!(other, Err(StoreError::KeyMismatch)), "{other:?}");

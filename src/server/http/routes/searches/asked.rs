@@ -73,7 +73,11 @@ impl Shared<'_> {
         let own = fields.get("evaluation").filter(|value| !value.is_null());
         if own == Some(&Value::Bool(false)) {
             let detail = "a search compares: leave evaluation out, or give an object";
-            return Err(Problem::field(format!("{pointer}/evaluation"), "no_evaluation", detail));
+            return Err(Problem::field(
+                format!("{pointer}/evaluation"),
+                "no_evaluation",
+                detail,
+            ));
         }
         if own.is_none() {
             let evaluation = self.evaluation.cloned().unwrap_or(Value::Bool(true));
@@ -96,7 +100,12 @@ fn name_of(recipe: &Value) -> String {
     let techniques = || -> Vec<String> { stages.into_iter().flatten().filter_map(technique).collect() };
     let own = recipe["preset"].as_str().map(str::to_owned);
     let base = own.unwrap_or_else(|| techniques().join(" + "));
-    let limits = ["target_bytes", "target_bits_per_weight", "max_perplexity_increase", "max_kl"];
+    let limits = [
+        "target_bytes",
+        "target_bits_per_weight",
+        "max_perplexity_increase",
+        "max_kl",
+    ];
     let limit = limits.iter().find(|limit| !recipe["budget"][**limit].is_null());
     match limit {
         Some(limit) => format!("{base}, {limit} {}", recipe["budget"][*limit]),
@@ -108,7 +117,10 @@ fn name_of(recipe: &Value) -> String {
 fn of_grid(grid: &Value, shared: &Shared<'_>) -> Result<Vec<Asked>, Problem> {
     let fields = grid.as_object();
     let fields = fields.ok_or_else(|| Problem::field("/grid", "wrong_type", "grid is an object"))?;
-    if let Some(field) = fields.keys().find(|key| !["recipe", "vary"].contains(&key.as_str())) {
+    if let Some(field) = fields
+        .keys()
+        .find(|key| !["recipe", "vary"].contains(&key.as_str()))
+    {
         let detail = format!("unknown field {field:?}; known are recipe, vary");
         return Err(Problem::field(format!("/grid/{field}"), "unknown_field", detail));
     }
@@ -116,14 +128,16 @@ fn of_grid(grid: &Value, shared: &Shared<'_>) -> Result<Vec<Asked>, Problem> {
     let laid = shared.laid_into(recipe, "/grid/recipe")?;
     let vary = grid["vary"].as_object().filter(|vary| !vary.is_empty());
     let vary = vary.ok_or_else(|| {
-        let detail = "vary has a list of values for each JSON pointer into the recipe, such as /options/group_size";
+        let detail =
+            "vary has a list of values for each JSON pointer into the recipe, such as /options/group_size";
         Problem::field("/grid/vary", "missing_field", detail)
     })?;
     let mut all = vec![(Vec::new(), laid)];
     for (place, values) in vary {
         let at = format!("/grid/vary/{}", place.replace('~', "~0").replace('/', "~1"));
         let values = values.as_array().filter(|values| !values.is_empty());
-        let values = values.ok_or_else(|| Problem::field(&at, "wrong_type", "a place has a list of values"))?;
+        let values =
+            values.ok_or_else(|| Problem::field(&at, "wrong_type", "a place has a list of values"))?;
         if all.len() * values.len() > MOST {
             let detail = format!("more than {MOST} combinations; a search has at most {MOST} recipes");
             return Err(Problem::field("/grid/vary", "too_many", detail));
@@ -132,8 +146,13 @@ fn of_grid(grid: &Value, shared: &Shared<'_>) -> Result<Vec<Asked>, Problem> {
         for (words, recipe) in &all {
             for value in values {
                 let mut recipe = recipe.clone();
-                put(&mut recipe, place, value)
-                    .ok_or_else(|| Problem::field(&at, "no_such_place", "this is no place in the recipe: give a JSON pointer"))?;
+                put(&mut recipe, place, value).ok_or_else(|| {
+                    Problem::field(
+                        &at,
+                        "no_such_place",
+                        "this is no place in the recipe: give a JSON pointer",
+                    )
+                })?;
                 let word = format!("{} {}", place.rsplit('/').next().unwrap_or(place), plain(value));
                 more.push(([words.clone(), vec![word]].concat(), recipe));
             }
@@ -177,10 +196,16 @@ fn put(recipe: &mut Value, pointer: &str, value: &Value) -> Option<()> {
 /// Numbers those of the same name.
 fn tell_apart(asked: &mut [Asked]) {
     for at in 0..asked.len() {
-        let before = asked[..at].iter().filter(|other| other.name == asked[at].name).count();
+        let before = asked[..at]
+            .iter()
+            .filter(|other| other.name == asked[at].name)
+            .count();
         if before > 0 {
             let mut number = before + 1;
-            while asked.iter().any(|other| other.name == format!("{} ({number})", asked[at].name)) {
+            while asked
+                .iter()
+                .any(|other| other.name == format!("{} ({number})", asked[at].name))
+            {
                 number += 1;
             }
             asked[at].name = format!("{} ({number})", asked[at].name);
@@ -231,7 +256,13 @@ mod tests {
         let budget = json!({"preset": "Q4_K_M", "budget": {"target_bits_per_weight": 4.5}});
         assert_eq!(
             names(&json!(["Q8_0", "Q8_0", stages, "Q8_0", budget]), &Value::Null),
-            ["Q8_0", "Q8_0 (2)", "awq + rtn", "Q8_0 (3)", "Q4_K_M, target_bits_per_weight 4.5"]
+            [
+                "Q8_0",
+                "Q8_0 (2)",
+                "awq + rtn",
+                "Q8_0 (3)",
+                "Q4_K_M, target_bits_per_weight 4.5"
+            ]
         );
     }
 
@@ -243,14 +274,34 @@ mod tests {
             (json!([]), Value::Null, "/recipes"),
             (json!("Q8_0"), Value::Null, "/recipes"),
             (json!([3]), Value::Null, "/recipes/0"),
-            (json!([{"preset": "Q8_0", "evaluation": false}]), Value::Null, "/recipes/0/evaluation"),
+            (
+                json!([{"preset": "Q8_0", "evaluation": false}]),
+                Value::Null,
+                "/recipes/0/evaluation",
+            ),
             (Value::Null, json!([]), "/grid"),
             (Value::Null, json!({"recipe": "Q8_0", "very": {}}), "/grid/very"),
             (Value::Null, json!({"recipe": "Q8_0"}), "/grid/vary"),
-            (Value::Null, json!({"recipe": "Q8_0", "vary": {"/seed": 3}}), "/grid/vary/~1seed"),
-            (Value::Null, json!({"recipe": "Q8_0", "vary": {"seed": [3]}}), "/grid/vary/seed"),
-            (Value::Null, json!({"recipe": "Q8_0", "vary": {"/preset/x": [3]}}), "/grid/vary/~1preset~1x"),
-            (Value::Null, json!({"recipe": "Q8_0", "vary": {"/seed": many}}), "/grid/vary"),
+            (
+                Value::Null,
+                json!({"recipe": "Q8_0", "vary": {"/seed": 3}}),
+                "/grid/vary/~1seed",
+            ),
+            (
+                Value::Null,
+                json!({"recipe": "Q8_0", "vary": {"seed": [3]}}),
+                "/grid/vary/seed",
+            ),
+            (
+                Value::Null,
+                json!({"recipe": "Q8_0", "vary": {"/preset/x": [3]}}),
+                "/grid/vary/~1preset~1x",
+            ),
+            (
+                Value::Null,
+                json!({"recipe": "Q8_0", "vary": {"/seed": many}}),
+                "/grid/vary",
+            ),
         ] {
             let problem = all(&recipes, &grid, &Shared::default()).expect_err("is refused");
             assert_eq!(problem.errors()[0].pointer, pointer, "{recipes} {grid}");

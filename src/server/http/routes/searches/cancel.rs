@@ -20,8 +20,15 @@ use crate::http::refuse::about;
     responses((status = 200, description = "The search, cancelled or about to be", body = SearchOut)),
     extensions(("x-problem-codes" = json!(["not_found", "request_timeout"])))
 )]
-pub async fn cancel_search(May(state, ..): May<WriteJobs>, Id(id): Id<SearchId>) -> Result<Json<SearchOut>, Problem> {
-    let search = state.store.cancel_search(id).await.map_err(about("search", &id))?;
+pub async fn cancel_search(
+    May(state, ..): May<WriteJobs>,
+    Id(id): Id<SearchId>,
+) -> Result<Json<SearchOut>, Problem> {
+    let search = state
+        .store
+        .cancel_search(id)
+        .await
+        .map_err(about("search", &id))?;
     for job in search.points.iter().filter_map(|point| point.job) {
         match state.store.cancel_job(job, "its search was cancelled").await {
             // Over already, or gone with old jobs.

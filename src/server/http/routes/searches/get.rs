@@ -19,7 +19,10 @@ use crate::http::refuse::about;
     responses((status = 200, description = "The search", body = SearchOut)),
     extensions(("x-problem-codes" = json!(["not_found", "request_timeout"])))
 )]
-pub async fn get_search(May(state, ..): May<ReadJobs>, Id(id): Id<SearchId>) -> Result<Json<SearchOut>, Problem> {
+pub async fn get_search(
+    May(state, ..): May<ReadJobs>,
+    Id(id): Id<SearchId>,
+) -> Result<Json<SearchOut>, Problem> {
     let search = state.store.search(id).await.map_err(about("search", &id))?;
     Ok(Json(SearchOut::read(&search, &state).await?))
 }

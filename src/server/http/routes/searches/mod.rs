@@ -161,7 +161,10 @@ impl SearchOut {
             points.push(out);
             states.push(job);
         }
-        let metric = points.iter().filter_map(|point| point.result.as_ref()).find_map(metric_of);
+        let metric = points
+            .iter()
+            .filter_map(|point| point.result.as_ref())
+            .find_map(metric_of);
         let on_front = mark(&mut points, metric);
         Ok(Self {
             id: search.id.to_string(),
@@ -198,7 +201,10 @@ impl PointOut {
             (None, Some(_)) => "forgotten",
             (None, None) => "refused",
         };
-        let failure = found.as_ref().and_then(|job| job.failure.clone()).or_else(|| point.refusal.clone());
+        let failure = found
+            .as_ref()
+            .and_then(|job| job.failure.clone())
+            .or_else(|| point.refusal.clone());
         let out = Self {
             name: point.name.clone(),
             recipe: point.recipe.clone(),
@@ -232,12 +238,22 @@ async fn result_of(job: &Job, state: &Caller) -> Result<Option<ResultOut>, Probl
         loss: None,
         measures: report["quality"]["measures"].clone(),
         seconds: stages().filter_map(|stage| stage["seconds"].as_f64()).sum(),
-        peak_memory_bytes: stages().filter_map(|stage| stage["peak_rss_bytes"].as_u64()).max().unwrap_or_default(),
+        peak_memory_bytes: stages()
+            .filter_map(|stage| stage["peak_rss_bytes"].as_u64())
+            .max()
+            .unwrap_or_default(),
     }))
 }
 
 /// Metrics that a loss can be of, the one that tells most first.
-const METRICS: [&str; 6] = ["kl", "accuracy", "perplexity", "top1_agreement", "cosine", "retrieval"];
+const METRICS: [&str; 6] = [
+    "kl",
+    "accuracy",
+    "perplexity",
+    "top1_agreement",
+    "cosine",
+    "retrieval",
+];
 
 fn measure<'a>(result: &'a ResultOut, metric: &str) -> Option<&'a Value> {
     let measures = result.measures.as_array()?;
@@ -245,7 +261,9 @@ fn measure<'a>(result: &'a ResultOut, metric: &str) -> Option<&'a Value> {
 }
 
 fn metric_of(result: &ResultOut) -> Option<&'static str> {
-    METRICS.into_iter().find(|metric| measure(result, metric).is_some())
+    METRICS
+        .into_iter()
+        .find(|metric| measure(result, metric).is_some())
 }
 
 /// What is lost by a metric: 0 where nothing is.
@@ -266,7 +284,10 @@ fn mark(points: &mut [PointOut], metric: Option<&str>) -> Vec<usize> {
         let Some(result) = &mut point.result else { continue };
         result.loss = metric.and_then(|metric| loss_of(result, metric));
         // What missed a gate or its budget is not worth having.
-        if let Some(loss) = result.loss.filter(|_| point.status == JobState::Succeeded.as_str()) {
+        if let Some(loss) = result
+            .loss
+            .filter(|_| point.status == JobState::Succeeded.as_str())
+        {
             places.push(at);
             outcomes.push(Outcome {
                 bytes: result.bytes,
