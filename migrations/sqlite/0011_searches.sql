@@ -7,11 +7,12 @@ CREATE TABLE search (
     asked TEXT NOT NULL,
     points TEXT NOT NULL,
     metadata TEXT NOT NULL,
-    idempotency_key TEXT UNIQUE,
+    idempotency_key TEXT,
     fingerprint TEXT,
     created_at INTEGER NOT NULL,
     cancelled_at INTEGER,
     CONSTRAINT search_key_has_fingerprint CHECK ((idempotency_key IS NULL) = (fingerprint IS NULL))
 ) STRICT;
 CREATE INDEX search_by_tenant ON search (tenant, id);
+CREATE UNIQUE INDEX search_key ON search (idempotency_key);
 CREATE INDEX search_by_age ON search (created_at);

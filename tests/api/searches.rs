@@ -40,7 +40,7 @@ fn bits(n_bits: u32) -> Value {
         "formats": ["compressed-tensors"]})
 }
 
-fn search(model: &str, data: &str, more: Value) -> Value {
+fn search(model: &str, data: &str, more: &Value) -> Value {
     let mut body = json!({"model": model, "evaluation": {"dataset": data, "num_samples": 12, "max_seq_length": 32},
         "calibration": {"dataset": data, "num_samples": 8, "max_seq_length": 32}});
     let fields = body.as_object_mut().expect("an object");
@@ -89,7 +89,7 @@ async fn every_recipe_is_run_and_the_front_is_marked() {
     let asked = search(
         &model,
         &data,
-        json!({"recipes": [gated, odd, budget], "grid": grid, "metadata": {"a": "b"}}),
+        &json!({"recipes": [gated, odd, budget], "grid": grid, "metadata": {"a": "b"}}),
     );
     let response = app.post("/v1/searches", &asked).await;
     let location = response.headers()["location"].to_str().expect("ASCII").to_owned();
@@ -159,7 +159,7 @@ async fn equal_work_is_done_once_and_calibration_too() {
         json!({"stages": bits_of(), "formats": ["compressed-tensors"],
             "budget": {"target_bits_per_weight": bits, "candidates": ["W3", "W4", "W6", "W8"]}})
     };
-    let asked = search(&model, &data, json!({"recipes": [budget(7.0), budget(9.0)]}));
+    let asked = search(&model, &data, &json!({"recipes": [budget(7.0), budget(9.0)]}));
     let first = json_of(app.post("/v1/searches", &asked).await, StatusCode::ACCEPTED).await;
     let second = json_of(app.post("/v1/searches", &asked).await, StatusCode::ACCEPTED).await;
     assert_ne!(first["id"], second["id"]);
@@ -169,7 +169,7 @@ async fn equal_work_is_done_once_and_calibration_too() {
     app.stop().await;
     let app = with_workers(1).await;
     let (model, data) = model_and_data(&app).await;
-    let asked = search(&model, &data, json!({"recipes": [budget(7.0), budget(9.0)]}));
+    let asked = search(&model, &data, &json!({"recipes": [budget(7.0), budget(9.0)]}));
     let made = json_of(app.post("/v1/searches", &asked).await, StatusCode::ACCEPTED).await;
     let done = over(&app, &text(&made["id"])).await;
     assert_eq!(done["status"], "succeeded", "{done}");
@@ -200,7 +200,7 @@ fn bits_of() -> Value {
 async fn a_cancelled_search_cancels_its_jobs() {
     let app = with_workers(0).await;
     let (model, data) = model_and_data(&app).await;
-    let asked = search(&model, &data, json!({"recipes": [bits(8), bits(4)]}));
+    let asked = search(&model, &data, &json!({"recipes": [bits(8), bits(4)]}));
     let made = json_of(app.post("/v1/searches", &asked).await, StatusCode::ACCEPTED).await;
     assert_eq!(made["status"], "queued");
     let path = format!("/v1/searches/{}/cancel", text(&made["id"]));
@@ -220,16 +220,16 @@ async fn a_search_that_cannot_work_is_refused_where_it_is_wrong() {
     let app = with_workers(0).await;
     let (model, data) = model_and_data(&app).await;
     let odd = json!({"stages": [{"technique": "rtn", "options": {"group_size": 48}}], "formats": ["compressed-tensors"]});
-    let none = search(&model, &data, json!({"recipes": [odd, "Q4_K_M"]}));
+    let none = search(&model, &data, &json!({"recipes": [odd, "Q4_K_M"]}));
     let refused = problem(app.post("/v1/searches", &none).await, 422, "recipe_refused").await;
     assert_eq!(
         refused["errors"][0]["pointer"], "/recipes/0/stages/0/options/group_size",
         "{refused}"
     );
-    let missing = search(&model, &data, json!({}));
+    let missing = search(&model, &data, &json!({}));
     let refused = problem(app.post("/v1/searches", &missing).await, 422, "fields_invalid").await;
     assert_eq!(refused["errors"][0]["pointer"], "/recipes");
-    let unknown = search("mdl_0", &data, json!({"recipes": [bits(4)]}));
+    let unknown = search("mdl_0", &data, &json!({"recipes": [bits(4)]}));
     let refused = problem(app.post("/v1/searches", &unknown).await, 422, "fields_invalid").await;
     assert_eq!(refused["errors"][0]["pointer"], "/model");
     problem(app.get("/v1/searches/srch_0").await, 404, "not_found").await;
@@ -244,7 +244,7 @@ async fn a_key_stands_for_one_search() {
     let app = with_workers(0).await;
     let (model, data) = model_and_data(&app).await;
     let ask = |recipes: Value| {
-        let body = search(&model, &data, json!({"recipes": recipes}));
+        let body = search(&model, &data, &json!({"recipes": recipes}));
         let request = app
             .request(Method::POST, "/v1/searches")
             .header("Idempotency-Key", "\"once\"");

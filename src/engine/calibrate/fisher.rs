@@ -356,7 +356,9 @@ fn slope(kind: HeadKind, answer: &Tensor, mut random: Random) -> Result<Tensor> 
     let cols = answer.dims().last().copied().unwrap_or(1).max(1);
     if kind == HeadKind::Embedding {
         let sign = |random: &mut Random| if random.below(2) == 0 { -1.0 } else { 1.0 };
-        values.iter_mut().for_each(|v| *v = sign(&mut random));
+        for v in &mut values {
+            *v = sign(&mut random);
+        }
     } else {
         let draws: Vec<f64> = values.chunks(cols).map(|_| random.share()).collect();
         values

@@ -9,7 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
 use crate::formats::writer;
 use crate::recipe::{Budget, BudgetSpec, Recipe, Refusal};
-use crate::techniques::{self, Schemes};
+use crate::techniques::{self, Schemes, Technique};
 use crate::weight::Kind;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -98,7 +98,7 @@ fn assigned(recipe: &Recipe, stage: usize, tensors: &[TensorPlan], schemes: &[(u
         ..recipe.clone()
     };
     let spec = &mut recipe.stages[stage];
-    if let Some(schemes) = techniques::find(&spec.technique).and_then(|t| t.schemes()) {
+    if let Some(schemes) = techniques::find(&spec.technique).and_then(Technique::schemes) {
         spec.options = schemes.assign(&spec.options, &modules);
     }
     recipe
@@ -269,17 +269,16 @@ fn units_of(
         let place = &tensors[*tensor];
         let fused = writer.and_then(|writer| writer.fuses(place));
         let key = place.layer.zip(fused);
-        let at = match key.and_then(|key| known.get(&key).copied()) {
-            Some(at) => at,
-            None => {
-                units.push(UnitPlan {
-                    tensors: Vec::new(),
-                    candidates: fitting.clone(),
-                    bytes: Vec::new(),
-                });
-                known.extend(key.map(|key| (key, units.len() - 1)));
-                units.len() - 1
-            }
+        let at = if let Some(at) = key.and_then(|key| known.get(&key).copied()) {
+            at
+        } else {
+            units.push(UnitPlan {
+                tensors: Vec::new(),
+                candidates: fitting.clone(),
+                bytes: Vec::new(),
+            });
+            known.extend(key.map(|key| (key, units.len() - 1)));
+            units.len() - 1
         };
         units[at].tensors.push(*tensor);
         units[at].candidates.retain(|c| fitting.contains(c));

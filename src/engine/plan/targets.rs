@@ -77,9 +77,9 @@ impl Context<'_> {
             .collect();
         if found.is_empty() && !words.is_empty() {
             let mut refusals = nothing(self.tensors, pointer);
-            refusals
-                .iter_mut()
-                .for_each(|refusal| refusal.pointer = pointer.to_owned());
+            for refusal in &mut refusals {
+                pointer.clone_into(&mut refusal.pointer);
+            }
             return Err(refusals);
         }
         Ok(found)

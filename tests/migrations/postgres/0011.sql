@@ -306,7 +306,7 @@ INSERT INTO _sqlx_migrations VALUES (7, '0007_webhooks', '2026-01-01 00:00:00+00
 INSERT INTO _sqlx_migrations VALUES (8, '0008_drafts', '2026-01-01 00:00:00+00', true, '\x9742cc5ded35813e7008e8e25ee9aa44cb8d2eca1404911c4673471dc74ad60a709bcf0ef7a641eaa271f059357535d3', 0);
 INSERT INTO _sqlx_migrations VALUES (9, '0009_pulls', '2026-01-01 00:00:00+00', true, '\xdab08bc556e7c3e2d32a4bd4bed4494255165e69c749bda974f03f5a834d5c38fb40634f06d18b5f2d5bfd4cacc77bd0', 0);
 INSERT INTO _sqlx_migrations VALUES (10, '0010_turns', '2026-01-01 00:00:00+00', true, '\x99a12352bb8c373d3ad81db0fe9de2bbafe858ac19e36e2aec60f011f8bcb40b9b61e545c0f3f494d50cae75392f80f0', 0);
-INSERT INTO _sqlx_migrations VALUES (11, '0011_searches', '2026-01-01 00:00:00+00', true, '\xc79f2af31122e5c4fb0c665bc32f490c64c0e8bb735fbceaebb7cb05d809c0e4ddaf45e914d18dec3c9089ed492f88f7', 0);
+INSERT INTO _sqlx_migrations VALUES (11, '0011_searches', '2026-01-01 00:00:00+00', true, '\x22216f37ff1791c49e768ba22f661014f43056df52469c75182baf7608fb57a15238370916382a521f6ed7154385de69', 0);
 INSERT INTO api_key VALUES ('key_01939a6b2b3c7d0e8f0000000000000b', 'team-a', 'ci', 'models:write jobs:write', 'd4', 1750000000000, NULL, NULL, NULL);
 INSERT INTO artifact VALUES ('art_01939a6b2b3c7d0e8f00000000000009', 'job_01939a6b2b3c7d0e8f00000000000007', 'mdl_01939a6b2b3c7d0e8f00000000000001', 'gguf', 'd2', 1750000009000);
 INSERT INTO artifact_file VALUES ('art_01939a6b2b3c7d0e8f00000000000009', 'model.gguf', 'ad', 5);
@@ -342,7 +342,6 @@ INSERT INTO model_pull_file VALUES ('mdl_01939a6b2b3c7d0e8f00000000000002', 'con
 INSERT INTO model_summary VALUES ('mdl_01939a6b2b3c7d0e8f00000000000001', '{"format":"safetensors"}');
 INSERT INTO model_tensor VALUES ('mdl_01939a6b2b3c7d0e8f00000000000001', 0, 'a.weight', 'F32', '[2,4]', 32);
 INSERT INTO pending_blob VALUES ('job_01939a6b2b3c7d0e8f00000000000006', 1, 'ae');
-INSERT INTO search VALUES ('srch_01939a6b2b3c7d0e8f00000000000001', 'default', 'mdl_01939a6b2b3c7d0e8f00000000000001', '{"recipes":["Q8_0"]}', '[{"name":"Q8_0","recipe":{"preset":"Q8_0"},"job":"job_01939a6b2b3c7d0e8f00000000000001","refusal":null}]', '{}', 'default:once', 'ab', 1750000009000, NULL);
 INSERT INTO upload VALUES ('upl_01939a6b2b3c7d0e8f00000000000003', 10, 'ac', 10, 1750000000000, 4000000000000, NULL, 'default');
 INSERT INTO upload VALUES ('upl_01939a6b2b3c7d0e8f00000000000004', NULL, NULL, NULL, 1750000000000, 4000000000000, 'filename YS5iaW4=', 'default');
 INSERT INTO webhook VALUES ('wh_01939a6b2b3c7d0e8f0000000000000e', 'default', 'https://example.com/hook', NULL, 'job.succeeded', 'whsec_MQ==', 'whsec_Mg==', 1750000009000, NULL, NULL, 1750000009000, 1750000000000, 1750000000000);
@@ -395,8 +394,6 @@ ALTER TABLE ONLY model_tensor
 ALTER TABLE ONLY pending_blob
     ADD CONSTRAINT pending_blob_pkey PRIMARY KEY (job_id, fence, digest);
 ALTER TABLE ONLY search
-    ADD CONSTRAINT search_idempotency_key_key UNIQUE (idempotency_key);
-ALTER TABLE ONLY search
     ADD CONSTRAINT search_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY upload
     ADD CONSTRAINT upload_pkey PRIMARY KEY (id);
@@ -433,6 +430,7 @@ CREATE INDEX model_pull_due ON model_pull USING btree (due_at, model_id) WHERE (
 CREATE INDEX pending_blob_digest ON pending_blob USING btree (digest);
 CREATE INDEX search_by_age ON search USING btree (created_at);
 CREATE INDEX search_by_tenant ON search USING btree (tenant, id);
+CREATE UNIQUE INDEX search_key ON search USING btree (idempotency_key);
 CREATE INDEX upload_digest ON upload USING btree (digest) WHERE (digest IS NOT NULL);
 CREATE INDEX upload_expiry ON upload USING btree (expires_at);
 CREATE INDEX webhook_by_tenant ON webhook USING btree (tenant, id);

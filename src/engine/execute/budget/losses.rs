@@ -10,7 +10,7 @@ use crate::execute::made::Made;
 use crate::network::read_all;
 use crate::plan::{BudgetPlan, StagePlan, TensorPlan};
 use crate::recipe::Refusal;
-use crate::techniques::{self, Each, Task, Work};
+use crate::techniques::{self, Each, Task, Technique, Work};
 use crate::tensor::MemoryRows;
 use crate::weight::{Fisher, Kind};
 use std::collections::HashMap;
@@ -37,7 +37,7 @@ pub(super) fn table(
         .collect::<std::result::Result<_, _>>()
         .map_err(refused)?;
     let technique = techniques::find(&made.plan.stages[budget.stage].technique);
-    let Some(Work::Each(work)) = technique.map(|t| t.work()) else {
+    let Some(Work::Each(work)) = technique.map(Technique::work) else {
         return Err(Error::internal(
             "a budget of a stage that does not work on single tensors",
         ));

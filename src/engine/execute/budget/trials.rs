@@ -84,12 +84,11 @@ impl<'a> Trials<'a> {
             self.done += 1;
             return Ok(known);
         }
-        let trial = match self.trial.take() {
-            Some(trial) => trial,
-            None => {
-                let span = self.next();
-                self.begin(search, &span)?
-            }
+        let trial = if let Some(trial) = self.trial.take() {
+            trial
+        } else {
+            let span = self.next();
+            self.begin(search, &span)?
         };
         let span = self.next();
         let made = Made::new(plan, search.made.model, search.site.scratch);
