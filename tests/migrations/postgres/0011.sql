@@ -342,6 +342,7 @@ INSERT INTO model_pull_file VALUES ('mdl_01939a6b2b3c7d0e8f00000000000002', 'con
 INSERT INTO model_summary VALUES ('mdl_01939a6b2b3c7d0e8f00000000000001', '{"format":"safetensors"}');
 INSERT INTO model_tensor VALUES ('mdl_01939a6b2b3c7d0e8f00000000000001', 0, 'a.weight', 'F32', '[2,4]', 32);
 INSERT INTO pending_blob VALUES ('job_01939a6b2b3c7d0e8f00000000000006', 1, 'ae');
+INSERT INTO search VALUES ('srch_01939a6b2b3c7d0e8f00000000000001', 'default', 'mdl_01939a6b2b3c7d0e8f00000000000001', '{"recipes":["Q8_0"]}', '[{"name":"Q8_0","recipe":{"preset":"Q8_0"},"job":"job_01939a6b2b3c7d0e8f00000000000001","refusal":null}]', '{}', 'default:once', 'ab', 1750000009000, NULL);
 INSERT INTO upload VALUES ('upl_01939a6b2b3c7d0e8f00000000000003', 10, 'ac', 10, 1750000000000, 4000000000000, NULL, 'default');
 INSERT INTO upload VALUES ('upl_01939a6b2b3c7d0e8f00000000000004', NULL, NULL, NULL, 1750000000000, 4000000000000, 'filename YS5iaW4=', 'default');
 INSERT INTO webhook VALUES ('wh_01939a6b2b3c7d0e8f0000000000000e', 'default', 'https://example.com/hook', NULL, 'job.succeeded', 'whsec_MQ==', 'whsec_Mg==', 1750000009000, NULL, NULL, 1750000009000, 1750000000000, 1750000000000);

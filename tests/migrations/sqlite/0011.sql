@@ -274,6 +274,7 @@ CREATE TABLE search (
     cancelled_at INTEGER,
     CONSTRAINT search_key_has_fingerprint CHECK ((idempotency_key IS NULL) = (fingerprint IS NULL))
 ) STRICT;
+INSERT INTO "search" VALUES('srch_01939a6b2b3c7d0e8f00000000000001','default','mdl_01939a6b2b3c7d0e8f00000000000001','{"recipes":["Q8_0"]}','[{"name":"Q8_0","recipe":{"preset":"Q8_0"},"job":"job_01939a6b2b3c7d0e8f00000000000001","refusal":null}]','{}','default:once','ab',1750000009000,NULL);
 CREATE TABLE upload (
     id TEXT NOT NULL PRIMARY KEY,
     length INTEGER,
