@@ -260,6 +260,25 @@ fn the_impossible_is_refused_with_the_smallest_that_is_possible() {
 }
 
 #[test]
+fn a_size_into_which_everything_fits_is_no_limit() {
+    let house = house();
+    for (field, value) in [
+        ("target_bytes", json!(u64::MAX)),
+        ("target_bits_per_weight", json!(1e300)),
+    ] {
+        let planned = house.budget(field, value);
+        let outcome = house.done(&planned, field);
+        let allocation = outcome.report.allocation.expect("a choice");
+        assert!(
+            allocation.tensors.iter().all(|t| t.scheme == "W8"),
+            "{:?}",
+            allocation.tensors
+        );
+        assert_eq!(outcome.report.formats[0].bytes, allocation.largest_bytes);
+    }
+}
+
+#[test]
 fn a_budget_that_makes_no_sense_is_refused_at_its_field() {
     let house = house();
     let gptq = json!([{"technique": "gptq", "options": {"group_size": 32}}]);

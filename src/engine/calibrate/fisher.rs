@@ -81,9 +81,9 @@ impl Sum {
         }
     }
 
-    /// Of a mean token.
-    fn finish(&self, tokens: usize) -> Fisher {
-        let mean = |sums: &[f64]| sums.iter().map(|s| (s / tokens.max(1) as f64) as f32).collect();
+    /// Of a mean answer.
+    fn finish(&self, answers: usize) -> Fisher {
+        let mean = |sums: &[f64]| sums.iter().map(|s| (s / answers.max(1) as f64) as f32).collect();
         Fisher {
             rows: mean(&self.rows),
             cols: mean(&self.cols),
@@ -141,7 +141,11 @@ impl Descent<'_> {
         keep: &mut dyn FnMut(&str, Fisher) -> Result<()>,
     ) -> Result<()> {
         let batches: Vec<Batch> = self.sequences.iter().map(|ids| Batch::new(&[ids])).collect();
-        let tokens: usize = batches.iter().map(Batch::tokens).sum();
+        // What is compared has one answer for each token, or for each sequence.
+        let answers: usize = match self.network.head_kind() {
+            HeadKind::NextToken => batches.iter().map(Batch::tokens).sum(),
+            HeadKind::Classes | HeadKind::Embedding => batches.len(),
+        };
         let blocks = self.network.sizes().blocks;
         let slots: Vec<Vec<usize>> = (0..=blocks)
             .map(|_| batches.iter().map(|_| stash.add()).collect())
@@ -153,7 +157,7 @@ impl Descent<'_> {
         let embedded = self.network.embed_tensors();
         give(
             &mut sums,
-            tokens,
+            answers,
             |name| !embedded.iter().any(|e| e == name),
             keep,
         )?;
@@ -168,13 +172,13 @@ impl Descent<'_> {
             )?;
             give(
                 &mut sums,
-                tokens,
+                answers,
                 |name| !embedded.iter().any(|e| e == name),
                 keep,
             )?;
         }
         self.embedding(&batches, &slots[0], &mut stash, wanted, &mut sums)?;
-        give(&mut sums, tokens, |_| true, keep)
+        give(&mut sums, answers, |_| true, keep)
     }
 
     fn check(&self, part: f64) -> Result<()> {
@@ -331,7 +335,7 @@ impl Descent<'_> {
 /// Hands on what is complete.
 fn give(
     sums: &mut HashMap<String, Sum>,
-    tokens: usize,
+    answers: usize,
     is_complete: impl Fn(&str) -> bool,
     keep: &mut dyn FnMut(&str, Fisher) -> Result<()>,
 ) -> Result<()> {
@@ -339,7 +343,7 @@ fn give(
     names.sort_unstable();
     for name in names {
         let Some(sum) = sums.remove(&name) else { continue };
-        let fisher = sum.finish(tokens);
+        let fisher = sum.finish(answers);
         if !fisher.total().is_finite() {
             let detail = format!("tensor {name}: the gradients of the loss by its weights are not finite");
             return Err(Error::numeric("gradients_overflow", detail));
@@ -349,24 +353,53 @@ fn give(
     Ok(())
 }
 
-/// The gradient of the loss by what the head answers. Of distributions: the likelihood of a label that is drawn from each.
-/// Of an embedding: a projection in a random direction, so that squares add up to those of the whole.
+/// The gradient of the loss by what the head answers. Of distributions over tokens: the likelihood of a label that is drawn
+/// from each; over classes, a random direction instead. Of an embedding: a projection in a random direction, so that squares add up to those of the whole.
 fn slope(kind: HeadKind, answer: &Tensor, mut random: Random) -> Result<Tensor> {
     let mut values = with_values(&answer.contiguous()?, <[f32]>::to_vec)?;
     let cols = answer.dims().last().copied().unwrap_or(1).max(1);
-    if kind == HeadKind::Embedding {
-        let sign = |random: &mut Random| if random.below(2) == 0 { -1.0 } else { 1.0 };
-        for v in &mut values {
-            *v = sign(&mut random);
+    let sign = |random: &mut Random| if random.below(2) == 0 { -1.0f32 } else { 1.0 };
+    match kind {
+        HeadKind::Embedding => {
+            for v in &mut values {
+                *v = sign(&mut random);
+            }
         }
-    } else {
-        let draws: Vec<f64> = values.chunks(cols).map(|_| random.share()).collect();
-        values
-            .par_chunks_mut(cols)
-            .zip(draws)
-            .for_each(|(row, draw)| drawn(row, draw));
+        HeadKind::Classes => {
+            for row in values.chunks_mut(cols) {
+                let signs: Vec<f32> = row.iter().map(|_| sign(&mut random)).collect();
+                projected(row, &signs);
+            }
+        }
+        HeadKind::NextToken => {
+            let draws: Vec<f64> = values.chunks(cols).map(|_| random.share()).collect();
+            values
+                .par_chunks_mut(cols)
+                .zip(draws)
+                .for_each(|(row, draw)| drawn(row, draw));
+        }
     }
     Ok(Tensor::from_vec(values, answer.dims(), answer.device())?)
+}
+
+/// Logits become a random direction whose squares add up, in the mean, to those of all labels by their probabilities `p`:
+/// `√p·ε − p·Σ√p·ε`, with signs ε. A sequence has one label, and few of them say little of those that are rarely drawn.
+fn projected(row: &mut [f32], signs: &[f32]) {
+    let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for v in row.iter_mut() {
+        *v = (*v - most).exp();
+        sum += *v;
+    }
+    let along: f32 = row
+        .iter()
+        .zip(signs)
+        .map(|(v, sign)| (v / sum).sqrt() * sign)
+        .sum();
+    for (v, sign) in row.iter_mut().zip(signs) {
+        let p = *v / sum;
+        *v = p.sqrt() * sign - p * along;
+    }
 }
 
 /// Logits become probabilities, less one at the label where the draw falls.

@@ -40,3 +40,30 @@ fn a_label_is_drawn_as_often_as_it_is_likely_and_slopes_add_up_to_nothing() {
         assert!((count as f64 / 20_000.0 - share).abs() < 0.012, "{drawn_at:?}");
     }
 }
+
+/// Over all signs, the mean of the products is `diag(p) − p·pᵀ`: what drawn labels have in the mean.
+#[test]
+fn directions_have_the_covariance_of_labels() {
+    let logits = [0.0f32, 1.0, 2.5];
+    let mut sums = [[0f64; 3]; 3];
+    for bits in 0..8 {
+        let signs: Vec<f32> = (0..3)
+            .map(|i| if bits >> i & 1 == 0 { -1.0 } else { 1.0 })
+            .collect();
+        let mut row = logits;
+        projected(&mut row, &signs);
+        for (i, a) in row.iter().enumerate() {
+            for (j, b) in row.iter().enumerate() {
+                sums[i][j] += f64::from(a * b) / 8.0;
+            }
+        }
+    }
+    let total: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
+    let p = logits.map(|l| f64::from(l).exp() / total);
+    for (i, row) in sums.iter().enumerate() {
+        for (j, found) in row.iter().enumerate() {
+            let own = if i == j { p[i] } else { 0.0 };
+            assert!((found - own + p[i] * p[j]).abs() < 1e-6, "{i} {j}: {found}");
+        }
+    }
+}

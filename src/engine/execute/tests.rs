@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use tempfile::TempDir;
 
+mod budget;
 mod hadamard;
 
 /// A model of the golden file whose weights are what bfloat16 holds of them.

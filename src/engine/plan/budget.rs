@@ -4,10 +4,15 @@
 //! Invariant: what is chosen is a recipe without a budget, so that it is planned, written and made again like any other;
 //! a size that no choice has is refused here, with the smallest that one has.
 
-use super::{FormatPlan, Plan, StagePlan, TensorPlan, formats, plan_one, staged, untied, untouched};
+use super::statistics::computed;
+use super::{
+    FormatPlan, ImportanceSource, Plan, StagePlan, TensorPlan, data, formats, plan_one, staged, untied,
+    untouched,
+};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
 use crate::formats::writer;
+use crate::network::HeadKind;
 use crate::recipe::{Budget, BudgetSpec, Recipe, Refusal};
 use crate::techniques::{self, Schemes, Technique};
 use crate::weight::Kind;
@@ -120,12 +125,20 @@ pub(super) fn plan(
         return refuse("/formats", "budget_of_one_format", detail);
     };
     let (stage, schemes) = stage_of(recipe)?;
+    if data::network(model, "/budget")?.head_kind() == HeadKind::Embedding {
+        let detail =
+            "a budget weighs what changes a model's distributions, and this one answers with embeddings";
+        return refuse("/budget", "budget_without_distribution", detail);
+    }
     let candidates = candidates_of(budget, schemes)?;
     // Which tensors the stage changes, and what all are.
     let untied = untied(recipe, model);
     let separate = untied.as_ref().unwrap_or(model);
     let (_, tensors) = staged(recipe, separate, datasets)?;
+    // What nothing can be said of keeps what the stage gives it by itself.
+    let weighed = computed(separate, &tensors, ImportanceSource::Fisher, "/budget")?;
     let touched: Vec<usize> = (0..tensors.len())
+        .filter(|at| weighed.knows(*at))
         .filter(|at| tensors[*at].has_step(stage) && tensors[*at].kind.is_compressed())
         .collect();
     let fitting = |at: usize| -> Vec<usize> {
@@ -176,6 +189,7 @@ pub(super) fn plan(
     planned.smallest_bits_per_weight = smallest.formats[0].bits_per_weight;
     planned.largest_bytes = largest.formats[0].bytes;
     possible(&planned, &smallest.formats[0])?;
+    measurable(budget, &largest)?;
     cap(&mut largest, budget);
     largest.recipe = recipe.clone();
     largest.recipe_hash = recipe.hash();
@@ -321,6 +335,25 @@ fn possible(planned: &BudgetPlan, smallest: &FormatPlan) -> Result<(), Vec<Refus
     refuse(&format!("/budget/{field}"), "impossible_target", detail)
 }
 
+/// Refuses a limit on what this model's answers do not have.
+fn measurable(budget: &BudgetSpec, largest: &Plan) -> Result<(), Vec<Refusal>> {
+    let measured = largest.evaluation.iter().flat_map(|data| &data.metrics);
+    let measured: Vec<_> = measured.copied().collect();
+    match budget.limit.metric().filter(|metric| !measured.contains(metric)) {
+        None => Ok(()),
+        Some(metric) => {
+            let names: Vec<&str> = measured.iter().map(|metric| metric.name()).collect();
+            let detail = format!(
+                "{} cannot be measured of this model; {} can",
+                metric.name(),
+                names.join(", ")
+            );
+            let field = budget.limit.field();
+            refuse(&format!("/budget/{field}"), "metric_does_not_fit", detail)
+        }
+    }
+}
+
 /// To four places, so that who asks for what a refusal says gets it.
 fn rounded_up(bits: f64) -> f64 {
     (bits * 1e4).ceil() / 1e4
@@ -333,7 +366,7 @@ fn cap(largest: &mut Plan, budget: &BudgetSpec) {
         Budget::TargetBytes(bytes) => bytes,
         Budget::TargetBitsPerWeight(bits) => {
             let weights = (bits * largest.parameter_count as f64 / 8.0) as u64;
-            format.bytes - format.weight_bytes + weights
+            (format.bytes - format.weight_bytes).saturating_add(weights)
         }
         Budget::MaxPerplexityIncrease(_) | Budget::MaxKl(_) => return,
     };

@@ -4,7 +4,8 @@
 //! summed them.
 //! Invariant: both add up to the same total, as far as rounding lets them.
 
-/// The diagonal of the Fisher information of one matrix, of a mean token: `F[i][j] ≈ rows[i] · cols[j] / total`.
+/// The diagonal of the Fisher information of one matrix, of a mean token (of a mean sequence where a model answers once for
+/// each): `F[i][j] ≈ rows[i] · cols[j] / total`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fisher {
     /// Sum of each row, nats a token and squared unit of weight.

@@ -40,8 +40,9 @@ pub(super) fn search<'a>(search: &mut Search<'a>, course: &'a Course<'a>) -> Res
     let begin = at_most(search, first)?;
     let classes = search.class_count();
     let parts = (classes + 1) as f64 / (classes + 2 + 3 * rounds) as f64;
-    let mut trials = Trials::on_calibration(course, [0.0, parts], 1 + classes);
     if rounds > 1 {
+        // Let go before the next: each holds the original's states.
+        let mut trials = Trials::on_calibration(course, [0.0, parts], 1 + classes);
         search.correct(&begin, &mut trials)?;
     }
     let metrics = if metric == Metric::Kl {

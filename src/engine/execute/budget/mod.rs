@@ -168,7 +168,7 @@ impl<'a> Search<'a> {
             .zip(&least.chosen)
             .map(|(unit, at)| unit[*at].bytes)
             .sum();
-        let mut limit = (most + own).saturating_sub(size(&least.plan));
+        let mut limit = most.saturating_add(own).saturating_sub(size(&least.plan));
         for _ in 0..8 {
             let Some(chosen) = within_bytes(&self.units, limit) else {
                 break;

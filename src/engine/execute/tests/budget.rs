@@ -1,0 +1,64 @@
+//! Budgets on models of every kind of answer: decoders, mixtures, classifiers, and encoders that have none to weigh.
+
+use super::{Outcome, Small, on, rows};
+use crate::report::Allocation;
+use serde_json::{Value, json};
+
+fn recipe(metrics: &[&str], budget: &Value) -> Value {
+    json!({"stages": [{"technique": "rtn", "options": {"n_bits": 4, "group_size": 16}}],
+        "formats": ["compressed-tensors"], "evaluation": on(metrics), "budget": budget,
+        "calibration": {"dataset": "mine", "max_seq_length": 16}})
+}
+
+fn allocation(outcome: &Outcome) -> &Allocation {
+    outcome.report.allocation.as_ref().unwrap()
+}
+
+/// Parts that matter cost about what the gradients say, whatever a model answers with: the scale is right.
+#[test]
+fn what_gradients_say_is_what_is_measured_in_every_family() {
+    for name in ["llama_gqa_tied", "mixtral", "bert_classes"] {
+        let small = Small::new(name);
+        let data = small.data(&rows(40));
+        let budget = json!({"target_bits_per_weight": 12, "candidates": ["W3", "W4", "W5", "W6", "W8"]});
+        let outcome = small.run(&recipe(&[], &budget), &data).unwrap();
+        let found = allocation(&outcome);
+        assert!(found.held && !found.tensors.is_empty(), "{name}");
+        let most = found.classes.iter().map(|c| c.measured_kl).fold(0.0, f64::max);
+        for class in found.classes.iter().filter(|c| c.measured_kl > most / 10.0) {
+            let ratio = class.measured_kl / class.predicted_kl;
+            assert!((0.4..2.5).contains(&ratio), "{name} {class:?}");
+        }
+        let kl = outcome
+            .report
+            .quality
+            .as_ref()
+            .unwrap()
+            .measure("kl")
+            .unwrap()
+            .after;
+        assert!(
+            kl < 4.0 * found.predicted_kl_interval[1],
+            "{name}: {kl} {found:?}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_weighed_or_measured_is_refused_when_planned() {
+    let encoder = Small::new("minilm");
+    let budget = json!({"max_kl": 0.1});
+    assert_eq!(
+        encoder.refusal(&recipe(&[], &budget), &encoder.data(&rows(14))),
+        ("/budget".to_owned(), "budget_without_distribution")
+    );
+    let classifier = Small::new("bert_classes");
+    let perplexity = json!({"max_perplexity_increase": 0.1});
+    assert_eq!(
+        classifier.refusal(&recipe(&[], &perplexity), &classifier.data(&rows(14))),
+        (
+            "/budget/max_perplexity_increase".to_owned(),
+            "metric_does_not_fit"
+        )
+    );
+}
