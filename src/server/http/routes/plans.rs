@@ -11,10 +11,11 @@ use modelpress_engine::recipe::strict;
 use modelpress_engine::{Plan, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::domain::ports::StoreError;
-use crate::domain::{DatasetId, FileRef, Model, ModelId, ModelState};
+use crate::domain::{DatasetId, Document, FileRef, JobId, Model, ModelId, ModelState, NewJob};
 use crate::http::auth::{Caller, May, ReadModels};
 use crate::http::engine::{AskedRecipe, ReadRecipe, plan_recipe, read_recipe};
 use crate::http::input::Input;
@@ -86,6 +87,34 @@ pub(super) struct Planned {
     pub(super) plan: Plan,
     /// Each once.
     pub(super) datasets: Vec<DatasetId>,
+}
+
+impl Planned {
+    /// The job that does it, named as equal to others that do the same; the request's own wishes are for the caller to add.
+    pub(super) fn job(self, recipe: Value, created_at: OffsetDateTime) -> Result<NewJob, Problem> {
+        let Self {
+            model,
+            plan,
+            datasets,
+        } = self;
+        Ok(NewJob {
+            id: JobId::from_uuid(uuid::Uuid::now_v7()),
+            model: model.id,
+            recipe,
+            need_memory_bytes: plan.peak_memory_bytes,
+            techniques: plan.stages.iter().map(|stage| stage.technique.clone()).collect(),
+            plan: Document::of(&plan).map_err(Problem::internal)?,
+            datasets,
+            metadata: BTreeMap::new(),
+            priority: 0,
+            dedupe_key: model
+                .digest
+                .map(|digest| format!("{digest}:{}", plan.recipe_hash)),
+            traceparent: None,
+            idempotency: None,
+            created_at,
+        })
+    }
 }
 
 /// Finds the model and the datasets, and plans the recipe on them.

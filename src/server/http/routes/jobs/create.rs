@@ -6,13 +6,13 @@ use axum::Json;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use modelpress_engine::recipe::strict;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::JobOut;
+use crate::domain::NewJob;
 use crate::domain::ports::{Enqueued, Room};
-use crate::domain::{Document, JobId, NewJob};
 use crate::http::auth::{Caller, May, WriteJobs};
 use crate::http::engine::{AskedRecipe, check_metadata};
 use crate::http::headers::{idempotency_key, traceparent};
@@ -77,26 +77,39 @@ pub async fn create_job(
 
 /// Queues a job and answers with it.
 pub(in crate::http::routes) async fn enqueue(state: &Caller, job: &NewJob) -> Result<Response, Problem> {
-    let room = Room {
-        all: state.limits.queued_jobs,
-        tenant: state.limits.tenant.queued_jobs,
-    };
-    let (status, replayed, job) = match state.store.enqueue(job, room).await? {
+    let (status, replayed, job) = match state.store.enqueue(job, room(state)).await? {
         Enqueued::New(job) => (StatusCode::ACCEPTED, false, job),
         Enqueued::Replayed(job) => (StatusCode::ACCEPTED, true, job),
         Enqueued::Duplicate(job) => (StatusCode::OK, false, job),
     };
     state.wake.notify_waiters();
     let location = format!("/v1/jobs/{}", job.id);
-    let body = Json(JobOut::new(&job, state));
-    let mut response = (status, [(header::LOCATION, location)], body).into_response();
+    Ok(made(status, location, replayed, JobOut::new(&job, state)))
+}
+
+/// How many jobs may wait.
+pub(in crate::http::routes) fn room(state: &Caller) -> Room {
+    Room {
+        all: state.limits.queued_jobs,
+        tenant: state.limits.tenant.queued_jobs,
+    }
+}
+
+/// What was made, where it is, and whether an earlier request made it.
+pub(in crate::http::routes) fn made(
+    status: StatusCode,
+    location: String,
+    replayed: bool,
+    body: impl Serialize,
+) -> Response {
+    let mut response = (status, [(header::LOCATION, location)], Json(body)).into_response();
     if replayed {
         let name = HeaderName::from_static("idempotent-replayed");
         response
             .headers_mut()
             .insert(name, HeaderValue::from_static("true"));
     }
-    Ok(response)
+    response
 }
 
 async fn new_job(
@@ -113,29 +126,15 @@ async fn new_job(
     check_priority(asked.priority)?;
     let recipe = AskedRecipe::new(asked.recipe, asked.formats)?;
     let spelled = recipe.value.clone();
-    let plans::Planned {
-        model,
-        plan,
-        datasets,
-    } = plans::plan(state, &asked.model, recipe).await?;
-    let same_work = model
-        .digest
-        .as_ref()
-        .map(|digest| format!("{digest}:{}", plan.recipe_hash));
+    let planned = plans::plan(state, &asked.model, recipe).await?;
+    let job = planned.job(spelled, state.clock.now())?;
     Ok(NewJob {
-        id: JobId::from_uuid(uuid::Uuid::now_v7()),
-        model: model.id,
-        recipe: spelled,
-        need_memory_bytes: plan.peak_memory_bytes,
-        techniques: plan.stages.iter().map(|stage| stage.technique.clone()).collect(),
-        plan: Document::of(&plan).map_err(Problem::internal)?,
-        datasets,
         metadata: asked.metadata,
         priority: asked.priority,
-        dedupe_key: same_work.filter(|_| asked.deduplicate),
+        dedupe_key: job.dedupe_key.filter(|_| asked.deduplicate),
         traceparent,
         idempotency: key.map(|key| (key, fingerprint)),
-        created_at: state.clock.now(),
+        ..job
     })
 }
 

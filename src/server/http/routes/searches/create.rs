@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
 use modelpress_engine::recipe::strict;
 use serde::Deserialize;
@@ -14,15 +13,15 @@ use utoipa::ToSchema;
 use super::SearchOut;
 use super::asked::{self, Asked, Shared};
 use crate::domain::job::Failure;
-use crate::domain::ports::{Room, Sought};
+use crate::domain::ports::Sought;
 use crate::domain::search::{NewSearch, Point};
-use crate::domain::{Document, JobId, NewJob, Search, SearchId};
+use crate::domain::{NewJob, Search, SearchId};
 use crate::http::auth::{Caller, May, WriteJobs};
 use crate::http::engine::{AskedRecipe, check_metadata};
 use crate::http::headers::{idempotency_key, traceparent};
 use crate::http::input::Input;
 use crate::http::problem::{self, Problem};
-use crate::http::routes::jobs::create::check_priority;
+use crate::http::routes::jobs::create::{check_priority, made, room};
 use crate::http::routes::plans;
 
 /// Recipes that are planned at a time.
@@ -99,25 +98,14 @@ pub async fn create_search(
     let recipes = asked::all(&asked.recipes, &asked.grid, &shared)?;
     let mut new = planned(&state, &asked, recipes, traceparent(&headers)).await?;
     new.idempotency = key.map(|key| (key, fingerprint));
-    let room = Room {
-        all: state.limits.queued_jobs,
-        tenant: state.limits.tenant.queued_jobs,
-    };
-    let (replayed, search) = match state.store.add_search(&new, room).await? {
+    let (replayed, search) = match state.store.add_search(&new, room(&state)).await? {
         Sought::New(search) => (false, search),
         Sought::Replayed(search) => (true, search),
     };
     state.wake.notify_waiters();
     let location = format!("/v1/searches/{}", search.id);
-    let body = Json(SearchOut::read(&search, &state).await?);
-    let mut response = (StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response();
-    if replayed {
-        let name = HeaderName::from_static("idempotent-replayed");
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static("true"));
-    }
-    Ok(response)
+    let body = SearchOut::read(&search, &state).await?;
+    Ok(made(StatusCode::ACCEPTED, location, replayed, body))
 }
 
 /// Plans every recipe. What is wrong with the model is wrong with all of them; a recipe's own fault is its alone.
@@ -137,12 +125,17 @@ async fn planned(
     for (at, (one, planned)) in recipes.into_iter().zip(plans).enumerate() {
         let refusal = match planned {
             Ok(planned) => {
-                let job = job(&planned, &one, asked, traceparent.clone(), now)?;
-                jobs.push((at, job));
                 model = Some(planned.model.id);
+                let job = NewJob {
+                    metadata: asked.metadata.clone(),
+                    priority: asked.priority,
+                    traceparent: traceparent.clone(),
+                    ..planned.job(one.recipe.clone(), now)?
+                };
+                jobs.push((at, job));
                 None
             }
-            Err(problem) if is_of_the_recipe(&problem) => {
+            Err(problem) if problem.is(problem::RECIPE_REFUSED) => {
                 let refusal = refusal(&problem);
                 first.get_or_insert((one.pointer.clone(), problem));
                 Some(refusal)
@@ -182,10 +175,6 @@ async fn plan(state: &Caller, model: &str, recipe: Value) -> Result<plans::Plann
     plans::plan(state, model, AskedRecipe::new(recipe, None)?).await
 }
 
-fn is_of_the_recipe(problem: &Problem) -> bool {
-    problem.is(problem::RECIPE_REFUSED)
-}
-
 fn refusal(problem: &Problem) -> Failure {
     let errors = problem.errors().iter().take(4);
     let details: Vec<String> = errors.map(|error| error.detail.clone()).collect();
@@ -208,30 +197,4 @@ fn moved(problem: &Problem, pointer: &str) -> Problem {
         moved = moved.with_error(format!("{pointer}{own}"), &error.code, error.detail.clone());
     }
     moved
-}
-
-fn job(
-    planned: &plans::Planned,
-    one: &Asked,
-    asked: &SearchIn,
-    traceparent: Option<String>,
-    now: time::OffsetDateTime,
-) -> Result<NewJob, Problem> {
-    let plan = &planned.plan;
-    let digest = planned.model.digest.as_ref();
-    Ok(NewJob {
-        id: JobId::from_uuid(uuid::Uuid::now_v7()),
-        model: planned.model.id,
-        recipe: one.recipe.clone(),
-        need_memory_bytes: plan.peak_memory_bytes,
-        techniques: plan.stages.iter().map(|stage| stage.technique.clone()).collect(),
-        plan: Document::of(plan).map_err(Problem::internal)?,
-        datasets: planned.datasets.clone(),
-        metadata: asked.metadata.clone(),
-        priority: asked.priority,
-        dedupe_key: digest.map(|digest| format!("{digest}:{}", plan.recipe_hash)),
-        traceparent,
-        idempotency: None,
-        created_at: now,
-    })
 }
