@@ -3,7 +3,6 @@
 //! Owns: stages as the observer sees them, how much of the whole each is, what each cost. Must not know: what they do.
 //! Invariant: work done never falls and ends at the total.
 
-use super::budget::{CHOOSE, LOSSES};
 use crate::calibrate::Pace;
 use crate::observe::{Observer, Usage};
 use crate::plan::{Plan, StagePlan};
@@ -18,6 +17,10 @@ pub(super) const IMPORTANCE: &str = "importance";
 
 /// Name of the leg that differentiates the loss by every weight.
 pub(super) const FISHER: &str = "fisher";
+
+/// Names of the legs in which a budget's schemes are weighed and chosen.
+pub(super) const LOSSES: &str = "losses";
+pub(super) const CHOOSE: &str = "choose";
 
 /// Where the execution is.
 pub(super) struct Course<'a> {

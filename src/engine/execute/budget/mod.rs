@@ -13,7 +13,7 @@ mod trials;
 mod within;
 
 use super::Site;
-use super::course::Course;
+use super::course::{CHOOSE, Course, LOSSES};
 use super::made::Made;
 use crate::dataset::Datasets;
 use crate::error::{Error, Result};
@@ -36,10 +36,6 @@ const HALF_BELIEVED: f64 = 0.1;
 
 /// Points of the curve of sizes and losses.
 const CURVE: usize = 12;
-
-/// Names of the legs of the way.
-pub(super) const LOSSES: &str = "losses";
-pub(super) const CHOOSE: &str = "choose";
 
 /// What a choice is made with.
 struct Search<'a> {
