@@ -12,9 +12,11 @@ pub mod health;
 pub mod jobs;
 pub mod keys;
 pub mod models;
+pub mod overview;
 pub mod pages;
 pub mod plans;
 pub mod searches;
+pub mod system;
 pub mod uploads;
 pub mod webhooks;
 
@@ -48,6 +50,7 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         ))
         .routes(routes!(searches::get::get_search))
         .routes(routes!(searches::cancel::cancel_search))
+        .routes(routes!(artifacts::list::list_artifacts))
         .routes(routes!(artifacts::get::get_artifact))
         .routes(routes!(keys::create::create_key, keys::list::list_keys))
         .routes(routes!(keys::get::get_key, keys::revoke::revoke_key))
@@ -57,6 +60,8 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         .routes(routes!(catalog::list_formats))
         .routes(routes!(catalog::list_presets))
         .routes(routes!(catalog::list_techniques))
+        .routes(routes!(overview::get_overview))
+        .routes(routes!(system::get_system))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
