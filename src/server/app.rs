@@ -32,6 +32,7 @@ use crate::outbound::{Outbound, Policy};
 use crate::pull::{Bounds, Puller, Sources};
 use crate::queue::reap::Neighbours;
 use crate::queue::wake::POLL;
+use crate::signing::{Signer, SigningError};
 use crate::store::Rows;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Folder;
@@ -71,6 +72,9 @@ pub enum AppError {
          admin` and the same settings, or set auth = \"off\" if nobody else can reach the address"
     )]
     NoKey(SocketAddr),
+    /// Artifacts cannot be signed.
+    #[error("signing_key: {0}")]
+    Signing(#[from] SigningError),
     /// Two metrics have one name.
     #[error("metrics: {0}")]
     Metrics(#[from] crate::telemetry::metrics::MetricsError),
@@ -245,6 +249,7 @@ fn hire(state: &AppState, config: &Config, queue: Arc<dyn Queue>) -> Result<Pool
         clock: state.clock.clone(),
         metrics: state.metrics.clone(),
         engine: Arc::new(engine),
+        signer: state.signer.clone(),
         wake: state.wake.clone(),
         news: state.news.clone(),
         probe: worker::probe::from_env(),
@@ -326,6 +331,7 @@ fn state(config: &Config, stores: Arc<dyn Stores>) -> Result<AppState, AppError>
         pull_allowed: config.pulls.allowed.clone(),
         seal: Seal::new(&secret),
         outbound: Outbound::new(Policy::new(config.outbound_allowed.clone()))?,
+        signer: Arc::new(Signer::open_or_make(&config.signing_key(), rand::random())?),
         cursors: Cursors::new(&secret),
         streams: Arc::new(Semaphore::new(config.limits.streams)),
         wake: Arc::new(Notify::new()),

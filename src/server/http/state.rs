@@ -22,6 +22,7 @@ use crate::domain::ports::{Blobs, Bounds, Clock, Stores, Uploads};
 use crate::domain::pull::Place;
 use crate::domain::sealed::Seal;
 use crate::outbound::Outbound;
+use crate::signing::Signer;
 use crate::telemetry::Metrics;
 
 /// What a process can say of itself.
@@ -70,6 +71,8 @@ pub struct Parts {
     pub seal: Seal,
     /// The way to where users say, for what may be said.
     pub outbound: Outbound,
+    /// The key that artifacts are signed with.
+    pub signer: Arc<Signer>,
     /// Page cursors.
     pub cursors: Cursors,
     /// Event streams that may still open.

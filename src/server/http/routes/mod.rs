@@ -16,6 +16,7 @@ pub mod overview;
 pub mod pages;
 pub mod plans;
 pub mod searches;
+pub mod signing_key;
 pub mod system;
 pub mod uploads;
 pub mod webhooks;
@@ -44,6 +45,8 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::cancel::cancel_job))
         .routes(routes!(jobs::report::get_report))
         .routes(routes!(jobs::report::get_report_html))
+        .routes(routes!(jobs::plots::list_plots))
+        .routes(routes!(jobs::plots::get_plot))
         .routes(routes!(
             searches::create::create_search,
             searches::list::list_searches
@@ -52,6 +55,7 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         .routes(routes!(searches::cancel::cancel_search))
         .routes(routes!(artifacts::list::list_artifacts))
         .routes(routes!(artifacts::get::get_artifact))
+        .routes(routes!(signing_key::get_signing_key))
         .routes(routes!(keys::create::create_key, keys::list::list_keys))
         .routes(routes!(keys::get::get_key, keys::revoke::revoke_key))
         .routes(routes!(keys::rotate::rotate_key))
