@@ -99,6 +99,7 @@ pub(crate) const ENGINE: Edges = &[
     (
         "execute",
         &[
+            "analyze",
             "calibrate",
             "checkpoint",
             "dataset",
