@@ -1,7 +1,9 @@
 //! Budgets on models of every kind of answer: decoders, mixtures, classifiers, and encoders that have none to weigh.
 
-use super::{Outcome, Small, on, rows};
-use crate::report::{Allocation, ClassLoss};
+use super::{Outcome, Recipe, Silent, Site, Small, on, plan, rows};
+use crate::analyze::AnalysisPlan;
+use crate::execute::execute_analysis;
+use crate::report::{Allocation, ClassLoss, analysis_html, analysis_plots};
 use serde_json::{Value, json};
 
 fn recipe(metrics: &[&str], budget: &Value) -> Value {
@@ -69,7 +71,7 @@ fn sensitivity_is_weighed_where_it_is_asked_for() {
     let data = small.data(&rows(8));
     let recipe = json!({"stages": [{"technique": "rtn", "options": {"n_bits": 4, "group_size": 16}}],
         "formats": ["compressed-tensors"], "calibration": {"dataset": "mine", "max_seq_length": 16},
-        "budget": {"target_bytes": 1, "candidates": ["2", "4", "8"]}});
+        "budget": {"target_bytes": 1, "candidates": ["W2", "W4", "W8"]}});
     let recipe = Recipe::from_value(&recipe).unwrap().to_weigh();
     let plan = plan(&recipe, &small.model, &data).unwrap();
     let planned = AnalysisPlan::of(&small.model).with_sensitivity(plan);
