@@ -100,6 +100,7 @@ pub(crate) const ENGINE: Edges = &[
     (
         "execute",
         &[
+            "analyze",
             "calibrate",
             "checkpoint",
             "dataset",

@@ -33,7 +33,8 @@ const REPORT: [(&str, Draw<Report>); 7] = [
     ("budget", choice::rate_distortion),
 ];
 
-const ANALYSIS: [(&str, Draw<Analysis>); 1] = [("rate-distortion", analysis::plane)];
+const ANALYSIS: [(&str, Draw<Analysis>); 2] =
+    [("rate-distortion", analysis::plane), ("sensitivity", analysis::sensitivity)];
 
 /// The plots that this report has.
 pub fn plots(report: &Report) -> Vec<Plot> {
