@@ -1,6 +1,6 @@
 // Artifacts: their files as streams that go on after a lost connection, checked against their digests.
 
-import { ModelpressError } from './errors.js';
+import { isLost, ModelpressError } from './errors.js';
 import { OPERATIONS, type ArtifactOut, type FileOut, type Operations } from './generated.js';
 import { backOff, rest } from './patience.js';
 import type { Hash } from './sources.js';
@@ -77,7 +77,7 @@ export class Artifacts {
         if (position < file.bytes) throw new ModelpressError({ code: 'connection_failed', detail: `${file.name} ends after ${position} of ${file.bytes} bytes` });
       } catch (error) {
         options.signal?.throwIfAborted();
-        if (!(error instanceof ModelpressError) || error.status !== 0) throw error;
+        if (!isLost(error)) throw error;
         failures = position > before ? 1 : failures + 1;
         const wait = failures <= (options.retries ?? this.transport.retries) ? backOff(failures - 1) : undefined;
         if (wait === undefined) throw error;

@@ -8,7 +8,9 @@ export type LocalCode = 'connection_failed' | 'timeout' | 'digest_mismatch' | 's
 /** What an error is made of. */
 export interface ErrorParts {
   status?: number | undefined;
-  code: ProblemCode | LocalCode;
+  /** The class of it; the code unless given. */
+  kind?: ProblemCode | LocalCode | undefined;
+  code: string;
   detail: string;
   requestId?: string | undefined;
   errors?: readonly FieldError[] | undefined;
@@ -22,8 +24,10 @@ export class ModelpressError extends Error {
   override readonly name: string = 'ModelpressError';
   /** The HTTP status; 0 if there was no answer. */
   readonly status: number;
-  /** Stable name of what went wrong. */
-  readonly code: ProblemCode | LocalCode;
+  /** The class of what went wrong. */
+  readonly kind: ProblemCode | LocalCode;
+  /** Stable name of what went wrong; may be more specific than its class. */
+  readonly code: string;
   /** What happened, for people. */
   readonly detail: string;
   /** The request's id in the server's log. */
@@ -38,6 +42,7 @@ export class ModelpressError extends Error {
   constructor(parts: ErrorParts) {
     super(sentence(parts), parts.cause === undefined ? undefined : { cause: parts.cause });
     this.status = parts.status ?? 0;
+    this.kind = parts.kind ?? parts.code;
     this.code = parts.code;
     this.detail = parts.detail;
     this.requestId = parts.requestId;
@@ -45,6 +50,11 @@ export class ModelpressError extends Error {
     this.retryAfterMs = parts.retryAfterMs;
     this.expectedOffset = parts.expectedOffset;
   }
+}
+
+/** Whether a request may well have been heard, but nobody heard the answer. */
+export function isLost(error: unknown): boolean {
+  return error instanceof ModelpressError && (error.kind === 'connection_failed' || error.kind === 'timeout');
 }
 
 /** A job that ended otherwise than well. */
@@ -69,6 +79,7 @@ export async function errorOf(response: Response): Promise<ModelpressError> {
   const problem = parse(await response.text().catch(() => ''));
   return new ModelpressError({
     status: response.status,
+    kind: /#problem-(\w+)$/.exec(problem.type ?? '')?.[1],
     code: problem.code ?? `http_${response.status}`,
     detail: problem.detail ?? problem.title ?? `the server answered ${response.status} ${response.statusText}`.trim(),
     requestId: problem.request_id ?? response.headers.get('x-request-id') ?? undefined,

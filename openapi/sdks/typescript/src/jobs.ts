@@ -1,6 +1,6 @@
 // Jobs: made, listed, followed to their end, their reports.
 
-import { JobFailedError, ModelpressError } from './errors.js';
+import { isLost, JobFailedError, ModelpressError } from './errors.js';
 import type { AnalysisIn, EventOut, JobIn, JobOut, ListJobsInput, Operations } from './generated.js';
 import { OPERATIONS } from './generated.js';
 import { Pages, type PageOptions } from './pages.js';
@@ -108,7 +108,7 @@ export class Jobs {
         if (seen === 0 && isOver(await this.get(id, options))) return;
       } catch (caught) {
         options.signal?.throwIfAborted();
-        if (!isConnection(caught)) throw caught;
+        if (!isLost(caught)) throw caught;
         error = caught;
       }
       if (seen > before && error === undefined) continue;
@@ -128,7 +128,7 @@ export class Jobs {
       }
     } catch (error) {
       // As many streams are open as the server has: asking again and again does, too.
-      if (!(error instanceof ModelpressError && error.code === 'overloaded')) throw error;
+      if (!(error instanceof ModelpressError && error.kind === 'overloaded')) throw error;
     }
     let job = await this.get(id, options);
     for (; !isOver(job); job = await this.get(id, options)) {
@@ -167,5 +167,3 @@ export class Jobs {
     }
   }
 }
-
-const isConnection = (error: unknown): boolean => error instanceof ModelpressError && error.status === 0;

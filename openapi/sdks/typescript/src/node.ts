@@ -4,11 +4,12 @@ import { webcrypto } from 'node:crypto';
 import { Client } from './client.js';
 import { nodeSources, saveArtifact, sha256, type NodeInput, type SaveOptions } from './folders.js';
 import type { ArtifactOut, WebhookMessage } from './generated.js';
+import { verifyWith } from './signature.js';
 import type { TransportOptions } from './transport.js';
-import { verifyWith, type HeaderSource, type VerifyOptions } from './webhooks.js';
+import type { HeaderSource, VerifyOptions } from './webhooks.js';
 
 export * from './exports.js';
-export type { NodeInput, SaveOptions } from './folders.js';
+export { nodeSources as sourcesOf, type NodeInput, type SaveOptions } from './folders.js';
 
 /** A client of a modelpress server. Files are paths of files or folders, `File`s, or bytes with a name. */
 export class Modelpress extends Client<NodeInput | Iterable<NodeInput>> {

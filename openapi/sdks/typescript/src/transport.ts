@@ -1,6 +1,6 @@
 // Carries operations out over `fetch`: addresses, keys, limits of time, retries, errors.
 
-import { errorOf, ModelpressError } from './errors.js';
+import { errorOf, isLost, ModelpressError } from './errors.js';
 import { VERSION } from './generated.js';
 import { backOff, Expired, Limit, rest } from './patience.js';
 import type { Caller, CallOptions, Operation } from './wire.js';
@@ -87,7 +87,7 @@ export class Transport implements Caller {
         if (wasLost && operation.method === 'DELETE' && error.status === 404) return undefined as T;
         const wait = mayPass(error, repeatable) && attempt < retries ? backOff(attempt, error.retryAfterMs) : undefined;
         if (wait === undefined) throw error;
-        wasLost ||= error.status === 0 || error.status >= 500;
+        wasLost ||= isLost(error) || error.status >= 500;
         await rest(wait, options.signal);
       }
     }
@@ -192,9 +192,9 @@ function parse(text: string, response: Response): unknown {
 
 function mayPass(error: ModelpressError, repeatable: boolean): boolean {
   // Refused before anything was done, whatever the method.
-  if (error.code === 'rate_limited') return true;
+  if (error.kind === 'rate_limited') return true;
   if (!repeatable) return false;
-  return error.code === 'connection_failed' || error.code === 'timeout' || error.code === 'idempotency_running' || PASSING.has(error.status);
+  return isLost(error) || error.kind === 'idempotency_running' || PASSING.has(error.status);
 }
 
 /** Why there is no answer. An aborted call rejects with its signal's reason, as `fetch` does. */

@@ -1,6 +1,6 @@
 // Resumable uploads: a file in pieces, from wherever the server says it stands; several side by side.
 
-import { ModelpressError } from './errors.js';
+import { isLost, ModelpressError } from './errors.js';
 import { OPERATIONS, type Operations, type UploadOut } from './generated.js';
 import { backOff, rest } from './patience.js';
 import type { Hash, Source } from './sources.js';
@@ -176,8 +176,8 @@ class Sending {
   async #recover(id: string, error: unknown, failures: number): Promise<void> {
     if (!(error instanceof ModelpressError)) throw error;
     const isElsewhere = error.status === 409 && error.expectedOffset !== undefined;
-    const isLimit = error.status === 429 && error.code !== 'rate_limited';
-    const passes = isElsewhere || [0, 408, 429].includes(error.status) || (error.status >= 500 && error.status !== DISK_FULL);
+    const isLimit = error.status === 429 && error.kind !== 'rate_limited';
+    const passes = isElsewhere || isLost(error) || [408, 429].includes(error.status) || (error.status >= 500 && error.status !== DISK_FULL);
     const wait = passes && failures <= (this.options.retries ?? this.transport.retries) ? backOff(failures - 1, error.retryAfterMs) : undefined;
     if (wait === undefined || isLimit) throw error;
     if (!isElsewhere) await rest(wait, this.options.signal);

@@ -51,7 +51,7 @@ export class Server {
   }
 }
 
-/** A key for the data of a server that does not run yet, or runs. */
+/** A key for the data of a server that does not run yet. */
 export async function makeKey(folder: string, scopes: string): Promise<string> {
   const { stdout } = await promisify(execFile)(binary, ['keys', 'create', '--name', 'test', '--scopes', scopes, '--data-dir', folder]);
   const key = /mp_\w+/.exec(stdout)?.[0];
