@@ -28,4 +28,4 @@ node_modules/.bin/tsc -p tsconfig.browser.json
 node_modules/.bin/tsc -p tsconfig.test.json
 
 unset MODELPRESS_URL MODELPRESS_API_KEY
-MODELPRESS_BINARY=$binary node --test --test-reporter spec "$@" build/
+MODELPRESS_BINARY=$binary MODELPRESS_SDK=$here node --test --test-reporter spec "$@" build/

@@ -38,7 +38,8 @@ function typeOf(schema, indent = '') {
   if (schema.enum !== undefined) return literals(schema.enum);
   if (Array.isArray(schema.type)) return union(schema.type.map((type) => typeOf({ ...schema, type }, indent)));
   const choices = schema.oneOf ?? schema.anyOf;
-  if (choices !== undefined && schema.properties === undefined) return union(choices.map((choice) => typeOf(choice, indent)));
+  if (choices !== undefined && schema.properties === undefined)
+    return union(choices.map((choice) => typeOf(choice, indent)));
   switch (schema.type) {
     case 'string':
       return schema.format === 'binary' ? 'Bytes' : 'string';
@@ -66,7 +67,9 @@ function objectOf(schema, indent) {
 function members(schema, indent) {
   const required = new Set(schema.required ?? []);
   return Object.entries(schema.properties)
-    .map(([name, property]) => comment([describe(property)], indent) + member(name, property, required.has(name), indent))
+    .map(
+      ([name, property]) => comment([describe(property)], indent) + member(name, property, required.has(name), indent),
+    )
     .join('');
 }
 
@@ -100,11 +103,20 @@ function operation(method, path, spec) {
   const parameters = (spec.parameters ?? []).map((parameter) => ({ ...parameter, as: camelParameter(parameter) }));
   const names = [...parameters.map((parameter) => parameter.as), 'body', 'contentType'];
   if (new Set(names).size !== names.length) throw new Error(`${spec.operationId}: two parameters of one name`);
-  return { method: method.toUpperCase(), path, spec, id: spec.operationId, parameters, body: bodyOf(spec), answer: answerOf(spec) };
+  return {
+    method: method.toUpperCase(),
+    path,
+    spec,
+    id: spec.operationId,
+    parameters,
+    body: bodyOf(spec),
+    answer: answerOf(spec),
+  };
 }
 
 /** A body that may be null is one that may be left out. */
-const withoutNull = (schema) => (schema.oneOf ? { ...schema, oneOf: schema.oneOf.filter(({ type }) => type !== 'null') } : schema);
+const withoutNull = (schema) =>
+  schema.oneOf ? { ...schema, oneOf: schema.oneOf.filter(({ type }) => type !== 'null') } : schema;
 
 const camelParameter = ({ in: where, name }) => (where === 'header' ? camel(name) : name);
 
@@ -112,8 +124,13 @@ const camelParameter = ({ in: where, name }) => (where === 'header' ? camel(name
 function bodyOf(spec) {
   if (spec.requestBody === undefined) return undefined;
   const contents = Object.entries(spec.requestBody.content);
-  const type = ([media, { schema }]) => (media === 'multipart/form-data' ? 'FormData' : typeOf(withoutNull(schema), '  '));
-  return { types: union(contents.map(type)), medias: contents.map(([media]) => media), required: spec.requestBody.required === true };
+  const type = ([media, { schema }]) =>
+    media === 'multipart/form-data' ? 'FormData' : typeOf(withoutNull(schema), '  ');
+  return {
+    types: union(contents.map(type)),
+    medias: contents.map(([media]) => media),
+    required: spec.requestBody.required === true,
+  };
 }
 
 function answerOf(spec) {
@@ -121,7 +138,8 @@ function answerOf(spec) {
   const contents = good.flatMap(([, response]) => Object.entries(response.content ?? {}));
   const json = contents.filter(([media]) => media === 'application/json').map(([, { schema }]) => typeOf(schema, '  '));
   const isSometimesEmpty = good.some(([, response]) => response.content === undefined);
-  if (json.length > 0) return { kind: 'json', media: 'application/json', type: union(isSometimesEmpty ? [...json, 'undefined'] : json) };
+  if (json.length > 0)
+    return { kind: 'json', media: 'application/json', type: union(isSometimesEmpty ? [...json, 'undefined'] : json) };
   const [media] = contents[0] ?? [];
   if (media?.startsWith('text/')) return { kind: 'text', media, type: 'string' };
   if (media !== undefined) return { kind: 'response', media, type: 'Response' };
@@ -131,11 +149,16 @@ function answerOf(spec) {
 
 function inputOf({ id, parameters, body }) {
   const lines = parameters.map((parameter) => {
-    return comment([parameter.description], '  ') + member(parameter.as, parameter.schema, parameter.required === true, '  ');
+    return (
+      comment([parameter.description], '  ') + member(parameter.as, parameter.schema, parameter.required === true, '  ')
+    );
   });
   if (body !== undefined) {
     lines.push(`  body${body.required ? '' : '?'}: ${body.required ? body.types : `${body.types} | undefined`};\n`);
-    if (body.medias.length > 1) lines.push(`${comment(['Of a body of text or bytes; JSON and forms say it themselves.'], '  ')}  contentType?: ${literals(body.medias)} | undefined;\n`);
+    if (body.medias.length > 1)
+      lines.push(
+        `${comment(['Of a body of text or bytes; JSON and forms say it themselves.'], '  ')}  contentType?: ${literals(body.medias)} | undefined;\n`,
+      );
   }
   return lines.length === 0 ? undefined : `export interface ${pascal(id)}Input {\n${lines.join('')}}\n`;
 }
@@ -154,7 +177,8 @@ function methodOf(found) {
     spec.summary,
     spec.description,
     `\`${method} ${path}\`${scopes.length > 0 ? `; scope ${scopes.map((scope) => `\`${scope}\``).join(', ')}` : ''}`,
-    spec['x-problem-codes'] && `Problems of its own: ${spec['x-problem-codes'].map((code) => `\`${code}\``).join(', ')}`,
+    spec['x-problem-codes'] &&
+      `Problems of its own: ${spec['x-problem-codes'].map((code) => `\`${code}\``).join(', ')}`,
   ];
   const needed = parameters.some((parameter) => parameter.required) || body?.required;
   const takes = inputOf(found) === undefined ? '' : `input: ${pascal(id)}Input${needed ? '' : ' = {}'}, `;

@@ -1,7 +1,16 @@
 // The client: its parts, and the calls that do a whole thing at once.
 
 import { Artifacts } from './artifacts.js';
-import { Operations, type ArtifactOut, type JobIn, type JobOut, type ModelOut, type PointOut, type Recipe, type SearchOut } from './generated.js';
+import {
+  Operations,
+  type ArtifactOut,
+  type JobIn,
+  type JobOut,
+  type ModelOut,
+  type PointOut,
+  type Recipe,
+  type SearchOut,
+} from './generated.js';
 import { Jobs, type WaitOptions } from './jobs.js';
 import { Datasets, Models, type Naming, type Opener } from './models.js';
 import type { Report } from './report.js';
@@ -73,7 +82,10 @@ export class Client<In> {
   async compress(request: CompressRequest<In>, options: CompressOptions = {}): Promise<Compressed> {
     const { signal, upload } = options;
     const { model: _model, files: _files, name, ...asked } = request;
-    const source = request.model !== undefined ? request.model : await this.models.upload(request.files, { ...upload, name, signal });
+    const source =
+      request.model !== undefined
+        ? request.model
+        : await this.models.upload(request.files, { ...upload, name, signal });
     const made = await this.jobs.create({ ...asked, model: idOf(source) }, { signal });
     const job = await this.#finish(made, options);
     const artifacts = job.artifacts.map((id) => this.artifacts.get(id, { signal }));
@@ -93,14 +105,22 @@ export class Client<In> {
       if (options.signal?.aborted) await this.searches.cancel(made.id).catch(() => undefined);
       throw error;
     });
-    const best = { size: bestOf(search, 'size'), quality: bestOf(search, 'quality'), balance: bestOf(search, 'balance') };
+    const best = {
+      size: bestOf(search, 'size'),
+      quality: bestOf(search, 'quality'),
+      balance: bestOf(search, 'balance'),
+    };
     return { search, front: frontOf(search), best };
   }
 
   /** A job that nobody else knows of ends with the call that made it. */
   async #finish(job: JobOut, options: WaitOptions): Promise<JobOut> {
     try {
-      return await this.jobs.wait(job.id, { signal: options.signal, onProgress: options.onProgress, onEvent: options.onEvent });
+      return await this.jobs.wait(job.id, {
+        signal: options.signal,
+        onProgress: options.onProgress,
+        onEvent: options.onEvent,
+      });
     } catch (error) {
       if (options.signal?.aborted) await this.jobs.cancel(job.id).catch(() => undefined);
       throw error;

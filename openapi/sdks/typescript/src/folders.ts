@@ -43,7 +43,8 @@ export async function nodeSources(inputs: NodeInput | Iterable<NodeInput>): Prom
   const isOne = typeof inputs === 'string' || inputs instanceof URL || !(Symbol.iterator in inputs);
   const found: Source[] = [];
   for (const input of isOne ? [inputs] : inputs) {
-    if (typeof input === 'string' || input instanceof URL) found.push(...(await ofPath(input instanceof URL ? fileURLToPath(input) : input)));
+    if (typeof input === 'string' || input instanceof URL)
+      found.push(...(await ofPath(input instanceof URL ? fileURLToPath(input) : input)));
     else found.push(...(await sources(input)));
   }
   return found;
@@ -52,7 +53,8 @@ export async function nodeSources(inputs: NodeInput | Iterable<NodeInput>): Prom
 async function ofPath(path: string): Promise<Source[]> {
   if (!(await stat(path)).isDirectory()) return [await FileSource.of(path, basename(path))];
   const names = await modelFiles(path);
-  if (names.length === 0) throw new TypeError(`${path} has neither safetensors nor exactly one GGUF file; name the files instead`);
+  if (names.length === 0)
+    throw new TypeError(`${path} has neither safetensors nor exactly one GGUF file; name the files instead`);
   return Promise.all(names.map((name) => FileSource.of(join(path, ...name.split('/')), name)));
 }
 
@@ -62,13 +64,16 @@ async function modelFiles(folder: string): Promise<string[]> {
   for (const entry of await readdir(folder, { withFileTypes: true })) {
     if (entry.name.startsWith('.')) continue;
     if (!entry.isDirectory()) names.push(entry.name);
-    else if (MODULE.test(entry.name)) names.push(...(await readdir(join(folder, entry.name))).map((name) => `${entry.name}/${name}`));
+    else if (MODULE.test(entry.name))
+      names.push(...(await readdir(join(folder, entry.name))).map((name) => `${entry.name}/${name}`));
   }
   names.sort();
   if (names.some((name) => WEIGHTS.test(name))) {
     const isMain = (name: string) => /^model[^/]*\.safetensors$/.test(name);
     const hasMain = names.some(isMain);
-    return names.filter((name) => (WEIGHTS.test(name) ? !hasMain || isMain(name) || name.includes('/') : BESIDE.test(name)));
+    return names.filter((name) =>
+      WEIGHTS.test(name) ? !hasMain || isMain(name) || name.includes('/') : BESIDE.test(name),
+    );
   }
   const ggufs = names.filter((name) => name.endsWith('.gguf'));
   return ggufs.length === 1 ? ggufs : [];
@@ -95,7 +100,7 @@ class FileSource implements Source {
     this.#handle ??= open(this.path, 'r');
     const handle = await this.#handle;
     const bytes = new Uint8Array(end - begin);
-    for (let filled = 0; filled < bytes.length; ) {
+    for (let filled = 0; filled < bytes.length;) {
       signal?.throwIfAborted();
       const { bytesRead } = await handle.read(bytes, filled, bytes.length - filled, begin + filled);
       if (bytesRead === 0) throw this.#differs();
@@ -121,7 +126,12 @@ class FileSource implements Source {
  * Saves an artifact's files into a folder and answers their paths. A file gets its name when it is whole and its digest is
  * right; until then it is `NAME.part`, and is gone on with.
  */
-export async function saveArtifact(artifacts: Artifacts, artifact: ArtifactOut, folder: string, options: SaveOptions): Promise<string[]> {
+export async function saveArtifact(
+  artifacts: Artifacts,
+  artifact: ArtifactOut,
+  folder: string,
+  options: SaveOptions,
+): Promise<string[]> {
   const root = resolve(folder);
   const total = artifact.files.reduce((sum, { bytes }) => sum + bytes, 0);
   const there = new Map<string, number>();
@@ -134,7 +144,15 @@ export async function saveArtifact(artifacts: Artifacts, artifact: ArtifactOut, 
   if (options.signal?.aborted) end();
   options.signal?.addEventListener('abort', end, { once: true });
   try {
-    const save = (file: FileOut) => saveFile(artifacts, artifact.id, file, inside(root, file.name), { signal: others.signal, retries: options.retries }, tell);
+    const save = (file: FileOut) =>
+      saveFile(
+        artifacts,
+        artifact.id,
+        file,
+        inside(root, file.name),
+        { signal: others.signal, retries: options.retries },
+        tell,
+      );
     return await sideBySide(artifact.files, options.parallel ?? PARALLEL, save, (error) => others.abort(error));
   } finally {
     options.signal?.removeEventListener('abort', end);
@@ -144,7 +162,8 @@ export async function saveArtifact(artifacts: Artifacts, artifact: ArtifactOut, 
 /** A server does not choose where else files go. */
 function inside(root: string, name: string): string {
   const path = resolve(root, name);
-  if (!path.startsWith(root.endsWith(sep) ? root : root + sep)) throw new ModelpressError({ code: 'answer_invalid', detail: `${name} leads out of the folder` });
+  if (!path.startsWith(root.endsWith(sep) ? root : root + sep))
+    throw new ModelpressError({ code: 'answer_invalid', detail: `${name} leads out of the folder` });
   return path;
 }
 
@@ -181,14 +200,18 @@ async function saveFile(
 
 async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<number> {
   let written = 0;
-  while (written < bytes.length) written += (await handle.write(bytes, written, bytes.length - written, position + written)).bytesWritten;
+  while (written < bytes.length)
+    written += (await handle.write(bytes, written, bytes.length - written, position + written)).bytesWritten;
   return written;
 }
 
 /** What an earlier try has left, and its hash. */
 async function begun(part: string, file: FileOut): Promise<{ hash: Hash; offset: number }> {
   const hash = sha256();
-  const size = await stat(part).then((found) => found.size, () => 0);
+  const size = await stat(part).then(
+    (found) => found.size,
+    () => 0,
+  );
   if (size === 0 || size > file.bytes) return { hash, offset: 0 };
   for await (const bytes of createReadStream(part)) hash.update(bytes as Uint8Array);
   return { hash, offset: size };

@@ -91,9 +91,12 @@ export class Jobs {
   }
 
   /** Follows a job to its end, from its first event or the one behind `after`; goes on where a lost connection left off. */
-  async *events(id: string, { after = 0, ...options }: FollowOptions & { after?: number | undefined } = {}): AsyncGenerator<JobEvent, void, undefined> {
+  async *events(
+    id: string,
+    { after = 0, ...options }: FollowOptions & { after?: number | undefined } = {},
+  ): AsyncGenerator<JobEvent, void, undefined> {
     let seen = after;
-    for (let failures = 0; ; ) {
+    for (let failures = 0; ;) {
       const before = seen;
       let error: unknown;
       try {
@@ -114,7 +117,11 @@ export class Jobs {
       if (seen > before && error === undefined) continue;
       failures += 1;
       const wait = failures > (options.retries ?? this.transport.retries) ? undefined : backOff(failures - 1);
-      if (wait === undefined) throw error ?? new ModelpressError({ code: 'connection_failed', detail: `the events of ${id} end before the job does` });
+      if (wait === undefined)
+        throw (
+          error ??
+          new ModelpressError({ code: 'connection_failed', detail: `the events of ${id} end before the job does` })
+        );
       await rest(wait, options.signal);
     }
   }
@@ -143,7 +150,11 @@ export class Jobs {
   /** The stream behind an event; nothing if nothing will follow. */
   async #listen(id: string, seen: number, options: FollowOptions): Promise<Open | undefined> {
     const lastEventId = seen > 0 ? seen : undefined;
-    const open = await this.transport.open(OPERATIONS.listJobEvents, { id, lastEventId }, { ...options, accept: 'text/event-stream' });
+    const open = await this.transport.open(
+      OPERATIONS.listJobEvents,
+      { id, lastEventId },
+      { ...options, accept: 'text/event-stream' },
+    );
     if (open.response.status !== 204) return open;
     open.limit.done();
     return undefined;

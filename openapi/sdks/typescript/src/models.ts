@@ -43,7 +43,14 @@ export class Models<In> {
   /** Has the server bring a model from elsewhere, `hf://org/name@revision`, and waits until it is there. */
   async pull(
     source: string,
-    { onProgress, signal, ...body }: Omit<ModelIn, 'source' | 'files' | 'source_path'> & { onProgress?: ((model: ModelOut) => void) | undefined; signal?: AbortSignal | undefined } = {},
+    {
+      onProgress,
+      signal,
+      ...body
+    }: Omit<ModelIn, 'source' | 'files' | 'source_path'> & {
+      onProgress?: ((model: ModelOut) => void) | undefined;
+      signal?: AbortSignal | undefined;
+    } = {},
   ): Promise<ModelOut> {
     let model = await this.create({ ...body, source }, { signal });
     for (; model.status === 'pulling'; model = await this.get(model.id, { signal })) {
@@ -109,7 +116,10 @@ export class Datasets<In> {
 }
 
 /** Only what was given. */
-const named = ({ name, metadata }: Naming): Naming => ({ ...(name === undefined ? {} : { name }), ...(metadata === undefined ? {} : { metadata }) });
+const named = ({ name, metadata }: Naming): Naming => ({
+  ...(name === undefined ? {} : { name }),
+  ...(metadata === undefined ? {} : { metadata }),
+});
 
 async function sendAndMake<T>(
   uploads: Uploads,

@@ -19,7 +19,8 @@ export class Modelpress extends Client<NodeInput | Iterable<NodeInput>> {
 
   /** Saves an artifact's files into a folder, checked, going on where an earlier try stopped; answers their paths. */
   async save(artifact: string | ArtifactOut, folder: string, options: SaveOptions = {}): Promise<string[]> {
-    const found = typeof artifact === 'string' ? await this.artifacts.get(artifact, { signal: options.signal }) : artifact;
+    const found =
+      typeof artifact === 'string' ? await this.artifacts.get(artifact, { signal: options.signal }) : artifact;
     return saveArtifact(this.artifacts, found, folder, options);
   }
 }

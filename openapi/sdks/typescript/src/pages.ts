@@ -30,7 +30,7 @@ export class Pages<T> implements AsyncIterable<T> {
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<T, void, undefined> {
-    for (let after = this.#after; ; ) {
+    for (let after = this.#after; ;) {
       const page = await this.#fetch({ limit: this.#limit, after });
       yield* page.data;
       if (!page.has_more || page.next_cursor === null) return;

@@ -19,7 +19,8 @@ export async function verifyWith(
   const timestamp = header(headers, 'webhook-timestamp');
   const signatures = header(headers, 'webhook-signature');
   const age = Math.abs(Date.now() / 1000 - Number(timestamp));
-  if (!/^\d+$/.test(timestamp) || age > toleranceSeconds) throw new WebhookVerificationError('webhook-timestamp is not of now');
+  if (!/^\d+$/.test(timestamp) || age > toleranceSeconds)
+    throw new WebhookVerificationError('webhook-timestamp is not of now');
   const body = typeof payload === 'string' ? new TextEncoder().encode(payload) : payload;
   const signed = concat(new TextEncoder().encode(`${id}.${timestamp}.`), body);
   for (const one of typeof secret === 'string' ? [secret] : secret) {
@@ -38,7 +39,10 @@ function message(body: Uint8Array): WebhookMessage {
 }
 
 function header(headers: HeaderSource, name: string): string {
-  const value = headers instanceof Headers ? headers.get(name) : Object.entries(headers).find(([key]) => key.toLowerCase() === name)?.[1];
+  const value =
+    headers instanceof Headers
+      ? headers.get(name)
+      : Object.entries(headers).find(([key]) => key.toLowerCase() === name)?.[1];
   if (typeof value !== 'string' || value === '') throw new WebhookVerificationError(`the request has no ${name}`);
   return value;
 }

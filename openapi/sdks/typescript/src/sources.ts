@@ -21,7 +21,8 @@ export interface Hash {
 }
 
 /** What can be sent from anywhere: a `File`, bytes with a name, or a source of your own. */
-export type FileInput = (Blob & { readonly name: string }) | { name: string; data: Blob | Uint8Array | string } | Source;
+export type FileInput =
+  (Blob & { readonly name: string }) | { name: string; data: Blob | Uint8Array | string } | Source;
 
 /** A source of each. */
 export async function sources(inputs: FileInput | Iterable<FileInput>): Promise<Source[]> {
@@ -32,7 +33,8 @@ const isMany = (inputs: FileInput | Iterable<FileInput>): inputs is Iterable<Fil
 
 function sourceOf(input: FileInput): Source {
   if ('read' in input) return input;
-  if ('data' in input) return ofBlob(input.name, input.data instanceof Blob ? input.data : new Blob([input.data as BlobPart]));
+  if ('data' in input)
+    return ofBlob(input.name, input.data instanceof Blob ? input.data : new Blob([input.data as BlobPart]));
   return ofBlob(nameOf(input), input);
 }
 

@@ -8,7 +8,10 @@ export interface Message {
 }
 
 /** The messages in a body of `text/event-stream`; `onBytes` hears of everything, comments too. */
-export async function* messages(body: ReadableStream<Uint8Array>, onBytes: () => void): AsyncGenerator<Message, void, undefined> {
+export async function* messages(
+  body: ReadableStream<Uint8Array>,
+  onBytes: () => void,
+): AsyncGenerator<Message, void, undefined> {
   const reader = body.getReader();
   const decoder = new TextDecoder();
   let rest = '';

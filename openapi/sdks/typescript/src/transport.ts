@@ -73,9 +73,15 @@ export class Transport implements Caller {
     return this.#attempts(operation, input, options, async (open) => open);
   }
 
-  async #attempts<T>(operation: Operation, input: object, options: SendOptions, take: (open: Open) => Promise<T>): Promise<T> {
+  async #attempts<T>(
+    operation: Operation,
+    input: object,
+    options: SendOptions,
+    take: (open: Open) => Promise<T>,
+  ): Promise<T> {
     const request = this.#request(operation, input, options);
-    const repeatable = options.repeatable ?? (REPEATABLE.has(operation.method) || request.headers.has('idempotency-key'));
+    const repeatable =
+      options.repeatable ?? (REPEATABLE.has(operation.method) || request.headers.has('idempotency-key'));
     const retries = options.retries ?? this.retries;
     let wasLost = false;
     for (let attempt = 0; ; attempt += 1) {
@@ -98,7 +104,11 @@ export class Transport implements Caller {
     const milliseconds = options.timeoutMs ?? this.timeoutMs;
     const limit = new Limit(options.signal, milliseconds);
     try {
-      const response = await this.#fetch(request.url, { ...request.init, headers: request.headers, signal: limit.signal });
+      const response = await this.#fetch(request.url, {
+        ...request.init,
+        headers: request.headers,
+        signal: limit.signal,
+      });
       if (!response.ok && response.status !== 304) throw await errorOf(response);
       const taken = await take({ response, limit });
       limit.paused();
@@ -131,7 +141,8 @@ export class Transport implements Caller {
     for (const [name, where, wire] of operation.parameters) {
       const value = given[name];
       if (value === undefined || value === null) continue;
-      if (where === 'path') path = path.replace(`{${wire}}`, () => segments(wire === 'path' ? String(value).split('/') : [String(value)]));
+      if (where === 'path')
+        path = path.replace(`{${wire}}`, () => segments(wire === 'path' ? String(value).split('/') : [String(value)]));
       else if (where === 'query') query.set(wire, String(value));
       else headers.set(wire, String(value));
     }
@@ -156,7 +167,8 @@ function segments(parts: string[]): string {
 
 function encode(operation: Operation, body: unknown, contentType: unknown, headers: Headers): BodyInit {
   if (body instanceof FormData) return body;
-  const isRaw = typeof body === 'string' || body instanceof Uint8Array || body instanceof Blob || body instanceof ReadableStream;
+  const isRaw =
+    typeof body === 'string' || body instanceof Uint8Array || body instanceof Blob || body instanceof ReadableStream;
   if (isRaw) {
     const type = contentType ?? operation.sends.find((media) => !/json$|^multipart/.test(media));
     if (typeof type === 'string') headers.set('content-type', type);
@@ -186,7 +198,13 @@ function parse(text: string, response: Response): unknown {
     return JSON.parse(text);
   } catch (cause) {
     const requestId = response.headers.get('x-request-id') ?? undefined;
-    throw new ModelpressError({ status: response.status, code: 'answer_invalid', detail: 'the answer is not JSON', requestId, cause });
+    throw new ModelpressError({
+      status: response.status,
+      code: 'answer_invalid',
+      detail: 'the answer is not JSON',
+      requestId,
+      cause,
+    });
   }
 }
 

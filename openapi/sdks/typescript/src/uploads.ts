@@ -81,10 +81,15 @@ export class Uploads {
     options.signal?.addEventListener('abort', end, { once: true });
     const tell = teller(sources, options.onProgress);
     try {
-      return await sideBySide(sources, options.parallel ?? PARALLEL, async (source) => {
-        const send = new Sending(this.api, this.transport, source, { ...options, signal: all.signal }, begun, tell);
-        return { name: source.name, upload: await send.run() };
-      }, (error) => all.abort(error));
+      return await sideBySide(
+        sources,
+        options.parallel ?? PARALLEL,
+        async (source) => {
+          const send = new Sending(this.api, this.transport, source, { ...options, signal: all.signal }, begun, tell);
+          return { name: source.name, upload: await send.run() };
+        },
+        (error) => all.abort(error),
+      );
     } catch (error) {
       if (options.resume === undefined) await this.discard([...begun.values()]);
       throw error;
@@ -120,7 +125,7 @@ class Sending {
 
   async run(): Promise<string> {
     const id = await this.#begin();
-    for (let failures = 0; this.#offset < this.source.size; ) {
+    for (let failures = 0; this.#offset < this.source.size;) {
       const before = this.#offset;
       try {
         await this.#piece(id);
@@ -141,7 +146,11 @@ class Sending {
     const known = this.begun.get(name);
     if (known !== undefined && (await this.#goOn(known))) return known;
     // One that is made twice holds nothing and runs out.
-    const made = await this.transport.call<UploadOut>(OPERATIONS.createUpload, { body: { length: size } }, { ...this.#call(), repeatable: true });
+    const made = await this.transport.call<UploadOut>(
+      OPERATIONS.createUpload,
+      { body: { length: size } },
+      { ...this.#call(), repeatable: true },
+    );
     this.begun.set(name, made.id);
     this.tell(this.source, 0);
     return made.id;
@@ -177,8 +186,15 @@ class Sending {
     if (!(error instanceof ModelpressError)) throw error;
     const isElsewhere = error.status === 409 && error.expectedOffset !== undefined;
     const isLimit = error.status === 429 && error.kind !== 'rate_limited';
-    const passes = isElsewhere || isLost(error) || [408, 429].includes(error.status) || (error.status >= 500 && error.status !== DISK_FULL);
-    const wait = passes && failures <= (this.options.retries ?? this.transport.retries) ? backOff(failures - 1, error.retryAfterMs) : undefined;
+    const passes =
+      isElsewhere ||
+      isLost(error) ||
+      [408, 429].includes(error.status) ||
+      (error.status >= 500 && error.status !== DISK_FULL);
+    const wait =
+      passes && failures <= (this.options.retries ?? this.transport.retries)
+        ? backOff(failures - 1, error.retryAfterMs)
+        : undefined;
     if (wait === undefined || isLimit) throw error;
     if (!isElsewhere) await rest(wait, this.options.signal);
     // Asking also ends a request that hangs there.
@@ -190,7 +206,10 @@ class Sending {
   async #complete(id: string): Promise<UploadOut> {
     const upload = await this.api.getUpload({ id }, this.#call());
     if (upload.status === 'complete') return upload;
-    await this.api.appendUpload({ id, uploadOffset: this.source.size, body: new Uint8Array() }, { signal: this.options.signal });
+    await this.api.appendUpload(
+      { id, uploadOffset: this.source.size, body: new Uint8Array() },
+      { signal: this.options.signal },
+    );
     return this.api.getUpload({ id }, this.#call());
   }
 
@@ -216,7 +235,10 @@ class Sending {
     if (upload.digest === digest) return;
     this.begun.delete(this.source.name);
     await this.api.deleteUpload({ id }, { signal, retries: 0 }).catch(() => undefined);
-    throw new ModelpressError({ code: 'digest_mismatch', detail: `${this.source.name}: sent ${digest}, the server has ${upload.digest}` });
+    throw new ModelpressError({
+      code: 'digest_mismatch',
+      detail: `${this.source.name}: sent ${digest}, the server has ${upload.digest}`,
+    });
   }
 
   #call(): CallOptions {
@@ -224,7 +246,10 @@ class Sending {
   }
 }
 
-function teller(sources: readonly Source[], onProgress: UploadOptions['onProgress']): (source: Source, offset: number) => void {
+function teller(
+  sources: readonly Source[],
+  onProgress: UploadOptions['onProgress'],
+): (source: Source, offset: number) => void {
   const offsets = new Map<Source, number>();
   const total = sources.reduce((sum, { size }) => sum + size, 0);
   return (source, offset) => {

@@ -1,6 +1,14 @@
 // Webhooks: made and listed, their messages verified.
 
-import type { DeliveryOut, NewWebhookOut, Operations, WebhookIn, WebhookMessage, WebhookOut, WebhookPatch } from './generated.js';
+import type {
+  DeliveryOut,
+  NewWebhookOut,
+  Operations,
+  WebhookIn,
+  WebhookMessage,
+  WebhookOut,
+  WebhookPatch,
+} from './generated.js';
 import { Pages, type PageOptions } from './pages.js';
 import { verifyWith } from './signature.js';
 import type { CallOptions } from './wire.js';
@@ -25,7 +33,8 @@ export async function verifyWebhook(
   options: VerifyOptions = {},
 ): Promise<WebhookMessage> {
   const { crypto } = globalThis as { crypto?: Crypto };
-  if (crypto?.subtle === undefined) throw new Error('there is no WebCrypto here; in Node 18 import from @modelpress/client/node');
+  if (crypto?.subtle === undefined)
+    throw new Error('there is no WebCrypto here; in Node 18 import from @modelpress/client/node');
   return verifyWith(crypto.subtle, payload, headers, secret, options);
 }
 

@@ -3,12 +3,16 @@
 import { ModelpressError, JobFailedError, Modelpress, isOver, type JobOut } from '@modelpress/client/node';
 import * as browser from '@modelpress/client';
 import assert from 'node:assert/strict';
+import * as buffer from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Server } from './server.js';
 import { weights, writeModel } from './tiny.js';
+
+/** Not global in Node 18. */
+const File = buffer.File as unknown as typeof globalThis.File;
 
 let server: Server;
 let client: Modelpress;
@@ -54,9 +58,15 @@ describe('models', () => {
     assert.equal(made.files.find(({ name }) => name === 'model.safetensors')?.digest, digestOf(weights(7)));
     assert.deepEqual(made.metadata, { from: 'blobs' });
     assert.equal(seen.at(-1), made.bytes);
-    assert.deepEqual(seen, [...seen].sort((a, b) => a - b));
+    assert.deepEqual(
+      seen,
+      [...seen].sort((a, b) => a - b),
+    );
     await plain.models.delete(made.id);
-    await assert.rejects(plain.models.get(made.id), (error) => error instanceof ModelpressError && error.status === 404 && error.code === 'not_found');
+    await assert.rejects(
+      plain.models.get(made.id),
+      (error) => error instanceof ModelpressError && error.status === 404 && error.code === 'not_found',
+    );
   });
 
   test('what is no model is refused and leaves no upload behind', async () => {
@@ -94,7 +104,10 @@ describe('jobs', () => {
   test('compress: files in, job, report and artifacts out, files saved and checked', async () => {
     const progress: JobOut[] = [];
     const files = await writeModel(join(server.folder, 'given', 'other'), 3);
-    const { job, report, artifacts } = await client.compress({ files, recipe: 'Q8_0', metadata: { why: 'test' } }, { onProgress: (told) => progress.push(told) });
+    const { job, report, artifacts } = await client.compress(
+      { files, recipe: 'Q8_0', metadata: { why: 'test' } },
+      { onProgress: (told) => progress.push(told) },
+    );
     assert.equal(job.status, 'succeeded');
     assert.deepEqual(job.metadata, { why: 'test' });
     assert.equal(progress.at(-1)?.progress, 1);
@@ -105,8 +118,12 @@ describe('jobs', () => {
     const [artifact] = artifacts;
     assert(artifact !== undefined);
     const paths = await client.save(artifact, join(server.folder, 'saved'));
-    assert.deepEqual(paths.map((path) => path.split('/').at(-1)), artifact.files.map(({ name }) => name));
-    for (const [place, path] of paths.entries()) assert.equal(digestOf(await readFile(path)), artifact.files[place]?.digest);
+    assert.deepEqual(
+      paths.map((path) => path.split('/').at(-1)),
+      artifact.files.map(({ name }) => name),
+    );
+    for (const [place, path] of paths.entries())
+      assert.equal(digestOf(await readFile(path)), artifact.files[place]?.digest);
     const tar = await collect(await client.artifacts.archive(artifact.id));
     assert(tar.length > artifact.bytes);
     assert.match(await client.jobs.reportHtml(job.id), /^<!doctype html>/i);
@@ -130,7 +147,10 @@ describe('jobs', () => {
 
   test('one key makes one job; a retried request carries the same one', async () => {
     const body = { model, recipe: 'Q8_0', metadata: { key: 'one' } };
-    const [one, two] = await Promise.all([client.jobs.create(body, { idempotencyKey: 'k1' }), client.jobs.create(body, { idempotencyKey: 'k1' })]);
+    const [one, two] = await Promise.all([
+      client.jobs.create(body, { idempotencyKey: 'k1' }),
+      client.jobs.create(body, { idempotencyKey: 'k1' }),
+    ]);
     assert.equal(one.id, two.id);
     assert.notEqual((await client.jobs.create(body)).id, one.id);
     const keys: Array<string | null> = [];
@@ -146,7 +166,10 @@ describe('jobs', () => {
     assert.equal(keys.length, 2);
     assert.equal(keys[0], keys[1]);
     const made = await client.jobs.list({ model }).toArray();
-    assert.deepEqual(made.filter(({ metadata }) => metadata['key'] === 'lost').map(({ id }) => id), [job.id]);
+    assert.deepEqual(
+      made.filter(({ metadata }) => metadata['key'] === 'lost').map(({ id }) => id),
+      [job.id],
+    );
   });
 
   test('events arrive in order, and go on behind one that was seen', async () => {
@@ -160,17 +183,25 @@ describe('jobs', () => {
       } else assert.equal(told.job.id, job.id);
     }
     assert(seqs.length >= 3, `${seqs}`);
-    assert.deepEqual(seqs, seqs.map((_, place) => place + 1));
+    assert.deepEqual(
+      seqs,
+      seqs.map((_, place) => place + 1),
+    );
     assert.notEqual(last, '');
     assert(isOver(await client.jobs.get(job.id)));
     const rest: number[] = [];
-    for await (const told of client.jobs.events(job.id, { after: 1 })) if (told.type === 'event') rest.push(told.event.seq);
+    for await (const told of client.jobs.events(job.id, { after: 1 }))
+      if (told.type === 'event') rest.push(told.event.seq);
     assert.deepEqual(rest, seqs.slice(1));
     for await (const told of client.jobs.events(job.id, { after: seqs.at(-1) })) assert.fail(JSON.stringify(told));
   });
 
   test('a job that misses a gate rejects with the job, which has its report', async () => {
-    const recipe = { preset: 'Q2_K', evaluation: { num_samples: 2, max_seq_length: 64, metrics: ['kl'] }, gates: { max_kl: 0 } };
+    const recipe = {
+      preset: 'Q2_K',
+      evaluation: { num_samples: 2, max_seq_length: 64, metrics: ['kl'] },
+      gates: { max_kl: 0 },
+    };
     const error: unknown = await client.compress({ model, recipe }).catch((caught: unknown) => caught);
     assert(error instanceof JobFailedError);
     assert.equal(error.code, 'quality_gate');
@@ -192,7 +223,10 @@ describe('jobs', () => {
     });
     assert.equal(search.status, 'succeeded');
     assert.equal(search.points.length, 3);
-    assert.deepEqual(front.map(({ name }) => name), search.front);
+    assert.deepEqual(
+      front.map(({ name }) => name),
+      search.front,
+    );
     assert(front.length > 0 && front.every((point) => point.on_front));
     assert.equal(best.size?.name, front[0]?.name);
     const listed = await client.searches.list().toArray();
@@ -202,10 +236,15 @@ describe('jobs', () => {
 
 describe('datasets', () => {
   test('a wrong record is refused, a right one read', async () => {
-    const made = await client.datasets.upload({ name: 'a.jsonl', data: '{"text": "one"}\n{"text": "two"}\n' }, { name: 'two' });
+    const made = await client.datasets.upload(
+      { name: 'a.jsonl', data: '{"text": "one"}\n{"text": "two"}\n' },
+      { name: 'two' },
+    );
     assert.equal(made.records, 2);
     await assert.rejects(client.datasets.upload({ name: 'b.jsonl', data: '{"text": 1}\n' }), (error) => {
-      return error instanceof ModelpressError && error.code === 'invalid_record' && error.message.includes('b.jsonl, line 1');
+      return (
+        error instanceof ModelpressError && error.code === 'invalid_record' && error.message.includes('b.jsonl, line 1')
+      );
     });
     const direct = await client.api.createDataset({ body: 'all of it\n', contentType: 'text/plain' });
     assert.equal(direct.format, 'txt');

@@ -44,15 +44,28 @@ async function collect(stream: ReadableStream<Uint8Array>): Promise<Buffer> {
 
 describe('uploads', () => {
   test('go on from where the server stands, every time the line is cut', async () => {
-    line.cuts.push({ direction: 'up', bytes: 3 << 20 }, { direction: 'up', bytes: 5 << 20 }, { direction: 'up', bytes: 1 << 20 });
+    line.cuts.push(
+      { direction: 'up', bytes: 3 << 20 },
+      { direction: 'up', bytes: 5 << 20 },
+      { direction: 'up', bytes: 1 << 20 },
+    );
     const offsets: number[] = [];
-    const sent = await client.uploads.send(await only(big), { pieceBytes: 8 << 20, onProgress: ({ fileBytes }) => offsets.push(fileBytes) });
+    const sent = await client.uploads.send(await only(big), {
+      pieceBytes: 8 << 20,
+      onProgress: ({ fileBytes }) => offsets.push(fileBytes),
+    });
     assert.equal(line.cut, 3);
     assert.equal(sent.status, 'complete');
     assert.equal(sent.digest, bigDigest);
-    assert.deepEqual(offsets, [...offsets].sort((a, b) => a - b));
+    assert.deepEqual(
+      offsets,
+      [...offsets].sort((a, b) => a - b),
+    );
     // Not from the beginning, and not only at whole pieces.
-    assert(offsets.some((offset) => offset % (8 << 20) !== 0), `${offsets}`);
+    assert(
+      offsets.some((offset) => offset % (8 << 20) !== 0),
+      `${offsets}`,
+    );
   });
 
   test('go on in another program, over the death of the server', async () => {
@@ -77,7 +90,11 @@ describe('uploads', () => {
       const { offset } = await second.uploads.get(id);
       assert(offset >= 8 << 20 && offset < BIG_BYTES, `${offset}`);
       const begun: number[] = [];
-      const [sent] = await second.uploads.sendAll([await only(big)], { resume, pieceBytes: 4 << 20, onProgress: ({ bytes }) => begun.push(bytes) });
+      const [sent] = await second.uploads.sendAll([await only(big)], {
+        resume,
+        pieceBytes: 4 << 20,
+        onProgress: ({ bytes }) => begun.push(bytes),
+      });
       assert.equal(sent?.upload, id);
       assert.equal(begun[0], offset);
       assert.equal((await second.uploads.get(id)).digest, bigDigest);
@@ -93,20 +110,34 @@ describe('uploads', () => {
     resume.set('big.txt', half.id);
     await assert.rejects(direct.uploads.sendAll([await only(big)], { resume }), { code: 'digest_mismatch' });
     assert.equal(resume.size, 0);
-    await assert.rejects(direct.uploads.get(half.id), (error) => error instanceof ModelpressError && error.status >= 404);
+    await assert.rejects(
+      direct.uploads.get(half.id),
+      (error) => error instanceof ModelpressError && error.status >= 404,
+    );
   });
 
   test('files of no bytes arrive, and two of one name are refused', async () => {
     const [one] = await direct.uploads.sendAll([{ name: 'a', size: 0, read: async () => new Uint8Array() }]);
     assert.equal((await direct.uploads.get(one?.upload ?? '')).status, 'complete');
-    await assert.rejects(direct.models.upload([{ name: 'a', data: 'x' }, { name: 'a', data: 'y' }]), TypeError);
+    await assert.rejects(
+      direct.models.upload([
+        { name: 'a', data: 'x' },
+        { name: 'a', data: 'y' },
+      ]),
+      TypeError,
+    );
   });
 
   test('give up when the line stays cut, with the reason', async () => {
     for (let i = 0; i < 40; i += 1) line.cuts.push({ direction: 'up', bytes: 10 });
     const few = new Modelpress({ baseUrl: line.url, retries: 1 });
     await assert.rejects(few.uploads.send(await only(big)), (error) => {
-      return error instanceof ModelpressError && error.code === 'connection_failed' && error.status === 0 && error.message.includes(line.url);
+      return (
+        error instanceof ModelpressError &&
+        error.code === 'connection_failed' &&
+        error.status === 0 &&
+        error.message.includes(line.url)
+      );
     });
     assert(line.cut >= 2 && line.cut <= 4, `${line.cut}`);
   });
@@ -190,7 +221,10 @@ describe('jobs', () => {
       else if ((ticks += 1) <= 2) line.cutAll();
     }
     assert(connections >= 3, `${connections}`);
-    assert.deepEqual(seqs, seqs.map((_, place) => place + 1));
+    assert.deepEqual(
+      seqs,
+      seqs.map((_, place) => place + 1),
+    );
     assert.equal((await direct.jobs.get(job.id)).status, 'succeeded');
   });
 
@@ -206,7 +240,10 @@ describe('jobs', () => {
     await assert.rejects(direct.jobs.wait(job.id), { code: 'cancelled' });
     assert.equal((await direct.jobs.wait(job.id, { allowFailure: true })).status, 'cancelled');
     const stop = new AbortController();
-    await assert.rejects(direct.compress({ model, recipe }, { signal: stop.signal, onEvent: () => stop.abort(new Error('never mind')) }), /never mind/);
+    await assert.rejects(
+      direct.compress({ model, recipe }, { signal: stop.signal, onEvent: () => stop.abort(new Error('never mind')) }),
+      /never mind/,
+    );
     const [newest] = (await direct.jobs.list({ limit: 1 }).page()).data;
     assert.notEqual(newest?.id, job.id);
     assert.equal((await direct.jobs.wait(newest?.id ?? '', { allowFailure: true })).status, 'cancelled');
@@ -216,7 +253,10 @@ describe('jobs', () => {
 describe('requests', () => {
   test('are repeated where that does no harm, as the server asks', async () => {
     const times: number[] = [];
-    const answers = [new Response('{"code":"overloaded"}', { status: 503, headers: { 'retry-after': '1' } }), new Response('<html>', { status: 502 })];
+    const answers = [
+      new Response('{"code":"overloaded"}', { status: 503, headers: { 'retry-after': '1' } }),
+      new Response('<html>', { status: 502 }),
+    ];
     const flaky: typeof fetch = async (input, init) => {
       times.push(Date.now());
       return answers.shift() ?? fetch(input, init);
@@ -234,7 +274,8 @@ describe('requests', () => {
   });
 
   test('end at their limit of time and with their signal', async () => {
-    const deaf: typeof fetch = (_, init) => new Promise((_resolve, reject) => init?.signal?.addEventListener('abort', () => reject(init.signal?.reason)));
+    const deaf: typeof fetch = (_, init) =>
+      new Promise((_resolve, reject) => init?.signal?.addEventListener('abort', () => reject(init.signal?.reason)));
     const client = new Modelpress({ baseUrl: server.url, fetch: deaf, timeoutMs: 50, retries: 1 });
     await assert.rejects(client.api.livez(), { name: 'ModelpressError', code: 'timeout' });
     const stop = new AbortController();
@@ -250,7 +291,10 @@ describe('requests', () => {
     const key = await makeKey(folder, 'models:write');
     const strict = await Server.start({ auth: 'required', folder });
     try {
-      await assert.rejects(new Modelpress({ baseUrl: strict.url }).models.list().toArray(), { status: 401, code: 'unauthenticated' });
+      await assert.rejects(new Modelpress({ baseUrl: strict.url }).models.list().toArray(), {
+        status: 401,
+        code: 'unauthenticated',
+      });
       const named = new Modelpress({ baseUrl: strict.url, apiKey: key });
       assert.deepEqual(await named.models.list().toArray(), []);
       await assert.rejects(named.jobs.list().toArray(), { status: 403, code: 'insufficient_scope' });

@@ -3,20 +3,27 @@
 import { Modelpress } from '@modelpress/client/node';
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { createHmac, randomBytes } from 'node:crypto';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
-import { createHmac, randomBytes } from 'node:crypto';
 import { Server } from './server.js';
 import { writeModel } from './tiny.js';
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('..', import.meta.url));
 const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
-const STRICT = { target: 'ES2022', module: 'NodeNext', strict: true, exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true, skipLibCheck: false };
+const STRICT = {
+  target: 'ES2022',
+  module: 'NodeNext',
+  strict: true,
+  exactOptionalPropertyTypes: true,
+  noUncheckedIndexedAccess: true,
+  skipLibCheck: false,
+};
 
 let server: Server;
 let fresh: string;
@@ -39,7 +46,10 @@ after(async () => {
 
 /** Compiles files of a folder with these compiler options; what tsc says otherwise is thrown. */
 async function compile(folder: string, options: object): Promise<void> {
-  await writeFile(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions: { ...STRICT, ...options }, include: ['*.ts'] }));
+  await writeFile(
+    join(folder, 'tsconfig.json'),
+    JSON.stringify({ compilerOptions: { ...STRICT, ...options }, include: ['*.ts'] }),
+  );
   await run(process.execPath, [tsc, '-p', folder]).catch((error: { stdout: string }) => assert.fail(error.stdout));
 }
 
@@ -106,11 +116,13 @@ test('types are strict, for browsers and for Node without the DOM', async () => 
 test('every block of the README compiles and runs', async () => {
   const folder = await corner('readme');
   await writeModel(join(folder, 'SmolLM2'));
-  for (const [place, block] of blocks.entries()) await writeFile(join(folder, `block${place}.ts`), block.replace('http://127.0.0.1:8080', server.url));
+  for (const [place, block] of blocks.entries())
+    await writeFile(join(folder, `block${place}.ts`), block.replace('http://127.0.0.1:8080', server.url));
   await compile(folder, { lib: ['ES2022', 'DOM', 'DOM.Iterable'], types: ['node'] });
   const env = { ...process.env, MODELPRESS_URL: server.url };
   const said: string[] = [];
-  for (const place of blocks.keys()) said.push((await run(process.execPath, [`block${place}.js`], { cwd: folder, env })).stdout);
+  for (const place of blocks.keys())
+    said.push((await run(process.execPath, [`block${place}.js`], { cwd: folder, env })).stdout);
   const [compress, files, steps, many, webhook] = said;
   assert.equal(said.length, 5);
   assert.match(compress ?? '', /succeeded 1\n6\.\d+\n\[\n? *'.*\.gguf'/);
@@ -122,15 +134,40 @@ test('every block of the README compiles and runs', async () => {
 });
 
 test('the receiver of the README believes the server only', async () => {
-  const { receive } = (await import(join(fresh, 'readme', `block${blocks.length - 1}.js`))) as { receive: (request: Request) => Promise<Response> };
+  const { receive } = (await import(join(fresh, 'readme', `block${blocks.length - 1}.js`))) as {
+    receive: (request: Request) => Promise<Response>;
+  };
   const key = randomBytes(32);
   process.env['WEBHOOK_SECRET'] = `whsec_${key.toString('base64')}`;
-  const body = JSON.stringify({ type: 'job.succeeded', timestamp: new Date().toISOString(), data: { object: 'job', id: 'job_1' } });
+  const body = JSON.stringify({
+    type: 'job.succeeded',
+    timestamp: new Date().toISOString(),
+    data: { object: 'job', id: 'job_1' },
+  });
   const timestamp = String(Math.floor(Date.now() / 1000));
   const signature = `v1,${createHmac('sha256', key).update(`msg_1.${timestamp}.${body}`).digest('base64')}`;
   const headers = { 'webhook-id': 'msg_1', 'webhook-timestamp': timestamp, 'webhook-signature': signature };
   assert.equal((await receive(new Request('http://here/', { method: 'POST', body, headers }))).status, 204);
   assert.equal((await receive(new Request('http://here/', { method: 'POST', body: `${body} `, headers }))).status, 401);
+});
+
+test('a document that says something else is noticed', async () => {
+  const sdk = join(fresh, 'openapi', 'sdks', 'typescript');
+  const checkout = process.env['MODELPRESS_SDK'] ?? root;
+  await mkdir(join(sdk, 'src'), { recursive: true });
+  for (const name of ['generate.mjs', 'package.json', 'src/generated.ts'])
+    await copyFile(join(checkout, name), join(sdk, name));
+  const document = await readFile(join(checkout, '..', '..', 'openapi.json'), 'utf8');
+  const check = async (text: string): Promise<string> => {
+    await writeFile(join(fresh, 'openapi', 'openapi.json'), text);
+    const ended = await run(process.execPath, ['generate.mjs', '--check'], { cwd: sdk }).catch(
+      (error: { stderr: string }) => error,
+    );
+    return ended.stderr;
+  };
+  assert.equal(await check(document), '');
+  assert.match(await check(document.replace('"recipe"', '"receipt"')), /generated\.ts is not what/);
+  assert.match(await check(document.replace(/("version": )"[^"]+"/, '$1"99.0.0"')), /package\.json has version/);
 });
 
 test('it is the version of the server', async () => {

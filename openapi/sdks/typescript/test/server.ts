@@ -20,8 +20,16 @@ export class Server {
 
   static async start(options: { auth?: 'required' | 'auto'; port?: number; folder?: string } = {}): Promise<Server> {
     const folder = options.folder ?? (await mkdtemp(join(tmpdir(), 'modelpress-ts-')));
-    const env = { ...process.env, MODELPRESS_OUTBOUND_ALLOWED: '127.0.0.1', MODELPRESS_AUTH: options.auth ?? 'auto', MODELPRESS_LOG_FORMAT: 'json' };
-    const child = spawn(binary, ['serve', '--listen', `127.0.0.1:${options.port ?? 0}`, '--data-dir', folder], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+    const env = {
+      ...process.env,
+      MODELPRESS_OUTBOUND_ALLOWED: '127.0.0.1',
+      MODELPRESS_AUTH: options.auth ?? 'auto',
+      MODELPRESS_LOG_FORMAT: 'json',
+    };
+    const child = spawn(binary, ['serve', '--listen', `127.0.0.1:${options.port ?? 0}`, '--data-dir', folder], {
+      env,
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
     const said: string[] = [];
     const url = await new Promise<string>((resolve, reject) => {
       createInterface({ input: child.stderr }).on('line', (line) => {
@@ -53,7 +61,16 @@ export class Server {
 
 /** A key for the data of a server that does not run yet. */
 export async function makeKey(folder: string, scopes: string): Promise<string> {
-  const { stdout } = await promisify(execFile)(binary, ['keys', 'create', '--name', 'test', '--scopes', scopes, '--data-dir', folder]);
+  const { stdout } = await promisify(execFile)(binary, [
+    'keys',
+    'create',
+    '--name',
+    'test',
+    '--scopes',
+    scopes,
+    '--data-dir',
+    folder,
+  ]);
   const key = /mp_\w+/.exec(stdout)?.[0];
   if (key === undefined) throw new Error(`no key in ${stdout}`);
   return key;

@@ -37,15 +37,41 @@ const CONFIG = {
 function tokenizer(): object {
   const isShown = (byte: number) => (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
   let others = 0;
-  const letters = Array.from({ length: VOCAB }, (_, byte) => String.fromCharCode(isShown(byte) ? byte : 256 + others++));
+  const letters = Array.from({ length: VOCAB }, (_, byte) =>
+    String.fromCharCode(isShown(byte) ? byte : 256 + others++),
+  );
   const vocab = Object.fromEntries(letters.map((letter, id) => [letter, id]));
-  const model = { type: 'BPE', dropout: null, unk_token: null, continuing_subword_prefix: null, end_of_word_suffix: null, fuse_unk: false, byte_fallback: false, vocab, merges: [] };
+  const model = {
+    type: 'BPE',
+    dropout: null,
+    unk_token: null,
+    continuing_subword_prefix: null,
+    end_of_word_suffix: null,
+    fuse_unk: false,
+    byte_fallback: false,
+    vocab,
+    merges: [],
+  };
   const level = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true };
-  return { version: '1.0', truncation: null, padding: null, added_tokens: [], normalizer: null, pre_tokenizer: level, post_processor: null, decoder: level, model };
+  return {
+    version: '1.0',
+    truncation: null,
+    padding: null,
+    added_tokens: [],
+    normalizer: null,
+    pre_tokenizer: level,
+    post_processor: null,
+    decoder: level,
+    model,
+  };
 }
 
 function tensors(): Array<[string, number[]]> {
-  const list: Array<[string, number[]]> = [['model.embed_tokens.weight', [VOCAB, HIDDEN]], ['model.norm.weight', [HIDDEN]], ['lm_head.weight', [VOCAB, HIDDEN]]];
+  const list: Array<[string, number[]]> = [
+    ['model.embed_tokens.weight', [VOCAB, HIDDEN]],
+    ['model.norm.weight', [HIDDEN]],
+    ['lm_head.weight', [VOCAB, HIDDEN]],
+  ];
   for (let block = 0; block < BLOCKS; block += 1) {
     const of: Array<[string, number[]]> = [
       ['input_layernorm', [HIDDEN]],

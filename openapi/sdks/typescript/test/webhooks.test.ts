@@ -52,13 +52,18 @@ test('a message of the server is verified, by both entries, as text and as bytes
   const message = await verifyWebhook(heard.body, heard.headers, secret);
   assert.equal(message.type, 'webhook.test');
   assert.equal(message.data.object, 'webhook');
-  const headers = new Headers(Object.entries(heard.headers).map(([name, value]): [string, string] => [name, String(value)]));
+  const headers = new Headers(
+    Object.entries(heard.headers).map(([name, value]): [string, string] => [name, String(value)]),
+  );
   assert.deepEqual(await browser.verifyWebhook(heard.body.toString(), headers, ['whsec_b3RoZXI=', secret]), message);
 });
 
-test('what was changed, is another secret\'s, old or unsigned is refused', async () => {
+test("what was changed, is another secret's, old or unsigned is refused", async () => {
   const refused = (body: string | Uint8Array, headers: IncomingHttpHeaders, by: string, why: RegExp) => {
-    return assert.rejects(verifyWebhook(body, headers, by), (error) => error instanceof WebhookVerificationError && why.test(error.message));
+    return assert.rejects(
+      verifyWebhook(body, headers, by),
+      (error) => error instanceof WebhookVerificationError && why.test(error.message),
+    );
   };
   await refused(`${heard.body} `, heard.headers, secret, /no signature/);
   await refused(heard.body, { ...heard.headers, 'webhook-id': 'msg_other' }, secret, /no signature/);
