@@ -28,4 +28,5 @@ node_modules/.bin/tsc -p tsconfig.browser.json
 node_modules/.bin/tsc -p tsconfig.test.json
 
 unset MODELPRESS_URL MODELPRESS_API_KEY
-MODELPRESS_BINARY=$binary MODELPRESS_SDK=$here node --test --test-reporter spec "$@" build/
+# Tests wait for servers more than they compute.
+MODELPRESS_BINARY=$binary MODELPRESS_SDK=$here node --test --test-concurrency 3 --test-reporter spec "$@" build/

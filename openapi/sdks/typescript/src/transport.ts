@@ -15,7 +15,7 @@ export interface TransportOptions {
   fetch?: typeof globalThis.fetch | undefined;
   /** Milliseconds for one attempt of a request; 60,000. Waiting for jobs and moving files is not limited by it. */
   timeoutMs?: number | undefined;
-  /** Attempts after the first, of requests that may be repeated; 4. */
+  /** Attempts after the first, of requests that may be repeated; 6, which is patience for about 20 s. */
   retries?: number | undefined;
 }
 
@@ -34,7 +34,7 @@ export interface Open {
 }
 
 const TIMEOUT_MS = 60_000;
-const RETRIES = 4;
+const RETRIES = 6;
 const REPEATABLE = new Set(['GET', 'HEAD', 'PUT', 'DELETE', 'OPTIONS']);
 /** Answers after which the same request may succeed. */
 const PASSING = new Set([408, 425, 500, 502, 503, 504]);

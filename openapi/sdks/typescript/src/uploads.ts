@@ -128,13 +128,14 @@ class Sending {
     for (let failures = 0; this.#offset < this.source.size;) {
       const before = this.#offset;
       try {
-        await this.#piece(id);
+        if (failures > 0) await this.#ask(id);
+        if (this.#offset < this.source.size) await this.#piece(id);
+        failures = 0;
       } catch (error) {
         this.options.signal.throwIfAborted();
-        failures += 1;
-        await this.#recover(id, error, failures);
+        failures = this.#offset > before ? 1 : failures + 1;
+        await this.#bear(error, failures);
       }
-      if (this.#offset > before) failures = 0;
       this.tell(this.source, this.#offset);
     }
     await this.#verify(id, await this.#complete(id));
@@ -181,25 +182,23 @@ class Sending {
     this.#offset = Number(headers.get('upload-offset') ?? end);
   }
 
-  /** After a request that failed: where does it stand? Errors that no repetition mends go on to the caller. */
-  async #recover(id: string, error: unknown, failures: number): Promise<void> {
+  /** Where it stands; asking also ends a request that hangs there. */
+  async #ask(id: string): Promise<void> {
+    const stands = await this.api.headUpload({ id }, { signal: this.options.signal, retries: 0 });
+    this.#offset = Number(stands.get('upload-offset') ?? 0);
+  }
+
+  /** Rests after a request that failed; errors that no repetition mends go on to the caller. */
+  async #bear(error: unknown, failures: number): Promise<void> {
     if (!(error instanceof ModelpressError)) throw error;
     const isElsewhere = error.status === 409 && error.expectedOffset !== undefined;
-    const isLimit = error.status === 429 && error.kind !== 'rate_limited';
-    const passes =
-      isElsewhere ||
-      isLost(error) ||
-      [408, 429].includes(error.status) ||
-      (error.status >= 500 && error.status !== DISK_FULL);
-    const wait =
-      passes && failures <= (this.options.retries ?? this.transport.retries)
-        ? backOff(failures - 1, error.retryAfterMs)
-        : undefined;
-    if (wait === undefined || isLimit) throw error;
-    if (!isElsewhere) await rest(wait, this.options.signal);
-    // Asking also ends a request that hangs there.
-    const stands = await this.api.headUpload({ id }, this.#call());
-    this.#offset = Number(stands.get('upload-offset') ?? 0);
+    const isBusy = error.status === 408 || error.kind === 'rate_limited';
+    const isOurs = error.status >= 500 && error.status !== DISK_FULL;
+    const passes = isElsewhere || isBusy || isOurs || isLost(error);
+    const isPatient = failures <= (this.options.retries ?? this.transport.retries);
+    const wait = passes && isPatient ? backOff(failures - 1, error.retryAfterMs) : undefined;
+    if (wait === undefined) throw error;
+    await rest(wait, this.options.signal);
   }
 
   /** A server that died behind the last byte has all of them and does not know it. */

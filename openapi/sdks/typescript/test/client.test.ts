@@ -5,7 +5,10 @@ import * as browser from '@modelpress/client';
 import assert from 'node:assert/strict';
 import * as buffer from 'node:buffer';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Server } from './server.js';
@@ -97,6 +100,44 @@ describe('models', () => {
     assert.equal(first.has_more, true);
     const others = await client.models.tensors(model, { limit: 5, after: first.next_cursor ?? '' }).toArray();
     assert.deepEqual(others, names.slice(5));
+  });
+});
+
+describe('models from elsewhere', () => {
+  test('are waited for, and say why they cannot come', async () => {
+    const bytes = weights(11);
+    const elsewhere = createServer((request, response) => {
+      const from = Number(/bytes=(\d+)-/.exec(request.headers.range ?? '')?.[1] ?? 0);
+      if (request.url !== '/model.safetensors') return response.writeHead(404).end();
+      const headers = {
+        'content-length': bytes.length - from,
+        'content-range': `bytes ${from}-${bytes.length - 1}/${bytes.length}`,
+      };
+      return response.writeHead(from > 0 ? 206 : 200, headers).end(bytes.subarray(from));
+    });
+    elsewhere.listen(0, '127.0.0.1');
+    await once(elsewhere, 'listening');
+    const url = `http://127.0.0.1:${(elsewhere.address() as AddressInfo).port}`;
+    const open = await Server.start({ pull: url });
+    try {
+      const there = new Modelpress({ baseUrl: open.url });
+      const seen: string[] = [];
+      const got = await there.models.pull(`${url}/model.safetensors`, {
+        name: 'brought',
+        onProgress: ({ status }) => seen.push(status),
+      });
+      assert.equal(got.status, 'ready');
+      assert.equal(got.files[0]?.digest, digestOf(bytes));
+      assert.equal(seen[0], 'pulling');
+      await assert.rejects(there.models.pull(`${url}/missing.safetensors`), (error) => {
+        return error instanceof ModelpressError && error.status === 0 && error.detail.includes('missing');
+      });
+      await assert.rejects(client.models.pull(`${url}/model.safetensors`), { status: 403, code: 'source_not_allowed' });
+    } finally {
+      elsewhere.closeAllConnections();
+      elsewhere.close();
+      await open.stop();
+    }
   });
 });
 

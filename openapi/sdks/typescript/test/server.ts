@@ -18,13 +18,16 @@ export class Server {
     private readonly process: ChildProcess,
   ) {}
 
-  static async start(options: { auth?: 'required' | 'auto'; port?: number; folder?: string } = {}): Promise<Server> {
+  static async start(
+    options: { auth?: 'required' | 'auto'; port?: number; folder?: string; pull?: string } = {},
+  ): Promise<Server> {
     const folder = options.folder ?? (await mkdtemp(join(tmpdir(), 'modelpress-ts-')));
     const env = {
       ...process.env,
       MODELPRESS_OUTBOUND_ALLOWED: '127.0.0.1',
       MODELPRESS_AUTH: options.auth ?? 'auto',
       MODELPRESS_LOG_FORMAT: 'json',
+      ...(options.pull === undefined ? {} : { MODELPRESS_PULL_ALLOWED: options.pull }),
     };
     const child = spawn(binary, ['serve', '--listen', `127.0.0.1:${options.port ?? 0}`, '--data-dir', folder], {
       env,

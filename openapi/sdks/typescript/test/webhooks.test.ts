@@ -52,6 +52,8 @@ test('a message of the server is verified, by both entries, as text and as bytes
   const message = await verifyWebhook(heard.body, heard.headers, secret);
   assert.equal(message.type, 'webhook.test');
   assert.equal(message.data.object, 'webhook');
+  // Not global in Node 18.
+  if (globalThis.crypto === undefined) return;
   const headers = new Headers(
     Object.entries(heard.headers).map(([name, value]): [string, string] => [name, String(value)]),
   );
