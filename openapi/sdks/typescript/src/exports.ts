@@ -3,9 +3,9 @@
 export type { Artifacts, DownloadOptions } from './artifacts.js';
 export type { Analyzed, Compressed, CompressOptions, CompressRequest, Searched } from './client.js';
 export { JobFailedError, ModelpressError, WebhookVerificationError, type LocalCode } from './errors.js';
+export { isOver, type EventOptions, type FollowOptions, type JobEvent } from './follow.js';
 export * from './generated.js';
-export type { CreateOptions, FollowOptions, JobEvent, Jobs, WaitOptions } from './jobs.js';
-export { isOver } from './jobs.js';
+export type { CreateOptions, Jobs, WaitOptions } from './jobs.js';
 export type { Datasets, Models, Naming } from './models.js';
 export type { Page, PageOptions, Pages } from './pages.js';
 export type { Report, ReportFormat, ReportStage, ReportTensor, ReportTotals } from './report.js';

@@ -32,7 +32,10 @@ export function rest(milliseconds: number, signal?: AbortSignal): Promise<void> 
 /** Why a limit of time ended something. */
 export class Expired extends Error {}
 
-/** A signal of its own that also ends with another one, or when nothing was heard for so long. `AbortSignal.any` is younger than Node 18. */
+/**
+ * A signal of its own that also ends with another one, or when nothing was heard for so long. `AbortSignal.any` is younger
+ * than Node 18.
+ */
 export class Limit {
   readonly #controller = new AbortController();
   readonly #outer: AbortSignal | undefined;

@@ -1,8 +1,8 @@
 // Searches: many recipes on one model, and which of the results are worth having.
 
+import { isOver } from './follow.js';
 import type { Operations, PointOut, Recipe, SearchEntryOut, SearchIn, SearchOut } from './generated.js';
 import type { CreateOptions } from './jobs.js';
-import { isOver } from './jobs.js';
 import { Pages, type PageOptions } from './pages.js';
 import { rest } from './patience.js';
 import type { CallOptions } from './wire.js';

@@ -1,5 +1,5 @@
-// Whether a message is the server's, as Standard Webhooks has it, by whichever WebCrypto there is. Apart from what is exported:
-// types of WebCrypto are not everywhere.
+// Whether a message is the server's, as Standard Webhooks has it, by whichever WebCrypto there is. No exported type leads
+// here: those of WebCrypto are not known everywhere.
 
 import { WebhookVerificationError } from './errors.js';
 import type { WebhookMessage } from './generated.js';

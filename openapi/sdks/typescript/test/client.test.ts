@@ -118,7 +118,7 @@ describe('models from elsewhere', () => {
     elsewhere.listen(0, '127.0.0.1');
     await once(elsewhere, 'listening');
     const url = `http://127.0.0.1:${(elsewhere.address() as AddressInfo).port}`;
-    const open = await Server.start({ pull: url });
+    const open = await Server.start({ env: { MODELPRESS_PULL_ALLOWED: url } });
     try {
       const there = new Modelpress({ baseUrl: open.url });
       const seen: string[] = [];

@@ -228,6 +228,28 @@ describe('jobs', () => {
     assert.equal((await direct.jobs.get(job.id)).status, 'succeeded');
   });
 
+  test('a wait asks again and again where no stream is left', async () => {
+    const narrow = await Server.start({ env: { MODELPRESS_MAX_EVENT_STREAMS: '1', MODELPRESS_WORKERS: '1' } });
+    try {
+      const other = new Modelpress({ baseUrl: narrow.url });
+      const model = (await other.models.upload(await writeModel(join(narrow.folder, 'given')))).id;
+      const dataset = (await other.datasets.upload({ name: 'long.txt', data: randomBytes(1 << 18).toString('hex') }))
+        .id;
+      const recipe = { preset: 'Q8_0', evaluation: { dataset, num_samples: 20_000, max_seq_length: 256 } };
+      const long = await other.jobs.create({ model, recipe });
+      const held = other.jobs.events(long.id);
+      await held.next();
+      await assert.rejects(other.jobs.events(long.id, { retries: 0 }).next(), { code: 'overloaded' });
+      const short = await other.jobs.create({ model, recipe: 'Q8_0', priority: 1 });
+      const waiting = other.jobs.wait(short.id);
+      await other.jobs.cancel(long.id);
+      assert.equal((await waiting).status, 'succeeded');
+      await held.return();
+    } finally {
+      await narrow.stop();
+    }
+  });
+
   test('an aborted wait leaves the job, an aborted compress cancels it', async () => {
     const files = await writeModel(join(server.folder, 'given', 'slow'), 6);
     const model = (await direct.models.upload(files)).id;

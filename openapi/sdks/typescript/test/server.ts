@@ -19,7 +19,7 @@ export class Server {
   ) {}
 
   static async start(
-    options: { auth?: 'required' | 'auto'; port?: number; folder?: string; pull?: string } = {},
+    options: { auth?: 'required' | 'auto'; port?: number; folder?: string; env?: Record<string, string> } = {},
   ): Promise<Server> {
     const folder = options.folder ?? (await mkdtemp(join(tmpdir(), 'modelpress-ts-')));
     const env = {
@@ -27,7 +27,7 @@ export class Server {
       MODELPRESS_OUTBOUND_ALLOWED: '127.0.0.1',
       MODELPRESS_AUTH: options.auth ?? 'auto',
       MODELPRESS_LOG_FORMAT: 'json',
-      ...(options.pull === undefined ? {} : { MODELPRESS_PULL_ALLOWED: options.pull }),
+      ...options.env,
     };
     const child = spawn(binary, ['serve', '--listen', `127.0.0.1:${options.port ?? 0}`, '--data-dir', folder], {
       env,
