@@ -29,4 +29,4 @@ node_modules/.bin/tsc -p tsconfig.test.json
 
 unset MODELPRESS_URL MODELPRESS_API_KEY
 # Tests wait for servers more than they compute.
-MODELPRESS_BINARY=$binary MODELPRESS_SDK=$here node --test --test-concurrency 3 --test-reporter spec "$@" build/
+MODELPRESS_BINARY=$binary MODELPRESS_SDK=$here node --test --test-concurrency 3 --test-timeout 120000 --test-reporter spec "$@" build/
