@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 import modelpress
 import pytest
 import tiny
-from conftest import Server
+from conftest import Server, new_key
 from modelpress import APIError, Client, ConnectionFailed, Model, PermissionDenied, Retries, Unauthenticated
 from modelpress._decode import parse_time
 from modelpress._generated.models import Job
@@ -21,16 +21,8 @@ from modelpress.webhooks import verify
 
 def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that asks for keys; the client takes its settings from variables."""
-    import subprocess
-
-    from conftest import BINARY
-
-    folder = tmp_path / "guarded"
-    folder.mkdir()
-    data = folder / "data"
-    command = [BINARY, "keys", "create", "--name", "a", "--scopes", "admin", "--data-dir", str(data)]
-    key = next(w for w in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() if w.startswith("mp_"))
-    server = Server(folder, "--auth", "required")
+    key = new_key(tmp_path / "data")
+    server = Server(tmp_path, "--auth", "required")
     try:
         monkeypatch.setenv("MODELPRESS_URL", server.url)
         monkeypatch.setenv("MODELPRESS_CACHE", str(tmp_path / "cache"))

@@ -55,4 +55,10 @@ class Group:
 
     async def _one(self, call: Callable[[], Later[T]]) -> T:
         async with self._at_once:
-            return await call()
+            if self.stopped.is_set():
+                raise asyncio.CancelledError
+            try:
+                return await call()
+            except BaseException:
+                self.stopped.set()
+                raise
