@@ -7,11 +7,13 @@ from typing import Any, Awaitable, Callable, Coroutine, List
 
 import pytest
 import tiny
-from conftest import SMALL, Server
+from service import Server
+from test_uploads import Breaking, large
+from tiny import SMALL
+
 from modelpress import AsyncClient, Client, JobFailed, Model, RecipeRefused, Retries, WaitTimeout
 from modelpress._async.seam import Group as AsyncGroup
 from modelpress._sync.seam import Group
-from test_uploads import Breaking, large
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import tiny
-from conftest import SMALL, Server
+from service import Server
+from tiny import SMALL
+
 from modelpress import Client, InvalidRequest, JobFailed, Model, RecipeRefused, Report, UploadInvalid, WaitTimeout
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import tiny
-from conftest import Server
+from service import Server
+from test_uploads import Breaking
+
 from modelpress import Client, DigestMismatch, Retries
 from modelpress._generated.models import Artifact
-from test_uploads import Breaking
 
 
 @pytest.fixture(scope="module")

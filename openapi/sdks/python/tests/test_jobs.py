@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, Server
+from service import Server
+from test_uploads import Breaking
+from tiny import SMALL
+
 from modelpress import Client, Event, Model, Retries, SearchFailed
 from modelpress._sse import Parser
-from test_uploads import Breaking
 
 
 def test_events_from_the_first_to_the_last(client: Client, model: Model) -> None:

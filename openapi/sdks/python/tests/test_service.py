@@ -8,10 +8,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
-import modelpress
 import pytest
 import tiny
-from conftest import Server, new_key
+from service import Server, new_key
+
+import modelpress
 from modelpress import APIError, Client, ConnectionFailed, Model, PermissionDenied, Retries, Unauthenticated
 from modelpress._decode import parse_time
 from modelpress._generated.models import Job

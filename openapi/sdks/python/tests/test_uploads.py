@@ -1,18 +1,32 @@
 """Uploads that break off, and go on: after the connection, after the process, after the server."""
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import socket
 import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
-from conftest import Server
-from modelpress import Client, DigestMismatch, InvalidRequest, NotFound, Retries, UploadInvalid
+from service import Server
+
+from modelpress import (
+    Client,
+    DigestMismatch,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    PullFailed,
+    Retries,
+    UploadInvalid,
+)
 from modelpress._files import Outgoing, model_files, safe_target
 
 
@@ -214,3 +228,39 @@ def test_names_from_a_server_stay_in_the_folder(tmp_path: Path) -> None:
     for name in ("../x", "/etc/passwd", "a/../../x", "c:\\x", "a\\..\\x", ""):
         with pytest.raises(DigestMismatch):
             safe_target(tmp_path, name)
+
+
+def test_a_model_that_the_server_brings(folder: Path, tmp_path: Path) -> None:
+    """From a web server that the operator allows, with a list of digests; and from nowhere."""
+    listing = "".join(
+        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
+        for name in ("config.json", "model.safetensors", "tokenizer.json")
+    )
+    shutil.copytree(folder, tmp_path / "web")
+    (tmp_path / "web" / "SHA256SUMS").write_text(listing)
+    quiet = partial(QuietFiles, directory=str(tmp_path / "web"))
+    web = ThreadingHTTPServer(("127.0.0.1", 0), quiet)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    source = f"http://127.0.0.1:{web.server_port}"
+    server = Server(tmp_path, "--outbound-allowed", "127.0.0.1", "--pull-allowed", source)
+    try:
+        with Client(server.url, cache_dir=tmp_path / "cache") as client:
+            model = client.models.pull(f"{source}/SHA256SUMS", name="brought")
+            assert model.status == "ready" and len(model.files) == 3 and model.name == "brought"
+            assert client.compress(f"{source}/SHA256SUMS", "Q8_0").job.status == "succeeded"
+            begun = client.models.pull(f"{source}/SHA256SUMS", wait=False)
+            assert client.models.wait(begun.id, timeout=20).digest == model.digest
+            (tmp_path / "web" / "SHA256SUMS").write_text("0" * 64 + listing[64:])
+            with pytest.raises(PullFailed) as failed:
+                client.models.pull(f"{source}/SHA256SUMS")
+            assert failed.value.code == "digest_mismatch" and "could not be brought" in str(failed.value)
+            with pytest.raises(PermissionDenied):
+                client.models.pull("https://example.com/model.gguf")
+    finally:
+        server.stop()
+        web.shutdown()
+
+
+class QuietFiles(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass

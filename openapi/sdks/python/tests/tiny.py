@@ -8,6 +8,8 @@ import numpy as np
 
 CHARACTERS = 94
 VOCAB, HIDDEN, INNER, BLOCKS = CHARACTERS + 258, 256, 256, 2
+SMALL = {"num_samples": 2, "max_seq_length": 32}
+"""Calibration or evaluation that takes no time."""
 
 
 def write(folder: Path, seed: int = 0) -> Path:
