@@ -36,11 +36,15 @@ def modelpress_compress():
 
     @task
     def submit(model: str, params: dict | None = None, run_id: str | None = None) -> str:
-        from modelpress import Client
+        from airflow.exceptions import AirflowFailException
+        from modelpress import Client, InvalidRequest
 
         with Client() as client:
             # A task that is tried again after its answer was lost finds the job that it made; a new run makes a new one.
-            return client.jobs.create(model, params["recipe"], idempotency_key=f"airflow:{run_id}").id
+            try:
+                return client.jobs.create(model, params["recipe"], idempotency_key=f"airflow:{run_id}").id
+            except InvalidRequest as error:
+                raise AirflowFailException(str(error)) from error  # it would be refused again
 
     @task.sensor(poke_interval=30, timeout=6 * 3600, mode="reschedule")
     def finished(job: str) -> PokeReturnValue:

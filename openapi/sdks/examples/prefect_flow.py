@@ -8,11 +8,16 @@ that it made. The job belongs to the server: a flow that is started again or mov
 """
 import sys
 
-from modelpress import Client, JobFailed
+from modelpress import Client, InvalidRequest, JobFailed, Recipe
 from prefect import flow, runtime, task
 
 
-@task(retries=3, retry_delay_seconds=[2, 10, 60])
+def may_pass(task, run, state) -> bool:
+    """What was refused or failed stays so; a server that is away comes back."""
+    return not isinstance(state.result(raise_on_failure=False), (InvalidRequest, JobFailed))
+
+
+@task(retries=3, retry_delay_seconds=[2, 10, 60], retry_condition_fn=may_pass)
 def bring(model: str) -> str:
     """A model's id, of a folder here or an address that the server brings it from; uploads go on where they broke."""
     with Client() as client:
@@ -22,15 +27,10 @@ def bring(model: str) -> str:
         return there.id
 
 
-@task(retries=3, retry_delay_seconds=[2, 10, 60])
-def submit(model: str, recipe: str) -> str:
+@task(retries=3, retry_delay_seconds=[2, 10, 60], retry_condition_fn=may_pass)
+def submit(model: str, recipe: Recipe) -> str:
     with Client() as client:
-        return client.jobs.create(model, recipe, idempotency_key=f"{runtime.flow_run.id}:{recipe}").id
-
-
-def may_pass(task, run, state) -> bool:
-    """A job that failed has failed; a server that is away comes back."""
-    return not isinstance(state.result(raise_on_failure=False), JobFailed)
+        return client.jobs.create(model, recipe, idempotency_key=f"{runtime.flow_run.id}:{model}").id
 
 
 @task(retries=10, retry_delay_seconds=30, retry_condition_fn=may_pass)
@@ -50,7 +50,7 @@ def download(job: str, out: str) -> list[str]:
 
 
 @flow(log_prints=True)
-def compress(model: str, recipe: str, out: str) -> list[str]:
+def compress(model: str, recipe: Recipe, out: str) -> list[str]:
     job = submit(bring(model), recipe)
     sizes = finished(job)
     print(f"{job}: {sizes['bytes']:,} bytes, {sizes['bits_per_weight']:.3f} bits a weight")
