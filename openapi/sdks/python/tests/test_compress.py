@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import signal
 import threading
 from pathlib import Path
@@ -62,6 +63,8 @@ def test_a_refused_recipe_says_where_and_why(client: Client, model: Model) -> No
     assert error.status == 422 and error.code == "recipe_refused" and error.request_id
     assert error.errors[0].pointer == "/recipe/options/group_size"
     shown = str(error)
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.errors) == (RecipeRefused, shown, error.errors)
     assert "/recipe/options/group_size: group_size 48 does not divide" in shown and error.request_id in shown
 
     with pytest.raises(InvalidRequest):
@@ -78,6 +81,7 @@ def test_a_missed_gate_raises_and_has_its_report(client: Client, model: Model) -
     with pytest.raises(JobFailed, match=r"failed: .*\[quality_gate\]") as failed:
         client.compress(model, "Q2_K", evaluation=SMALL, gates={"max_kl": 1e-9})
     assert failed.value.code == "quality_gate"
+    assert pickle.loads(pickle.dumps(failed.value)).job == failed.value.job
     assert client.jobs.report(failed.value.job.id).measure("kl")
 
 

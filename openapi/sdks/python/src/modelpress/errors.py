@@ -2,7 +2,8 @@
 
 Owns: the hierarchy, and how a problem document becomes one of its classes.
 Must not know: how requests are sent.
-Invariant: `except ModelpressError` catches whatever goes wrong outside of the caller's own code and files.
+Invariant: `except ModelpressError` catches whatever goes wrong outside of the caller's own code and files; each error
+survives being pickled, as pools and workflow engines do.
 """
 from __future__ import annotations
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 class ModelpressError(Exception):
     """Anything that went wrong."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
 
 class ConnectionFailed(ModelpressError):
@@ -56,9 +60,10 @@ class APIError(ModelpressError):
         self,
         status: int,
         problem: Mapping[str, Any],
-        headers: Optional[Mapping[str, str]] = None,
+        request_id: Optional[str] = None,
         retry_after: Optional[float] = None,
     ) -> None:
+        super().__init__(status, problem, request_id, retry_after)
         self.status = status
         """The HTTP status."""
         self.code = str(problem.get("code") or f"http_{status}")
@@ -66,7 +71,7 @@ class APIError(ModelpressError):
         self.title = str(problem.get("title") or "")
         self.detail = str(problem.get("detail") or "")
         """What happened this time."""
-        self.request_id: Optional[str] = problem.get("request_id") or (headers or {}).get("x-request-id")
+        self.request_id: Optional[str] = problem.get("request_id") or request_id
         """Names the request in the server's log."""
         self.errors: List[FieldProblem] = [_field(entry) for entry in problem.get("errors") or []]
         """Each wrong field or file."""
@@ -74,7 +79,6 @@ class APIError(ModelpressError):
         """Seconds after which the server asks to come back, if it does."""
         self.problem: Mapping[str, Any] = problem
         """The problem document as it came."""
-        super().__init__(status, self.code)
 
     def __str__(self) -> str:
         lines = [f"{self.code} ({self.status}): {self.detail or self.title or 'no reason given'}"]
@@ -140,7 +144,7 @@ def error_of(
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
     if known.get("code") == "recipe_refused":
         kind = RecipeRefused
-    return kind(status, known, headers, retry_after)
+    return kind(status, known, headers.get("x-request-id"), retry_after)
 
 
 def _field(entry: Mapping[str, Any]) -> FieldProblem:
@@ -151,10 +155,10 @@ class JobFailed(ModelpressError):
     """A job ended in another way than success."""
 
     def __init__(self, job: Job) -> None:
+        super().__init__(job)
         self.job = job
         """The job; where it missed a quality gate, it has a report even so."""
         self.code = job.error.code if job.error else job.status
-        super().__init__(job.id, self.code)
 
     def __str__(self) -> str:
         reason = f": {self.job.error.message} [{self.code}]" if self.job.error else ""
@@ -165,9 +169,9 @@ class SearchFailed(ModelpressError):
     """A search in which no recipe succeeded."""
 
     def __init__(self, search: Search) -> None:
+        super().__init__(search)
         self.search = search
         """The search; its points say why."""
-        super().__init__(search.id, search.status)
 
     def __str__(self) -> str:
         lines = [f"search {self.search.id} {_ended(self.search.status)}"]
@@ -180,11 +184,11 @@ class PullFailed(ModelpressError):
     """A model that could not be brought from its source."""
 
     def __init__(self, model: Model) -> None:
+        super().__init__(model)
         self.model = model
         error = model.pull.error if model.pull else None
         self.code = error.code if error else model.status
         self.message = error.message if error else ""
-        super().__init__(model.id, self.code)
 
     def __str__(self) -> str:
         return f"model {self.model.id} could not be brought: {self.message} [{self.code}]"
