@@ -1,4 +1,4 @@
-"""`_generated/models.py`: a dataclass for each object that the server answers, a TypedDict for parts of what it is sent.
+"""`_generated/models.py`: a dataclass for each object that is answered, a TypedDict for parts of what is sent.
 
 Owns: the text of that file.
 Must not know: operations.

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 from service import Server
 from test_uploads import Breaking
 from tiny import SMALL
 
-from modelpress import Client, Event, Model, Retries, SearchFailed
+from modelpress import APIError, Client, Event, Model, Retries, SearchFailed
 from modelpress._sse import Parser
 
 
@@ -40,6 +41,28 @@ def test_a_broken_stream_goes_on_after_the_last_event(server: Server, model: Mod
             direct.close()
     finally:
         way.close()
+
+
+def test_where_all_streams_are_taken_jobs_are_asked_for(tmp_path: Path) -> None:
+    """One stream is allowed, and somebody else has it."""
+    server = Server(tmp_path, "--max-event-streams", "1")
+    try:
+        with Client(server.url, cache_dir=tmp_path / "cache") as client:
+            model = client.models.upload(tiny.write(tmp_path / "tiny"))
+            client.operations.create_job(model=model.id, recipe="Q8_0")
+            low = client.jobs.create(model.id, "IQ3_S", priority=-100)
+            holding = client.jobs.events(low.id)
+            next(holding)
+            job = client.jobs.create(model.id, "Q4_0", priority=100)
+            with pytest.raises(APIError, match="overloaded"):
+                with client.operations.list_job_events_stream(job.id):
+                    pass
+            assert client.jobs.wait(job.id, timeout=60).status == "succeeded"
+            polled = list(client.jobs.events(job.id))
+            holding.close()
+            assert polled == list(client.jobs.events(job.id)) and len(polled) > 3
+    finally:
+        server.stop()
 
 
 def test_the_parser_does_not_mind_where_bytes_are_cut() -> None:

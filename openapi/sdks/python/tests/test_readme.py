@@ -32,7 +32,8 @@ def test_every_block_runs(server: Server, folder: Path, tmp_path: Path, monkeypa
         if language == "sh":
             assert "pip install" in text, "only check.sh installs packages"
             continue
-        result = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+        command = [sys.executable, "-c", text]
+        result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
         assert result.returncode == 0, f"{text}\n{result.stdout}\n{result.stderr}"
     assert (tmp_path / "small" / "gguf" / "model-Q4_K_M.gguf").is_file()
     assert json.loads((tmp_path / "small" / "report.json").read_text())["formats"]

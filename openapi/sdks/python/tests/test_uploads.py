@@ -38,7 +38,8 @@ def test_a_folder_becomes_a_model(client: Client, folder: Path) -> None:
     assert model.status == "ready" and model.name == folder.name and model.metadata == {"from": "a test"}
     assert {file.name for file in model.files} == {"config.json", "model.safetensors", "tokenizer.json"}
     assert client.models.get(model.id) == model
-    assert [model.id in {m.id for m in client.models.list()}, sum(1 for _ in client.models.tensors(model.id))] == [True, 21]
+    assert model.id in {entry.id for entry in client.models.list()}
+    assert sum(1 for _ in client.models.tensors(model.id)) == model.tensor_count == 21
     client.models.delete(model.id)
 
 

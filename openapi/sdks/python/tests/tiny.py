@@ -67,7 +67,8 @@ def tokenizer() -> dict[str, object]:
         "type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
         "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": True, "vocab": vocab, "merges": [],
     }  # fmt: skip
+    words = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
     return {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
-        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}, "post_processor": None, "decoder": None, "model": model,
+        "pre_tokenizer": words, "post_processor": None, "decoder": None, "model": model,
     }  # fmt: skip

@@ -171,7 +171,7 @@ class Outgoing:
 
 
 class Incoming:
-    """A file on its way here: what an earlier try left is gone on with, and the name is taken only when all is there."""
+    """A file on its way here: goes on with what an earlier try left, and has its name only when all is there."""
 
     def __init__(self, folder: Path, name: str, bytes: int, digest: str) -> None:
         self.target = safe_target(folder, name)

@@ -184,7 +184,7 @@ class AnalysisView(_Document):
     def _repr_html_(self) -> str:
         head = ("preset", "bytes", "bits a weight", "SNR, dB", "to the bound, dB")
         rows = [
-            (p["preset"], f"{p['bytes']:,}", f"{p['bits_per_weight']:.3f}", _maybe(p.get("snr_db")), _maybe(p.get("gap_db")))
+            (p["preset"], f"{p['bytes']:,}", f"{p['bits_per_weight']:.3f}", *map(_maybe, (p.get("snr_db"), p.get("gap_db"))))
             for p in self.presets
         ]
         return _section(f"{self.model['parameters']:,} weights, {self.model['bytes']:,} bytes", _table(rows, head))

@@ -14,7 +14,7 @@ from .._generated.async_operations import AsyncOperations
 from .._generated.models import Event, Job
 from .._progress import Progress, task
 from .._sse import Parser
-from .._types import UNSET, Recipe, Unset
+from .._types import UNSET, Recipe, Unset, escaped
 from ..errors import APIError, ConnectionFailed, JobFailed, WaitTimeout
 from .documents import AsyncAnalysis, AsyncReport
 from .pages import entries
@@ -105,27 +105,14 @@ class AsyncJobs:
         return AsyncAnalysis(await self._operations.get_job_report(job), job, self._operations)
 
     async def _until_over(self, job: str, deadline: Optional[float], see: Any) -> Job:
+        following = self._follow(job, 0, deadline)
         try:
-            following = self._follow(job, 0, deadline)
-            try:
-                async for sent in following:
-                    if isinstance(sent, Job):
-                        see(sent)
-            finally:
-                await following.aclose()
-        except APIError as error:
-            if error.code != "overloaded":
-                raise
-        # Where all event streams are taken the job is asked for again and again.
-        pause = 0.5
-        while True:
-            now = await self.get(job)
-            see(now)
-            if now.status in OVER:
-                return now
-            _check_time(job, deadline)
-            await sleep(pause)
-            pause = min(5.0, pause * 1.5)
+            async for sent in following:
+                if isinstance(sent, Job):
+                    see(sent)
+        finally:
+            await following.aclose()
+        return await self.get(job)
 
     async def _follow(self, job: str, after: int, deadline: Optional[float]) -> Stream[Union[Event, Job]]:
         """Events, and between them the job as it is while it runs."""
@@ -133,9 +120,9 @@ class AsyncJobs:
         while True:
             began, parser = seen, Parser()
             try:
-                async with self._operations._transport.stream(
+                async with self._sender.stream(
                     "GET",
-                    f"/v1/jobs/{job}/events",
+                    f"/v1/jobs/{escaped(job)}/events",
                     headers={"Accept": "text/event-stream", "Last-Event-ID": seen or None},
                     timeout=_silence(job, deadline),
                 ) as answer:
@@ -150,6 +137,21 @@ class AsyncJobs:
                             seen = event.seq
                             yield event
                         _check_time(job, deadline)
+            except APIError as error:
+                if error.code != "overloaded":
+                    raise
+                # All event streams are taken. The job before its events: if it is over by then, its last is among them.
+                now = await self.get(job)
+                page = await self._operations.list_job_events(job, after=seen, limit=100)
+                for event in page.data:
+                    seen = event.seq
+                    yield event
+                if now.status in OVER and not page.has_more:
+                    return
+                yield now
+                _check_time(job, deadline)
+                await sleep(0 if page.has_more else pause)
+                continue
             except ConnectionFailed:
                 _check_time(job, deadline)
                 failures = 1 if seen > began else failures + 1

@@ -132,7 +132,9 @@ class AsyncSender:
                 raise _error(answer)
             except (APIError, httpx.TransportError) as error:
                 failures += 1
-                await self._pause(error, failures, f"{method} {path}", True, True)
+                # Who asks for a stream that there is no room for has another way, and need not wait for it.
+                again = not isinstance(error, APIError) or error.code != "overloaded"
+                await self._pause(error, failures, f"{method} {path}", True, again)
 
     async def _pause(
         self, error: Union[APIError, httpx.TransportError], failures: int, what: str, repeatable: bool, again: bool

@@ -15,7 +15,7 @@ from .._generated.operations import Operations
 from .._generated.models import Event, Job
 from .._progress import Progress, task
 from .._sse import Parser
-from .._types import UNSET, Recipe, Unset
+from .._types import UNSET, Recipe, Unset, escaped
 from ..errors import APIError, ConnectionFailed, JobFailed, WaitTimeout
 from .documents import Analysis, Report
 from .pages import entries
@@ -106,27 +106,14 @@ class Jobs:
         return Analysis(self._operations.get_job_report(job), job, self._operations)
 
     def _until_over(self, job: str, deadline: Optional[float], see: Any) -> Job:
+        following = self._follow(job, 0, deadline)
         try:
-            following = self._follow(job, 0, deadline)
-            try:
-                for sent in following:
-                    if isinstance(sent, Job):
-                        see(sent)
-            finally:
-                following.close()
-        except APIError as error:
-            if error.code != "overloaded":
-                raise
-        # Where all event streams are taken the job is asked for again and again.
-        pause = 0.5
-        while True:
-            now = self.get(job)
-            see(now)
-            if now.status in OVER:
-                return now
-            _check_time(job, deadline)
-            sleep(pause)
-            pause = min(5.0, pause * 1.5)
+            for sent in following:
+                if isinstance(sent, Job):
+                    see(sent)
+        finally:
+            following.close()
+        return self.get(job)
 
     def _follow(self, job: str, after: int, deadline: Optional[float]) -> Stream[Union[Event, Job]]:
         """Events, and between them the job as it is while it runs."""
@@ -134,9 +121,9 @@ class Jobs:
         while True:
             began, parser = seen, Parser()
             try:
-                with self._operations._transport.stream(
+                with self._sender.stream(
                     "GET",
-                    f"/v1/jobs/{job}/events",
+                    f"/v1/jobs/{escaped(job)}/events",
                     headers={"Accept": "text/event-stream", "Last-Event-ID": seen or None},
                     timeout=_silence(job, deadline),
                 ) as answer:
@@ -151,6 +138,21 @@ class Jobs:
                             seen = event.seq
                             yield event
                         _check_time(job, deadline)
+            except APIError as error:
+                if error.code != "overloaded":
+                    raise
+                # All event streams are taken. The job before its events: if it is over by then, its last is among them.
+                now = self.get(job)
+                page = self._operations.list_job_events(job, after=seen, limit=100)
+                for event in page.data:
+                    seen = event.seq
+                    yield event
+                if now.status in OVER and not page.has_more:
+                    return
+                yield now
+                _check_time(job, deadline)
+                sleep(0 if page.has_more else pause)
+                continue
             except ConnectionFailed:
                 _check_time(job, deadline)
                 failures = 1 if seen > began else failures + 1

@@ -133,7 +133,9 @@ class Sender:
                 raise _error(answer)
             except (APIError, httpx.TransportError) as error:
                 failures += 1
-                self._pause(error, failures, f"{method} {path}", True, True)
+                # Who asks for a stream that there is no room for has another way, and need not wait for it.
+                again = not isinstance(error, APIError) or error.code != "overloaded"
+                self._pause(error, failures, f"{method} {path}", True, again)
 
     def _pause(
         self, error: Union[APIError, httpx.TransportError], failures: int, what: str, repeatable: bool, again: bool
