@@ -49,14 +49,17 @@ function spread(values, { zero }) {
   return [zero && low === 0 ? 0 : low - room, high + room];
 }
 
+/** Zeros at the end say nothing on an axis. */
+const short = (text) => text.replace(/(\.\d*?)0+(?=\D|$)/, "$1").replace(/\.(?=\D|$)/, "");
+
 function frame({ x, y, width, height, xs, ys, xText, yText, xName, yName }) {
   const [left, bottom] = [62, height - 40];
   const parts = [svg("line", { class: "axis", x1: left, x2: width - 12, y1: bottom, y2: bottom })];
   for (const at of ticks(ys[0], ys[1])) {
     parts.push(svg("line", { class: "axis", x1: left, x2: width - 12, y1: y(at), y2: y(at), "stroke-dasharray": "2 4" }),
-      svg("text", { x: left - 8, y: y(at) + 4, "text-anchor": "end" }, yText(at)));
+      svg("text", { x: left - 8, y: y(at) + 4, "text-anchor": "end" }, short(yText(at))));
   }
-  for (const at of ticks(xs[0], xs[1], Math.max(2, Math.floor(width / 120)))) parts.push(svg("text", { x: x(at), y: bottom + 17, "text-anchor": "middle" }, xText(at)));
+  for (const at of ticks(xs[0], xs[1], Math.max(2, Math.floor(width / 120)))) parts.push(svg("text", { x: x(at), y: bottom + 17, "text-anchor": "middle" }, short(xText(at))));
   parts.push(svg("text", { x: width - 12, y: height - 4, "text-anchor": "end" }, xName), svg("text", { x: 2, y: 11 }, yName));
   return parts;
 }
@@ -79,10 +82,10 @@ function drawScatter(points, { label, xName, yName, xText, yText, zeroY = false,
     const [cx, cy] = [x(p.x), y(p.y)];
     const end = cx > width - 130;
     const long = p.name.length * 6.6;
-    const box = [end ? cx - 10 - long : cx + 10, cy - 10, long, 14];
+    const box = [end ? cx - 9 - long : cx + 9, cy - 18, long, 14];
     const free = !taken.some((other) => box[0] < other[0] + other[2] && other[0] < box[0] + box[2] && Math.abs(box[1] - other[1]) < 14);
     if (free) taken.push(box);
-    const tag = free && svg("text", { class: "label", x: end ? cx - 10 : cx + 10, y: cy + 4, "text-anchor": end ? "end" : "start", "aria-hidden": "true" }, p.name);
+    const tag = free && svg("text", { class: "label", x: end ? cx - 9 : cx + 9, y: cy - 7, "text-anchor": end ? "end" : "start", "aria-hidden": "true" }, p.name);
     const text = `${p.name}: ${p.text}${p.front ? ", on the front" : ""}`;
     return svg("a", { href: p.href, "aria-label": text, tabindex: 0 }, title(text),
       svg("circle", { cx, cy, r: 12, fill: "transparent" }), svg("circle", { class: p.front ? "dot on" : "dot", cx, cy, r: 5.5 }), tag);

@@ -76,7 +76,7 @@ export function recipeEditor({ catalog, schema, datasets, initial, changed }) {
     const seed = element("input", { type: "text", inputmode: "numeric", value: recipe.seed ?? "", placeholder: "0", oninput: changed });
     const more = element("details", {}, element("summary", {}, "Seed"), field("seed", seed, { hint: schema.properties.seed.description, pointer: "/recipe/seed" }));
     const seedValue = () => seed.value.trim() === "" ? undefined : /^\d+$/.test(seed.value.trim()) ? parse(seed.value.trim().replace(/^0+(?=\d)/, "")) : seed.value.trim();
-    return { nodes: [front.node, formats.node, ...parts.map((part) => part.node), more], value: () => filled({ ...front.value(), formats: formats.value(),
+    return { nodes: [front.node, element("div", { class: "folds" }, front.options, formats.node, parts.map((part) => part.node), more)], value: () => filled({ ...front.value(), formats: formats.value(),
       ...Object.fromEntries(parts.map((part) => [part.name, part.value()])), seed: seedValue() }) };
   }
 
@@ -87,6 +87,7 @@ export function recipeEditor({ catalog, schema, datasets, initial, changed }) {
       [...groups].map(([format, presets]) => element("optgroup", { label: format }, presets.map((preset) => element("option", { value: preset.name, selected: preset === chosen }, preset.name)))));
     const about = element("p", { class: "quiet" });
     const slot = element("div", { class: "stack" });
+    const name = element("summary", {});
     let preset = chosen;
     let stage = null;
     let suggest = () => {};
@@ -95,11 +96,13 @@ export function recipeEditor({ catalog, schema, datasets, initial, changed }) {
       const before = (preset.before ?? []).map((one) => one.technique);
       about.replaceChildren(...inline(`${preset.summary}. ${before.length ? `Stages: ${[...before, preset.technique].join(", ")}. ` : ""}Technique \`${preset.technique}\`, format \`${preset.format}\`.`));
       stage = stageOf({ technique: preset.technique, options: given, ...words }, "/recipe", preset.options);
-      slot.replaceChildren(element("details", { open: Object.keys(given ?? {}).length > 0 }, element("summary", {}, `Options of ${preset.technique}`), stage.node));
+      name.textContent = `Options of ${preset.technique}`;
+      slot.replaceChildren(stage.node);
       suggest(preset.format);
     }
     draw(recipe.options, { targets: recipe.targets, ignore: recipe.ignore });
-    return { node: element("div", { class: "stack" }, field("Preset", input, { pointer: "/recipe/preset" }), about, slot), format: preset.format,
+    return { node: element("div", {}, field("Preset", input, { pointer: "/recipe/preset" }), about), format: preset.format,
+      options: element("details", { open: Object.keys(recipe.options ?? {}).length > 0 }, name, slot),
       onformat: (told) => { suggest = told; }, value: () => ({ preset: preset.name, ...stage.value() }) };
   }
 
@@ -136,7 +139,7 @@ export function recipeEditor({ catalog, schema, datasets, initial, changed }) {
       }), element("div", { class: "actions" }, element("button", { type: "button", onclick: () => { draw([...values(), { technique: catalog.techniques[0].name }]); changed(); } }, "Add a stage")));
     }
     draw(given);
-    return { node: place, format: null, value: () => ({ stages: values() }) };
+    return { node: place, options: null, format: null, value: () => ({ stages: values() }) };
   }
 
   function formatFields(suggested) {

@@ -2,7 +2,7 @@
 import { copyButton, element } from "./page.js";
 import { bar, columns, curve } from "./charts.js";
 import { ask, get, json, key, query } from "./client.js";
-import { action, bytes, bytesText, command, copyable, count, digits, empty, facts, ident, live, number, secondsText, section, table } from "./show.js";
+import { action, bytes, bytesText, command, copyable, count, digits, empty, facts, ident, live, number, recipeName, secondsText, section, table } from "./show.js";
 import { analysis } from "./analysis.js";
 import { changeText, GATES, METRICS } from "./quality.js";
 
@@ -17,7 +17,7 @@ export default function page(view) {
   }, draw: ({ job, report }, where) => {
     where.className = "stack";
     const isAnalysis = report.object === "analysis";
-    where.replaceChildren(head(view, job, isAnalysis ? "Analysis" : `Report on ${report.recipe.preset ?? report.recipe.stages.map((stage) => stage.technique).join(" + ")}`),
+    where.replaceChildren(head(view, job, isAnalysis ? "Analysis" : `Report on ${recipeName(job.recipe)}`),
       ...(isAnalysis ? analysis(report, job) : compression(report, job)).filter(Boolean));
   } });
 }

@@ -28,11 +28,10 @@ async function load(view, signal) {
 
 function draw(view, found, place) {
   const chosen = { model: null };
-  const preview = element("div", {});
-  const startBox = element("div", { class: "actions" });
-  const commandBox = element("div", {});
+  const preview = element("div", { class: "preview" });
+  const startBox = element("div", { class: "start" });
   const recipePlace = element("div", {});
-  const aside = element("section", { class: "panel aside", "aria-labelledby": "plan-title" }, element("h2", { id: "plan-title" }, "3. What it would do"), preview, startBox, commandBox);
+  const aside = element("section", { class: "panel aside", "aria-labelledby": "plan-title" }, element("h2", { id: "plan-title" }, "3. What it would do"), preview, startBox);
   const model = modelStep(view, found, (one) => { chosen.model = one; view.setQuery({ model: one?.id ?? null }); plan(0); });
   let editor = null;
   let timer;
@@ -63,7 +62,6 @@ function draw(view, found, place) {
 
   async function planNow() {
     startBox.replaceChildren();
-    commandBox.replaceChildren();
     let body;
     try {
       body = { model: chosen.model?.id, recipe: editor.value() };
@@ -116,7 +114,7 @@ function draw(view, found, place) {
       view.go(`#/jobs/${made.id}`);
     }, { kind: "primary", place: () => aside }));
     else startBox.append(element("p", { class: "quiet" }, "This key may not start jobs."));
-    commandBox.replaceChildren(command("POST", "v1/jobs", body));
+    startBox.append(command("POST", "v1/jobs", body));
     Object.defineProperty(body, "once", { enumerable: false, writable: true, value: null });
   }
 }
