@@ -79,18 +79,23 @@ function draw(view, model, found, place) {
   }
 }
 
-/** A recipe's values by place. */
+/** A recipe's values by place, lists as one. */
 function flat(value, at = "", into = new Map()) {
-  if (value !== null && typeof value === "object" && Object.keys(value).length > 0) {
-    for (const [name, inner] of Object.entries(value)) flat(inner, at ? `${at}.${name}` : name, into);
-  } else {
-    into.set(at, typeof value === "string" ? value : json(value));
-  }
+  const isPlain = value === null || typeof value !== "object";
+  if (Array.isArray(value) && value.every((one) => typeof one !== "object")) into.set(at, value.join(", "));
+  else if (isPlain || Object.keys(value).length === 0) into.set(at, typeof value === "string" ? value : json(value));
+  else for (const [name, inner] of Object.entries(value)) flat(inner, at ? `${at}.${name}` : name, into);
   return into;
 }
 
+/** What was asked for, and the techniques that it came to. */
+const asked = ({ job, report }) => flat({ technique: report.recipe.stages.map((stage) => stage.technique).join(" + "), ...(typeof job.recipe === "string" ? { preset: job.recipe } : job.recipe) });
+
+const value = (text) => text === undefined ? element("span", { class: "quiet" }, "–")
+  : element("code", { title: text.length > 40 ? text : undefined }, text.length > 40 ? `${text.slice(0, 39)}…` : text);
+
 function drawTable(points, x, y, place) {
-  const recipes = new Map(points.map((p) => [p, flat(p.report.recipe)]));
+  const recipes = new Map(points.map((p) => [p, asked(p)]));
   const names = [...new Set([...recipes.values()].flatMap((one) => [...one.keys()]))];
   const differ = names.filter((name) => new Set([...recipes.values()].map((one) => one.get(name))).size > 1).slice(0, 40);
   const sorted = [...points].sort((a, b) => (a.x ?? Infinity) - (b.x ?? Infinity));
@@ -98,6 +103,6 @@ function drawTable(points, x, y, place) {
     ["Job", (p) => ident(p.job.id, p.name)], ["State", (p) => state(p.job.status)], ["Front", (p) => p.front ? element("span", { class: "tag busy" }, "front") : ""],
     [x.name, (p) => p.x === undefined ? "–" : x === SIZES.bytes ? bytes(p.x) : number(p.x), "right"], [y.name, (p) => p.y === undefined || p.y === null ? "–" : element("span", { class: "num", title: String(p.y) }, y.text(p.y)), "right"],
   ], sorted), differ.length === 0 ? element("p", { class: "quiet" }, "Their recipes are the same.") : element("div", {}, element("h3", {}, "Where the recipes differ"), table("Differences of the recipes", [
-    ["Job", (p) => ident(p.job.id, p.name)], ...differ.map((name) => [name.replace(/^stages\./, "stage "), (p) => recipes.get(p).has(name) ? element("code", {}, recipes.get(p).get(name)) : element("span", { class: "quiet" }, "–")]),
+    ["Job", (p) => ident(p.job.id, p.name)], ...differ.map((name) => [name.replace(/^stages\./, "stage "), (p) => value(recipes.get(p).get(name))]),
   ], sorted)));
 }
