@@ -53,7 +53,7 @@ export async function mainJob({ browser, server, larger }) {
   await row(page, "model.safetensors").getByText("complete").waitFor();
   await page.getByLabel("Name", { exact: true }).fill("larger");
   await page.getByRole("button", { name: "Make the model" }).click();
-  await page.getByText("LlamaForCausalLM").first().waitFor();
+  await page.locator("dd", { hasText: "LlamaForCausalLM" }).waitFor();
   const [model] = (await server.call("GET", "v1/models?limit=1")).data;
   assert.equal(model.files.find((file) => file.name === "model.safetensors").digest, `sha256:${sha256(weights)}`);
   assert.equal(await page.evaluate(() => localStorage.getItem("modelpress-uploads")), "[]", "nothing is remembered of what was taken");
@@ -149,7 +149,7 @@ export async function reference({ browser, server }) {
   await page.getByLabel("Files", { exact: true }).setInputFiles(names.map((name) => path.join(folder, name)));
   for (const name of names) await row(page, name).getByText("complete").waitFor({ timeout: 300000 });
   await page.getByRole("button", { name: "Make the model" }).click();
-  await page.getByText("LlamaForCausalLM").first().waitFor({ timeout: 60000 });
+  await page.locator("dd", { hasText: "LlamaForCausalLM" }).waitFor({ timeout: 60000 });
   await page.getByLabel("Preset", { exact: true }).selectOption("Q8_0");
   await page.locator(".plan", { hasText: "model-Q8_0.gguf" }).waitFor();
   await browser.shot(page, "reference-plan");

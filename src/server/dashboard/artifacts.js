@@ -1,6 +1,7 @@
 // Artifacts: what jobs published, newest first, of one model if asked.
 import { element } from "./page.js";
 import { all, get, query } from "./client.js";
+import { retention } from "./retention.js";
 import { bytes, command, digest, empty, ident, live, moreButton, section, table, unsaid, when } from "./show.js";
 import { download } from "./artifact.js";
 
@@ -11,7 +12,7 @@ export default function artifacts(view) {
   const place = element("div", {});
   let pages = 1;
   view.root.append(element("div", { class: "head" }, element("h1", {}, "Artifacts"), model ? element("span", {}, "of model ", ident(model), " ", element("a", { href: "#/artifacts" }, "Show all")) : null),
-    section(null, place, command("GET", query("v1/artifacts", { job, model, limit: 50 }))));
+    section(null, place, retention(view), command("GET", query("v1/artifacts", { job, model, limit: 50 }))));
   const again = live(view, place, { what: "the artifacts", every: 10, load, draw });
 
   async function load(signal) {

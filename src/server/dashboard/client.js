@@ -67,10 +67,12 @@ export async function refused(response) {
 
 /** The answer to a request, whose body is not read yet. */
 export async function ask(method, path, { body, headers: more = {}, signal, type } = {}) {
-  const sent = body === undefined ? {} : { "Content-Type": type ?? "application/json" };
+  const isRaw = typeof body === "string" || body instanceof Blob || body instanceof FormData;
+  // A form's type names its boundary, which the browser knows.
+  const sent = body === undefined || body instanceof FormData ? {} : { "Content-Type": type ?? "application/json" };
   const response = await answered(method, path, {
     headers: { Accept: "application/json", ...sent, ...more }, signal,
-    body: body === undefined || typeof body === "string" || body instanceof Blob ? body : json(body),
+    body: body === undefined || isRaw ? body : json(body),
   });
   if (!response.ok) throw await refused(response);
   return response;

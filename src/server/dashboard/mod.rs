@@ -33,7 +33,7 @@ pub const DOCS: Asset = Asset {
 };
 
 /// What the pages load.
-pub const ASSETS: [Asset; 31] = [
+pub const ASSETS: [Asset; 32] = [
     Asset {
         path: "analysis.js",
         content_type: SCRIPT,
@@ -143,6 +143,11 @@ pub const ASSETS: [Asset; 31] = [
         path: "report.js",
         content_type: SCRIPT,
         text: include_str!("report.js"),
+    },
+    Asset {
+        path: "retention.js",
+        content_type: SCRIPT,
+        text: include_str!("retention.js"),
     },
     Asset {
         path: "search.js",

@@ -1,6 +1,7 @@
 // Models: what was uploaded or brought, newest first.
 import { element } from "./page.js";
 import { get, may, query } from "./client.js";
+import { retention } from "./retention.js";
 import { bytes, command, count, empty, ident, live, moreButton, section, state, table, when } from "./show.js";
 
 export default function models(view) {
@@ -9,7 +10,7 @@ export default function models(view) {
   let pages = 1;
   view.root.append(element("div", { class: "head" }, element("h1", {}, "Models"),
     may("models:write") ? element("div", { class: "actions" }, element("a", { class: "button", href: "#/new" }, "Upload a model")) : null),
-  section(null, place, command("GET", "v1/models?limit=50")));
+  section(null, place, retention(view), command("GET", "v1/models?limit=50")));
   const again = live(view, place, { what: "the models", every: 10, load: async (signal) => {
     const found = [];
     let after;

@@ -1,7 +1,7 @@
 // System: version, nodes, background loops, what is configured; whether the server is ready.
 import { element } from "./page.js";
 import { get, json } from "./client.js";
-import { command, count, empty, facts, live, section, state, table, unsaid, when } from "./show.js";
+import { command, count, empty, facts, live, section, table, unsaid, when } from "./show.js";
 
 export default function system(view) {
   view.title("System");
@@ -26,7 +26,7 @@ function draw({ found, ready }, place) {
     readiness,
     section("Nodes at work", found.nodes.length === 0 ? empty("No node holds a job.") : table("Nodes", [["Node", (one) => [element("code", { class: "id" }, one.node), one.node === found.node ? [" ", element("span", { class: "tag busy" }, "this")] : ""]],
       ["Running", (one) => count(one.running), "right"], ["Lease runs out", (one) => when(one.lease_expires_at)]], found.nodes)),
-    section("Loops", found.loops.length === 0 ? empty("This process runs no loops.") : table("Loops", [["Loop", (one) => one.name], ["Last tick", (one) => one.last_tick_at ? when(one.last_tick_at) : state("queued")]], found.loops)),
+    section("Loops", found.loops.length === 0 ? empty("This process runs no loops.") : table("Loops", [["Loop", (one) => one.name], ["Last tick", (one) => one.last_tick_at ? when(one.last_tick_at) : element("span", { class: "quiet" }, "not yet")]], found.loops)),
     section("Configuration in effect", element("p", { class: "quiet small" }, "Secrets are hidden."), table("Configuration", [["Setting", ([name]) => element("code", {}, name)], ["Value", ([, value]) => element("code", {}, typeof value === "string" ? value : json(value)), "wide"]],
       Object.entries(found.config))), more);
   for (const name of open) place.querySelector(`details[data-name="${name}"]`)?.setAttribute("open", "");

@@ -1,7 +1,7 @@
 // New job: choose or upload a model, choose a recipe, see what it would do, start.
 import { copyButton, element } from "./page.js";
 import { all, get, may, post } from "./client.js";
-import { action, bytes, bytesText, command, empty, ident, live, say, section, trouble, when } from "./show.js";
+import { action, bytes, bytesText, command, copyable, empty, ident, live, say, section, trouble, when } from "./show.js";
 import { field, select, showRefusals } from "./form.js";
 import { modelCard } from "./model.js";
 import { planSummary } from "./preview.js";
@@ -45,10 +45,18 @@ function draw(view, found, place) {
     editor = recipeEditor({ ...found, initial: "Q4_K_M", changed: () => plan(350) });
   }
   recipePlace.append(editor.node);
+  const datasets = may("datasets:write") ? datasetFold((made) => {
+    found.datasets.unshift([made.id, `${made.name ?? made.id} (${made.records} records)`]);
+    let kept = initial;
+    try { kept = editor.value(); } catch { say("The recipe was no JSON and was put back"); }
+    editor = recipeEditor({ ...found, initial: kept, changed: () => plan(350) });
+    recipePlace.replaceChildren(editor.node);
+    plan(0);
+  }) : null;
   const priority = element("input", { type: "number", min: -100, max: 100, step: 1, value: String(found.job?.priority ?? 0) });
   place.className = "wizard";
   place.replaceChildren(element("div", { class: "stack" }, model.node,
-    section("2. Recipe", recipePlace, element("details", {}, element("summary", {}, "Queue"), field("priority", priority, { hint: "-100 to 100; higher goes first.", pointer: "/priority" })))), aside);
+    section("2. Recipe", recipePlace, element("div", { class: "folds last" }, datasets, element("details", {}, element("summary", {}, "Queue"), field("priority", priority, { hint: "-100 to 100; higher goes first.", pointer: "/priority" }))))), aside);
   model.begin(found.job?.model ?? view.params.get("model"));
   plan(0);
 
@@ -117,6 +125,22 @@ function draw(view, found, place) {
     startBox.append(command("POST", "v1/jobs", body));
     Object.defineProperty(body, "once", { enumerable: false, writable: true, value: null });
   }
+}
+
+/** A dataset of one's own, to choose for calibration and evaluation. */
+function datasetFold(made) {
+  const files = element("input", { type: "file", multiple: true, accept: ".txt,.jsonl,.npy,.safetensors,.gguf,.dat" });
+  const told = element("div", {});
+  return element("details", {}, element("summary", {}, "Add a dataset"), element("div", { class: "stack" },
+    field("Dataset files", files, { hint: "Text, JSON lines, arrays, or an importance matrix; every record is read before it is taken.", pointer: "/files" }),
+    element("div", { class: "actions" }, action("Send", async () => {
+      const form = new FormData();
+      form.append("name", files.files[0]?.name ?? "");
+      for (const file of files.files) form.append("file", file, file.name);
+      const dataset = await post("v1/datasets", form);
+      told.replaceChildren(element("p", { role: "status" }, `${dataset.records} records of ${dataset.content} in `, copyable(dataset.id, "dataset id"), ": it can be chosen now."));
+      made(dataset);
+    }, { place: () => { told.replaceChildren(); return told; } })), told));
 }
 
 // The first step: a model that is there, files from here, or files from elsewhere.
@@ -250,7 +274,7 @@ function uploadBox(view, made) {
     makeSlot.hidden = uploads.items.length === 0;
     make.disabled = !uploads.complete;
   }
-  return element("div", {}, drop, list, makeSlot, told);
+  return element("div", { class: "stack" }, drop, list, makeSlot, told);
 }
 
 const SAYS = { waiting: "waits", sending: "uploading", paused: "paused", complete: "complete", failed: "broke off", missing: "begun earlier: drop the file again to go on" };
