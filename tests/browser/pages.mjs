@@ -114,6 +114,15 @@ export async function trouble({ browser, server, files }) {
   await page.getByRole("button", { name: "Try again" }).click();
   await page.getByText(/As of .* it cannot be read again/).waitFor({ state: "hidden" });
 
+  // Lists are drawn again while they are read; what has the focus keeps it.
+  const link = page.locator("tbody a[href*='job_']").nth(2);
+  await link.focus();
+  const href = await link.getAttribute("href");
+  const [model] = (await server.call("GET", "v1/models?limit=100")).data.filter((one) => one.name === "compared");
+  await server.call("POST", "v1/jobs", { model: model.id, recipe: "F16" });
+  await page.getByRole("link", { name: "F16" }).first().waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement.getAttribute("href")), href);
+
   // Filters stay in the address, over a reload too.
   await page.getByRole("navigation", { name: "States" }).getByRole("link", { name: /^Failed/ }).click();
   await settled(page);

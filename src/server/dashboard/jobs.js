@@ -54,10 +54,7 @@ export default function jobs(view) {
       where.replaceChildren(empty(status || model ? "No job is like this." : "No jobs yet.", may("jobs:write") ? element("a", { class: "button primary", href: "#/new" }, "New job") : ""));
       return;
     }
-    // A box that has the focus keeps it over the next reading.
-    const focused = document.activeElement?.dataset?.job;
     where.replaceChildren(table("Jobs", columns(), found, { row: (job) => ({ class: chosen.has(job.id) ? "chosen" : undefined }) }), more ? moreButton(() => { pages += 1; again(); }) : "");
-    if (focused) where.querySelector(`[data-job="${focused}"]`)?.focus();
   }
 
   function columns() {
@@ -76,7 +73,7 @@ export default function jobs(view) {
   }
 
   function box(job) {
-    return element("input", { type: "checkbox", checked: chosen.has(job.id), disabled: !isOpen(job), "data-job": job.id, "aria-label": `Choose ${recipeName(job.recipe)} ${job.id.slice(-8)}`,
+    return element("input", { type: "checkbox", checked: chosen.has(job.id), disabled: !isOpen(job), "aria-label": `Choose ${recipeName(job.recipe)} ${job.id.slice(-8)}`,
       onchange: (event) => { event.target.checked ? chosen.add(job.id) : chosen.delete(job.id); event.target.closest("tr").classList.toggle("chosen", event.target.checked); drawBulk(); } });
   }
 

@@ -1,7 +1,7 @@
 // Keys: who may use the API, their making and their end, and who changed what.
 import { element } from "./page.js";
 import { all, call, get, may, post, query } from "./client.js";
-import { absolute, action, command, confirm, empty, ident, live, moreButton, section, state, table, when } from "./show.js";
+import { absolute, action, bytes, command, confirm, empty, facts, ident, live, moreButton, section, state, table, unsaid, when } from "./show.js";
 import { field, showRefusals } from "./form.js";
 import { secretBox } from "./webhooks.js";
 
@@ -18,7 +18,7 @@ export default function keys(view) {
   let pages = 1;
   view.root.append(element("div", { class: "head" }, element("h1", {}, "Keys"), may("admin") ? element("div", { class: "actions" },
     element("button", { type: "button", onclick: () => { making.childElementCount ? making.replaceChildren() : form(making, () => again()); } }, "New key")) : null),
-  making, section(null, place, command("GET", "v1/keys?limit=50")), section("Changes", element("p", { class: "quiet small" }, "Everything that was made, changed or deleted through the API."), changes, command("GET", "v1/audit?limit=20")));
+  making, section(null, place, command("GET", "v1/keys?limit=50")), usage(view), section("Changes", element("p", { class: "quiet small" }, "Everything that was made, changed or deleted through the API."), changes, command("GET", "v1/audit?limit=20")));
   const again = live(view, place, { what: "the keys", every: 15, load: (signal) => all("v1/keys", {}, 500, signal), draw: (found, where) => where.replaceChildren(
     found.length === 0 ? empty("No keys yet. A server that only its own machine can reach asks for none.") : table("Keys", [
       ["Name", (one) => element("span", { title: one.id }, one.name)], ["State", (one) => state(standing(one))], ["Scopes", (one) => one.scopes.join(", ")], ["Tenant", (one) => one.tenant],
@@ -60,6 +60,15 @@ export default function keys(view) {
     button.setAttribute("aria-label", `Revoke ${one.name}`);
     return button;
   }
+}
+
+/** What the tenant of this key uses. */
+function usage(view) {
+  const place = element("div", {});
+  live(view, place, { what: "the usage", every: 15, load: (signal) => get("v1/overview", { signal }).catch((problem) => { if (problem.status === 404) return null; throw problem; }), draw: (overview, where) =>
+    where.replaceChildren(overview === null ? unsaid("what is used (GET /v1/overview)") : facts([["Stored", bytes(overview.stored_bytes)], ["Quota", overview.quota_bytes === null ? "none" : bytes(overview.quota_bytes)],
+      ["Jobs at work", String(overview.jobs.running)], ["Jobs that wait", String(overview.jobs.queued)]])) });
+  return section("Usage of this tenant", place, command("GET", "v1/overview"));
 }
 
 function form(place, done) {

@@ -17,12 +17,7 @@ export default function page(view) {
   const again = live(view, place, { what: "the search", every: 3, load: async (signal) => {
     presets ??= new Map((await get("v1/presets", { signal })).data.map((one) => [one.name, [...(one.before ?? []).map((stage) => stage.technique), one.technique].join(" + ")]));
     return get(`v1/searches/${id}`, { signal });
-  }, draw: (search, where) => {
-    const text = JSON.stringify(search);
-    if (where.dataset.shown === text) return;
-    where.dataset.shown = text;
-    draw(search, where);
-  } });
+  }, draw });
 
   function draw(search, where) {
     const metric = LOSSES[search.loss_metric];

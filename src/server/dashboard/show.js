@@ -1,6 +1,6 @@
 // How things look: numbers with units and exact values, times, states of a page, tables, commands, questions.
 import { copyButton, element } from "./page.js";
-import { curl } from "./client.js";
+import { curl, json } from "./client.js";
 
 const UNITS = ["bytes", "kB", "MB", "GB", "TB", "PB"];
 
@@ -162,18 +162,36 @@ export function say(text) {
   document.getElementById("said").textContent = text;
 }
 
+/** Draws a place again: what had the focus keeps it, and tables stay scrolled where they were. */
+function redrawn(place, draw) {
+  const old = document.activeElement;
+  const sign = (node) => [node.tagName, node.getAttribute("href"), node.getAttribute("aria-label"), node.textContent].join("|");
+  const twins = (node) => [...place.querySelectorAll(node.tagName)].filter((one) => sign(one) === sign(node));
+  const at = place.contains(old) ? twins(old).indexOf(old) : -1;
+  const scrolled = [...place.querySelectorAll(".scroll")].filter((box) => box.scrollLeft > 0).map((box) => [box.getAttribute("aria-label"), box.scrollLeft]);
+  draw();
+  if (at >= 0 && !old.isConnected) twins(old)[at]?.focus({ preventScroll: true });
+  for (const [name, left] of scrolled) {
+    const box = [...place.querySelectorAll(".scroll")].find((one) => one.getAttribute("aria-label") === name);
+    if (box) box.scrollLeft = left;
+  }
+}
+
 /**
- * Reads and draws, again every `every` seconds while the page is visible. Before the first answer the place says that it
- * is loading; an error later leaves what is shown and says how old it is.
+ * Reads and draws, again every `every` seconds while the page is visible, if something changed. Before the first answer the
+ * place says that it is loading; an error later leaves what is shown and says how old it is. Answers a function that does
+ * it at once.
  */
 export function live(view, place, { load, draw, every = 0, what = "this" }) {
   let seen = null;
+  let drawn = null;
   let timer;
   const note = element("div", { hidden: true });
   const body = element("div", {});
   place.replaceChildren(note, body);
   const waiting = setTimeout(() => body.append(element("p", { class: "quiet", role: "status" }, `Loading ${what}…`)), 200);
-  async function turn() {
+  const again = () => turn(true);
+  async function turn(anyway) {
     clearTimeout(timer);
     try {
       const data = await load(view.signal);
@@ -181,26 +199,28 @@ export function live(view, place, { load, draw, every = 0, what = "this" }) {
       clearTimeout(waiting);
       seen = new Date();
       note.hidden = true;
-      draw(data, body);
+      const text = json(data);
+      if (anyway || text !== drawn) redrawn(body, () => draw(data, body));
+      drawn = text;
     } catch (problem) {
       if (view.signal.aborted) return;
       clearTimeout(waiting);
       if (problem.status === 401) return view.askForKey(problem);
       if (!problem.code) console.error(problem);
-      if (seen === null) body.replaceChildren(trouble(problem, turn));
+      if (seen === null) body.replaceChildren(trouble(problem, again));
       else {
         note.hidden = false;
         note.replaceChildren(element("div", { class: "stale", role: "status" }, `As of ${seen.toLocaleTimeString("en-GB")}; it cannot be read again: ${problem.message} (`,
           element("code", {}, problem.code ?? problem.name), problem.requestId ? [", request ", element("code", {}, problem.requestId)] : null, ") ",
-          element("button", { type: "button", onclick: turn }, "Try again")));
+          element("button", { type: "button", onclick: again }, "Try again")));
       }
     }
     if (every > 0 && !view.signal.aborted) timer = setTimeout(next, every * 1000);
   }
-  const next = () => document.hidden ? (timer = setTimeout(next, 1000)) : turn();
+  const next = () => document.hidden ? (timer = setTimeout(next, 1000)) : turn(false);
   view.signal.addEventListener("abort", () => { clearTimeout(timer); clearTimeout(waiting); });
-  turn();
-  return turn;
+  turn(true);
+  return again;
 }
 
 /** A list page after page: `more` at its end while there are others. */

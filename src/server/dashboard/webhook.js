@@ -55,9 +55,7 @@ export default function page(view) {
 
   function drawLog({ found, more }, where) {
     if (found.length === 0) return where.replaceChildren(empty("Nothing was sent yet."));
-    const focused = document.activeElement?.closest?.("details")?.dataset.delivery;
     where.replaceChildren(...found.map(entry), more ? moreButton(() => { pages += 1; readLog(); }) : "");
-    if (focused) where.querySelector(`[data-delivery="${focused}"] summary`)?.focus();
   }
 
   function entry(one) {
