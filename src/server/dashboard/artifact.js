@@ -1,7 +1,7 @@
 // An artifact: its files with their digests, downloads that do not need the memory of this page, where it came from.
 import { element } from "./page.js";
 import { ask, get, key } from "./client.js";
-import { action, bytes, bytesText, command, copyable, digest, facts, ident, live, say, section, table, when } from "./show.js";
+import { action, bytes, bytesText, command, copyable, digest, facts, ident, live, say, section, table, trouble, when } from "./show.js";
 import { lineageOf } from "./lineage.js";
 
 /** What a page may keep in memory on its way to disk. */
@@ -61,6 +61,19 @@ export function artifactFiles(artifact, { heading = true } = {}) {
     command("GET", `${path}/archive`));
 }
 
+/** Who signed it, where its files have a signature. */
+function signature(view, artifact) {
+  const place = element("div", {});
+  if (!artifact.files.some((file) => file.name.endsWith(".sig"))) return place;
+  get("v1/signing-key", { signal: view.signal }).then((found) => place.append(section("Signature",
+    facts([["Fingerprint", copyable(found.fingerprint, "fingerprint")], ["Algorithm", found.algorithm], ["For", found.namespace]]),
+    element("p", {}, copyable(found.public_key, "public key")), element("p", { class: "small quiet" }, "Check what you unpacked: ", copyable(`modelpress verify ${artifact.id} --key '${found.public_key}'`, "check")),
+    command("GET", "v1/signing-key"))), (problem) => {
+    if (problem.status !== 404 && problem.name !== "AbortError") place.append(trouble(problem));
+  });
+  return place;
+}
+
 export default function page(view) {
   const [id] = view.args;
   view.title(`Artifact ${id.slice(-8)}`);
@@ -75,6 +88,7 @@ export default function page(view) {
       section("Facts", facts([["Size", bytes(artifact.bytes)], ["Files", String(artifact.files.length)], ["Published", when(artifact.created_at, { full: true })],
         ["Job", ident(artifact.job)], ["Model", ident(artifact.model)], ["Digest", digest(artifact.digest)]]), command("GET", `v1/artifacts/${id}`)),
       section("Files", artifactFiles(artifact, { heading: false })),
+      signature(view, artifact),
       section("Where it came from", line));
     lineageOf(view, artifact.model, line, artifact.id);
   } });

@@ -10,7 +10,10 @@ export async function lineageOf(view, id, place, marked) {
   place.replaceChildren(element("p", { class: "quiet" }, "Reading the lineage…"));
   try {
     const [model, jobs] = await Promise.all([get(`v1/models/${id}`, { signal: view.signal }), all("v1/jobs", { model: id }, MOST, view.signal)]);
-    const artifacts = await artifactsOf(jobs, view.signal);
+    // Of an artifact's page only its own job matters; the others are on the model's.
+    const own = jobs.filter((job) => job.artifacts.includes(marked));
+    const shown = own.length ? own : jobs;
+    const artifacts = await artifactsOf(shown, view.signal);
     const node = (here, ...inside) => element("span", { class: "node" }, ...inside, here ? element("span", { class: "tag busy" }, "this") : null);
     const made = (artifact) => element("li", {}, node(artifact.id === marked, element("span", { class: "quiet" }, "artifact"), ident(artifact.id, artifact.format), bytes(artifact.bytes)));
     const ran = (job) => element("li", {}, node(false, element("span", { class: "quiet" }, "job"), ident(job.id, recipeName(job.recipe)), state(job.status)),
@@ -18,7 +21,8 @@ export async function lineageOf(view, id, place, marked) {
     const source = model.pull ? element("span", { class: "quiet" }, `from ${model.pull.source}`) : null;
     place.replaceChildren(element("ul", { class: "lineage" }, element("li", {},
       node(id === marked, element("span", { class: "quiet" }, "model"), ident(id, model.name ?? id), bytes(model.bytes), source),
-      jobs.length ? element("ul", { class: "lineage" }, jobs.map(ran)) : element("p", { class: "quiet" }, "Nothing was made of it yet."))),
+      shown.length ? element("ul", { class: "lineage" }, shown.map(ran)) : element("p", { class: "quiet" }, "Nothing was made of it yet."))),
+    shown.length < jobs.length ? element("p", { class: "quiet small" }, `${jobs.length - shown.length} other jobs of this model: `, ident(id, "all that was made of it")) : "",
     jobs.length === MOST ? element("p", { class: "quiet small" }, `The latest ${MOST} jobs.`) : "");
   } catch (problem) {
     if (!view.signal.aborted) place.replaceChildren(trouble(problem, () => lineageOf(view, id, place, marked)));

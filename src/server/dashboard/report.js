@@ -2,8 +2,9 @@
 import { copyButton, element } from "./page.js";
 import { bar, columns, curve } from "./charts.js";
 import { ask, get, json, key, query } from "./client.js";
-import { action, bytes, bytesText, command, copyable, count, digits, empty, facts, ident, live, number, recipeName, secondsText, section, table } from "./show.js";
+import { action, bytes, bytesText, command, copyable, count, digits, empty, facts, ident, live, number, recipeName, secondsText, section, table, trouble } from "./show.js";
 import { analysis } from "./analysis.js";
+import { download } from "./artifact.js";
 import { changeText, GATES, METRICS } from "./quality.js";
 
 export default function page(view) {
@@ -18,7 +19,7 @@ export default function page(view) {
     where.className = "stack";
     const isAnalysis = report.object === "analysis";
     where.replaceChildren(head(view, job, isAnalysis ? "Analysis" : `Report on ${recipeName(job.recipe)}`),
-      ...(isAnalysis ? analysis(report, job) : compression(report, job)).filter(Boolean));
+      ...(isAnalysis ? analysis(report, job) : compression(report, job)).filter(Boolean), plots(view, job));
   } });
 }
 
@@ -53,7 +54,7 @@ function compression(report, job) {
       figure("Took", secondsText(report.stages.reduce((sum, stage) => sum + stage.seconds, 0)), [bytesText(peak), " of ", bytesText(report.planned_peak_memory_bytes), " planned"])),
     quality(report),
     report.allocation && allocation(report.allocation),
-    section("Size", table("Formats", [["Format", (one) => one.format], ["All files", (one) => bytes(one.bytes), "right"], ["Weights", (one) => bytes(one.weight_bytes), "right"],
+    section("Size", steps(report), table("Formats", [["Format", (one) => one.format], ["All files", (one) => bytes(one.bytes), "right"], ["Weights", (one) => bytes(one.weight_bytes), "right"],
       ["Bits a weight", (one) => number(one.bits_per_weight), "right"], ["Times smaller", (one) => number(one.compression_ratio, 3), "right"],
       ["Of the original", (one) => bar(one.weight_bytes / totals.source_bytes, `${(100 * one.weight_bytes / totals.source_bytes).toFixed(1)} %`), "wide"]], report.formats),
     element("p", { class: "quiet small" }, `Entropy: ${digits(totals.source_entropy_bits)} bits a weight before, ${digits(totals.code_entropy_bits)} bits a code after: what a lossless coder could still gain.`)),
@@ -61,6 +62,27 @@ function compression(report, job) {
     element("div", { class: "panel" }, element("h2", {}, "Source"), facts([["Recipe hash", copyable(report.recipe_hash, "recipe hash")], ["Engine", report.engine_version], ["Model", `${report.model.architecture ?? report.model.format}, ${report.model.tensor_count} tensors`]]),
       command("GET", `v1/jobs/${job.id}/report`)),
   ];
+}
+
+/** How the bytes fall: the original, behind each stage, in each format. */
+function steps({ sizes = [], totals }) {
+  if (sizes.length < 2) return null;
+  return [table("Bytes step by step", [["Step", (one) => one.name], ["Weights", (one) => bytes(one.bytes), "right"], ["Of the original", (one) => `${(100 * one.bytes / totals.source_bytes).toFixed(1)} %`, "right"],
+    ["", (one) => bar(one.bytes / totals.source_bytes, `${one.name}: ${bytesText(one.bytes)}`), "wide"]], sizes), element("h3", {}, "What was written")];
+}
+
+/** The same drawings as files, where the server makes them. */
+function plots(view, job) {
+  const place = element("div", {});
+  get(`v1/jobs/${job.id}/plots`, { signal: view.signal }).then(({ data }) => {
+    if (data.length === 0) return;
+    const file = (address, name) => download(address.replace(/^\//, ""), name, 1, name.split(".").pop().toUpperCase());
+    place.append(section("Plots as files", table("Plots", [["Plot", (one) => one.name.replaceAll("_", " ")],
+      ["", (one) => element("div", { class: "actions" }, file(one.svg, `${one.name}.svg`), file(one.png, `${one.name}.png`)), "right"]], data), command("GET", `v1/jobs/${job.id}/plots`)));
+  }, (problem) => {
+    if (problem.status !== 404 && problem.name !== "AbortError") place.append(trouble(problem));
+  });
+  return place;
 }
 
 function quality(report) {

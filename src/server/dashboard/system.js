@@ -22,9 +22,9 @@ function draw({ found, ready }, place) {
   const more = section("More", element("p", {}, element("a", { href: "docs" }, "API reference"), ", ", element("a", { href: "openapi.json" }, "openapi.json"), ", ", element("a", { href: "metrics" }, "metrics")));
   if (!found) return place.replaceChildren(unsaid("its nodes, loops and configuration (GET /v1/system)"), readiness, more);
   place.replaceChildren(
-    section("Server", facts([["Version", found.version], ["Database", found.database], ["Schema", String(found.schema_version)], ["Started", when(found.started_at, { full: true })], ["This node", element("code", {}, found.node)]]), command("GET", "v1/system")),
+    section("Server", facts([["Version", found.version], ["Database", found.database], ["Schema", String(found.schema_version)], ["Started", when(found.started_at, { full: true })], found.node && ["This node", element("code", {}, found.node)]]), command("GET", "v1/system")),
     readiness,
-    section("Nodes at work", found.nodes.length === 0 ? empty("No node holds a job.") : table("Nodes", [["Node", (one) => [element("code", { class: "id" }, one.node), one.node === found.node ? [" ", element("span", { class: "tag busy" }, "this")] : ""]],
+    section("Workers with a job", found.nodes.length === 0 ? empty("No worker holds a job.") : table("Workers", [["Worker", (one) => [element("code", { class: "id" }, one.node), one.node === found.node ? [" ", element("span", { class: "tag busy" }, "this")] : ""]],
       ["Running", (one) => count(one.running), "right"], ["Lease runs out", (one) => when(one.lease_expires_at)]], found.nodes)),
     section("Loops", found.loops.length === 0 ? empty("This process runs no loops.") : table("Loops", [["Loop", (one) => one.name], ["Last tick", (one) => one.last_tick_at ? when(one.last_tick_at) : element("span", { class: "quiet" }, "not yet")]], found.loops)),
     section("Configuration in effect", element("p", { class: "quiet small" }, "Secrets are hidden."), table("Configuration", [["Setting", ([name]) => element("code", {}, name)], ["Value", ([, value]) => element("code", {}, typeof value === "string" ? value : json(value)), "wide"]],
