@@ -37,6 +37,8 @@ mod keys;
 mod models;
 #[path = "api/multipart.rs"]
 mod multipart;
+#[path = "api/overview.rs"]
+mod overview;
 #[path = "api/pages.rs"]
 mod pages;
 #[path = "api/pulls.rs"]

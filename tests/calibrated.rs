@@ -106,7 +106,7 @@ impl House {
     }
 }
 
-/// Digests of all files but `modelpress.json`, which says the same anyway.
+/// Digests of all files.
 fn digests(outcome: &Outcome) -> BTreeMap<String, String> {
     let files = outcome.artifacts.iter().flat_map(|a| &a.files);
     files.map(|f| (f.name.clone(), f.sha256.clone())).collect()

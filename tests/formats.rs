@@ -84,7 +84,7 @@ fn importance(folder: &Path) -> Datasets {
     let mut datasets = Datasets::new();
     datasets.insert(
         "mine",
-        Dataset::open(&[SourceFile { name, path }]).expect("opens"),
+        Dataset::open(&[SourceFile::new(name, path)]).expect("opens"),
     );
     datasets
 }
@@ -131,10 +131,7 @@ fn check(artifact: &Artifact, layout: &Layout) -> Result<(), String> {
     let sources: Vec<SourceFile> = artifact
         .files
         .iter()
-        .map(|file| SourceFile {
-            name: file.name.clone(),
-            path: file.path.clone(),
-        })
+        .map(|file| SourceFile::new(file.name.clone(), file.path.clone()))
         .collect();
     let found = writer(&artifact.format).expect("a writer").reopen(&sources);
     found

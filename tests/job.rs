@@ -133,6 +133,11 @@ async fn a_model_becomes_an_artifact_with_a_report() {
         );
         assert_eq!(file["bytes"], bytes.len());
     }
+    let of_job = format!("/v1/artifacts?job={}", text(&job["id"]));
+    assert_eq!(
+        json_of(app.get(&of_job).await, StatusCode::OK).await["data"],
+        json!([artifact])
+    );
     let archive = app.get(&format!("/v1/artifacts/{id}/archive")).await;
     assert_eq!(
         archive.content_length(),
@@ -144,6 +149,73 @@ async fn a_model_becomes_an_artifact_with_a_report() {
         assert!(metrics.contains(&line), "{line}\n{metrics}");
     }
     app.stop().await;
+}
+
+/// What is downloaded is checked offline, with the key that the server shows; a byte changed on the way is named.
+#[tokio::test]
+async fn an_artifact_is_verified_with_the_servers_key() {
+    let app = working().await;
+    let model = upload(&app, support::models::small()).await;
+    let job = json_of(app.post("/v1/jobs", &asked(&model)).await, StatusCode::ACCEPTED).await;
+    let (job, _) = finish(&app, &job).await;
+    let id = text(&job["artifacts"][0]);
+    let artifact = json_of(app.get(&format!("/v1/artifacts/{id}")).await, StatusCode::OK).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    for file in artifact["files"].as_array().expect("files") {
+        let name = text(&file["name"]);
+        let bytes = app
+            .get(&format!("/v1/artifacts/{id}/files/{name}"))
+            .await
+            .bytes()
+            .await;
+        std::fs::write(folder.path().join(name), bytes.expect("bytes")).expect("writes");
+    }
+    let key = json_of(app.get("/v1/signing-key").await, StatusCode::OK).await;
+    let verify = |key: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_modelpress"))
+            .args(["verify", &folder.path().display().to_string(), "--key", key])
+            .output()
+            .expect("runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).expect("UTF-8"))
+    };
+    let (code, said) = verify(&text(&key["public_key"]));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&text(&key["fingerprint"])), "{said}");
+    let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINI+ftl7KRP6prMD0v/BccmGK1arwwzzl6yFm4EWBiSg other";
+    let (code, said) = verify(other);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("not the key that was given"), "{said}");
+    let weights = folder.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).expect("reads");
+    *bytes.last_mut().expect("not empty") ^= 1;
+    std::fs::write(&weights, bytes).expect("writes");
+    let (code, said) = verify(&text(&key["public_key"]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("model.safetensors: its bytes are not"), "{said}");
+}
+
+#[tokio::test]
+async fn every_plot_of_a_report_can_be_had_by_itself() {
+    let app = working().await;
+    let model = upload(&app, support::models::small()).await;
+    let job = json_of(app.post("/v1/jobs", &asked(&model)).await, StatusCode::ACCEPTED).await;
+    let (job, _) = finish(&app, &job).await;
+    let path = format!("/v1/jobs/{}/plots", text(&job["id"]));
+    let list = json_of(app.get(&path).await, StatusCode::OK).await;
+    let plots = list["data"].as_array().expect("a list");
+    assert!(plots.iter().any(|plot| plot["name"] == "sizes"), "{list}");
+    for plot in plots {
+        let svg = app.get(&text(&plot["svg"])).await;
+        assert_eq!(svg.headers()["content-type"], "image/svg+xml");
+        assert!(svg.text().await.expect("text").starts_with("<svg xmlns="));
+        let png = app.get(&text(&plot["png"])).await;
+        assert_eq!(png.headers()["content-type"], "image/png");
+        assert_eq!(&png.bytes().await.expect("bytes")[1..4], b"PNG");
+    }
+    let problem =
+        support::app::problem(app.get(&format!("{path}/nothing.svg")).await, 404, "not_found").await;
+    assert!(text(&problem["detail"]).contains("sizes"), "{problem}");
 }
 
 #[tokio::test]

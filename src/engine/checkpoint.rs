@@ -23,9 +23,21 @@ pub struct SourceFile {
     pub name: String,
     /// Where to read it.
     pub path: PathBuf,
+    /// SHA-256 of its bytes in hexadecimal, where somebody knows it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sha256: Option<String>,
 }
 
 impl SourceFile {
+    /// A file whose digest nobody has looked at.
+    pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            path: path.into(),
+            sha256: None,
+        }
+    }
+
     /// The files of a folder, or the one file `path` names. Hidden files are left out, and what lies in folders, but for
     /// the configurations of sentence-transformers' modules.
     pub fn from_path(path: &Path) -> Result<Vec<Self>> {
@@ -36,10 +48,7 @@ impl SourceFile {
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            return Ok(vec![Self {
-                name,
-                path: path.to_owned(),
-            }]);
+            return Ok(vec![Self::new(name, path)]);
         }
         let mut files = Vec::new();
         for entry in std::fs::read_dir(path).map_err(io)? {
@@ -47,15 +56,9 @@ impl SourceFile {
             let name = entry.file_name().to_string_lossy().into_owned();
             let (module, inside) = (format!("{name}/config.json"), entry.path().join("config.json"));
             if is_module_config(&module) && inside.is_file() {
-                files.push(Self {
-                    name: module,
-                    path: inside,
-                });
+                files.push(Self::new(module, inside));
             } else if !name.starts_with('.') && entry.path().is_file() {
-                files.push(Self {
-                    name,
-                    path: entry.path(),
-                });
+                files.push(Self::new(name, entry.path()));
             }
         }
         files.sort_by(|a, b| a.name.cmp(&b.name));

@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::blobs::{LocalBlobs, S3Blobs, sweep};
-use crate::config::{Config, Database};
+use crate::config::{Config, Database, Settings};
 use crate::deliver::Sender;
-use crate::domain::ports::{BlobError, Blobs, StoreError, Stores, SystemClock, Uploads};
+use crate::domain::ports::{BlobError, Blobs, Clock as _, StoreError, Stores, SystemClock, Uploads};
 use crate::domain::queue::Queue;
 use crate::domain::sealed::Seal;
 use crate::domain::{Outbox, Pulls};
@@ -27,11 +27,12 @@ use crate::http::auth::Gate;
 use crate::http::listen::{self, Door};
 use crate::http::page::Cursors;
 use crate::http::rates::Rates;
-use crate::http::state::{AppState, Parts};
+use crate::http::state::{About, AppState, Parts};
 use crate::outbound::{Outbound, Policy};
 use crate::pull::{Bounds, Puller, Sources};
 use crate::queue::reap::Neighbours;
 use crate::queue::wake::POLL;
+use crate::signing::{Signer, SigningError};
 use crate::store::Rows;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Folder;
@@ -71,6 +72,9 @@ pub enum AppError {
          admin` and the same settings, or set auth = \"off\" if nobody else can reach the address"
     )]
     NoKey(SocketAddr),
+    /// Artifacts cannot be signed.
+    #[error("signing_key: {0}")]
+    Signing(#[from] SigningError),
     /// Two metrics have one name.
     #[error("metrics: {0}")]
     Metrics(#[from] crate::telemetry::metrics::MetricsError),
@@ -245,6 +249,7 @@ fn hire(state: &AppState, config: &Config, queue: Arc<dyn Queue>) -> Result<Pool
         clock: state.clock.clone(),
         metrics: state.metrics.clone(),
         engine: Arc::new(engine),
+        signer: state.signer.clone(),
         wake: state.wake.clone(),
         news: state.news.clone(),
         probe: worker::probe::from_env(),
@@ -326,14 +331,31 @@ fn state(config: &Config, stores: Arc<dyn Stores>) -> Result<AppState, AppError>
         pull_allowed: config.pulls.allowed.clone(),
         seal: Seal::new(&secret),
         outbound: Outbound::new(Policy::new(config.outbound_allowed.clone()))?,
+        signer: Arc::new(Signer::open_or_make(&config.signing_key(), rand::random())?),
         cursors: Cursors::new(&secret),
         streams: Arc::new(Semaphore::new(config.limits.streams)),
         wake: Arc::new(Notify::new()),
         news: Arc::new(Notify::new()),
         drain: CancellationToken::new(),
         readiness: http::readiness::Readiness::default(),
+        about: about(config),
         metrics_elsewhere: config.metrics_listen.is_some(),
     }))
+}
+
+fn about(config: &Config) -> About {
+    About {
+        started_at: SystemClock.now(),
+        database: match config.database {
+            Database::Sqlite(_) => "sqlite",
+            Database::Postgres(_) => "postgres",
+        },
+        schema_version: store::schema_version(),
+        data_dir: config.data_dir.clone(),
+        worker_memory_bytes: (config.workers.count > 0).then_some(config.workers.memory_bytes),
+        // Settings are plain data.
+        settings: serde_json::to_value(Settings::of(config)).unwrap_or_default(),
+    }
 }
 
 /// A server that nobody can use is a mistake, better told now.

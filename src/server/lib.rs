@@ -17,6 +17,7 @@ pub mod http;
 pub mod outbound;
 pub mod pull;
 pub mod queue;
+pub mod signing;
 pub mod store;
 pub mod telemetry;
 pub mod upkeep;

@@ -234,7 +234,7 @@ async fn a_tenant_sees_only_its_own() {
         )
         .await;
     }
-    for list in ["/v1/models", "/v1/jobs", "/v1/datasets"] {
+    for list in ["/v1/models", "/v1/jobs", "/v1/datasets", "/v1/artifacts"] {
         let page = json_of(
             with_key(&app, &theirs, Method::GET, list, None).await,
             StatusCode::OK,
@@ -242,6 +242,17 @@ async fn a_tenant_sees_only_its_own() {
         .await;
         assert_eq!(page["data"], json!([]), "{list}");
     }
+    // The installation is for those who run it; an overview is everybody's own.
+    let house = with_key(&app, &theirs, Method::GET, "/v1/system", None).await;
+    problem(house, 403, "insufficient_scope").await;
+    let house = with_key(&app, &mine, Method::GET, "/v1/system", None).await;
+    assert_eq!(house.status(), StatusCode::OK);
+    let overview = with_key(&app, &theirs, Method::GET, "/v1/overview", None).await;
+    let overview = json_of(overview, StatusCode::OK).await;
+    assert_eq!(
+        (&overview["jobs"]["queued"], &overview["stored_bytes"]),
+        (&json!(0), &json!(0))
+    );
     let keys = json_of(
         with_key(&app, &theirs, Method::GET, "/v1/keys", None).await,
         StatusCode::OK,

@@ -39,18 +39,31 @@ async fn pages_load_nothing_from_elsewhere() {
             assert_eq!(again.expect("answers").status(), StatusCode::NOT_MODIFIED);
         }
     }
-    problem(app.get("/assets/other.js").await, 404, "not_found").await;
-    problem(app.get("/assets/..%2fdocs.html").await, 404, "not_found").await;
+    problem(app.get("/assets/0/other.js").await, 404, "not_found").await;
+    problem(app.get("/assets/0/..%2fdocs.html").await, 404, "not_found").await;
 }
 
-/// The first screen's commands are the ones that work: without its tokenizer no model becomes a GGUF.
+/// What has its version in its path is never asked for again; what has another one's still answers.
 #[tokio::test]
-async fn the_first_commands_send_what_the_recipe_needs() {
+async fn assets_are_kept_for_ever_under_their_version() {
     let app = TestApp::start().await;
-    let script = app.get("/assets/home.js").await.text().await.expect("text");
-    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
-        assert!(script.contains(&format!("-F file=@{file}")), "{file}");
-    }
     let page = app.get("/").await.text().await.expect("text");
-    assert!(page.contains(">Recipe<"), "which job is which");
+    let (_, rest) = page.split_once("\"assets/").expect("an asset");
+    let (version, _) = rest.split_once('/').expect("its version");
+    let kept = async |version: &str| {
+        let response = app.get(&format!("/assets/{version}/style.css")).await;
+        response.headers()["cache-control"]
+            .to_str()
+            .expect("ASCII")
+            .to_owned()
+    };
+    assert!(kept(version).await.contains("immutable"));
+    assert_eq!(kept("0123456789abcdef").await, "no-cache");
+    let request = app.request(Method::GET, &format!("/assets/{version}/style.css"));
+    let packed = request
+        .header("accept-encoding", "gzip")
+        .send()
+        .await
+        .expect("answers");
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
 }

@@ -16,6 +16,7 @@ pub(crate) const SERVER: Edges = &[
             "outbound",
             "pull",
             "queue",
+            "signing",
             "store",
             "telemetry",
             "worker",
@@ -25,7 +26,16 @@ pub(crate) const SERVER: Edges = &[
     ("child", &["domain", "telemetry"]),
     (
         "cli",
-        &["app", "child", "config", "domain", "http", "telemetry", "upkeep"],
+        &[
+            "app",
+            "child",
+            "config",
+            "domain",
+            "http",
+            "signing",
+            "telemetry",
+            "upkeep",
+        ],
     ),
     ("config", &["child", "domain", "outbound", "telemetry"]),
     ("dashboard", &[]),
@@ -33,15 +43,24 @@ pub(crate) const SERVER: Edges = &[
     ("domain", &[]),
     (
         "http",
-        &["child", "config", "dashboard", "domain", "outbound", "telemetry"],
+        &[
+            "child",
+            "config",
+            "dashboard",
+            "domain",
+            "outbound",
+            "signing",
+            "telemetry",
+        ],
     ),
     ("outbound", &[]),
     ("pull", &["blobs", "domain", "outbound", "queue", "telemetry"]),
     ("queue", &["domain", "telemetry"]),
+    ("signing", &[]),
     ("store", &["domain", "telemetry"]),
     ("telemetry", &[]),
     ("upkeep", &["blobs", "config", "domain", "store", "telemetry"]),
-    ("worker", &["child", "domain", "queue", "telemetry"]),
+    ("worker", &["child", "domain", "queue", "signing", "telemetry"]),
 ];
 
 /// What only tests inside a room may name on top: the worker's run on a real store and real blobs.

@@ -31,10 +31,7 @@ fn with(files: &[(&str, &[u8])], look: impl FnOnce(Vec<SourceFile>)) {
         let sources = files.iter().map(|(name, bytes)| {
             let path: PathBuf = folder.path().join(name);
             std::fs::write(&path, bytes).expect("room");
-            SourceFile {
-                name: (*name).to_owned(),
-                path,
-            }
+            SourceFile::new((*name).to_owned(), path)
         });
         look(sources.collect());
         for (name, _) in files {

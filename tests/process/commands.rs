@@ -50,6 +50,7 @@ fn compress_writes_artifacts_and_reports_and_prints_a_table() {
         "report.html",
         "safetensors/model.safetensors",
         "safetensors/modelpress.json",
+        "safetensors/README.md",
     ] {
         assert!(out.join(file).is_file(), "{file}");
     }

@@ -63,13 +63,13 @@ fn mark(data: &Path) -> Option<(PathBuf, Value)> {
     ))
 }
 
-/// All but the file that holds the recipe, which names the server's own dataset.
+/// All but the files that hold the recipe, which names the server's own dataset.
 fn made(server: &Server, job: &Value) -> BTreeMap<String, String> {
     let mut files = files(server, job);
-    assert!(
-        files.remove("modelpress.json").is_some() && files.len() > 1,
-        "{files:?}"
-    );
+    for about in ["README.md", "modelpress.json", "modelpress.json.sig"] {
+        assert!(files.remove(about).is_some(), "{about}: {files:?}");
+    }
+    assert!(files.len() > 1, "{files:?}");
     files
 }
 

@@ -161,10 +161,7 @@ fn files_that_need_more_memory_than_a_child_has_end_the_child() {
     // One record as long as the file.
     std::fs::write(&path, format!("{{\"text\": \"{}\"}}\n", "x".repeat(64 << 20))).expect("writes");
     let order = Order::ReadDataset {
-        files: vec![SourceFile {
-            name: "data.jsonl".to_owned(),
-            path,
-        }],
+        files: vec![SourceFile::new("data.jsonl".to_owned(), path)],
     };
     let host = Host::of(env!("CARGO_BIN_EXE_modelpress").into());
     let run = |memory_bytes| {

@@ -175,13 +175,13 @@ fn succeeded(server: &Server, job: &str) -> Value {
     }
 }
 
-/// Names and digests of what a job made, but for the file that names the server's own dataset.
+/// Names and digests of what a job made, but for those that name the server's own dataset.
 fn made(server: &Server, job: &Value) -> BTreeMap<String, String> {
     let mut files = crash::files(server, job);
-    assert!(
-        files.remove("modelpress.json").is_some() && !files.is_empty(),
-        "{files:?}"
-    );
+    for about in ["README.md", "modelpress.json", "modelpress.json.sig"] {
+        assert!(files.remove(about).is_some(), "{about}: {files:?}");
+    }
+    assert!(!files.is_empty(), "{files:?}");
     files
 }
 

@@ -13,12 +13,13 @@ use modelpress_server::domain::ports::{
 use modelpress_server::domain::pull::{NewPull, PullState};
 use modelpress_server::domain::search::NewSearch;
 use modelpress_server::domain::{
-    ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks, Job,
-    JobId, JobState, KeyId, Model, ModelId, ModelState, NewJob, Pull, Search, SearchId, Tenant, TensorRow,
-    Upload, UploadId, Webhook, WebhookId,
+    ApiKey, Artifact, ArtifactFilter, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event,
+    FileRef, Hooks, Job, JobId, JobState, KeyId, Model, ModelId, ModelState, NewJob, NodeLoad, Overview,
+    Pull, Search, SearchId, Tenant, TensorRow, Upload, UploadId, Webhook, WebhookId,
 };
 
 use super::advance::advance;
+use super::sums::{artifacts, overview, unreferenced};
 
 /// Everything, in maps.
 #[derive(Debug, Default)]
@@ -134,26 +135,11 @@ impl Stores for MemoryStore {
     }
 
     fn unreferenced<'a>(&'a self, digests: &'a [String]) -> Reply<'a, Vec<String>> {
-        self.run(|t| {
-            let files = t
-                .models
-                .values()
-                .flat_map(|(m, _)| &m.files)
-                .chain(t.datasets.values().flat_map(|d| &d.files))
-                .chain(t.artifacts.values().flat_map(|a| &a.files));
-            let mut used: Vec<&str> = files.map(|f| f.digest.as_str()).collect();
-            used.extend(
-                t.uploads
-                    .values()
-                    .filter_map(|u| u.complete.as_ref())
-                    .map(|(d, _)| d.as_str()),
-            );
-            Ok(digests
-                .iter()
-                .filter(|d| !used.contains(&d.as_str()))
-                .cloned()
-                .collect())
-        })
+        self.run(|t| Ok(unreferenced(t, digests)))
+    }
+
+    fn loads(&self) -> Reply<'_, Vec<NodeLoad>> {
+        self.run(|_| Ok(Vec::new()))
     }
 }
 
@@ -492,5 +478,13 @@ impl Store for MemoryStore {
 
     fn artifact(&self, id: ArtifactId) -> Reply<'_, Artifact> {
         self.run(|t| known(t.artifacts.get(&id)))
+    }
+
+    fn list_artifacts<'a>(&'a self, filter: &'a ArtifactFilter) -> Reply<'a, Vec<Artifact>> {
+        self.run(|t| Ok(artifacts(t, filter)))
+    }
+
+    fn overview(&self, since: time::OffsetDateTime) -> Reply<'_, Overview> {
+        self.run(|t| Ok(overview(t, since)))
     }
 }

@@ -12,3 +12,4 @@ pub mod hooks;
 pub mod memory;
 pub mod models;
 pub mod stopping;
+mod sums;

@@ -7,6 +7,7 @@
 //! number of threads.
 
 mod bins;
+mod compute;
 mod duplicates;
 mod gaussian;
 mod layers;
@@ -14,6 +15,7 @@ mod moments;
 mod plan;
 mod presets;
 mod sample;
+mod spectrum;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,10 +26,13 @@ use crate::observe::Observer;
 use crate::tensor::{DType, TensorInfo, try_fold_chunks};
 use bins::Bins;
 use moments::Moments;
+use rayon::prelude::*;
 
+pub use compute::Compute;
 pub use layers::NearPair;
 pub use plan::AnalysisPlan;
-pub use presets::{PresetOutlook, PresetRefusal};
+pub use presets::{Arithmetic, PresetOutlook, PresetRefusal};
+pub use spectrum::{EnergyRank, Spectrum};
 
 /// Rates at which the bound of the model is given, bits a weight.
 const RATES: [f64; 10] = [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
@@ -67,6 +72,9 @@ pub struct ModelAnalysis {
     pub bytes: u64,
     /// Bytes they would have in plain types.
     pub memory: Memory,
+    /// What a token costs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub compute: Option<Compute>,
     /// Bytes that a code for each number by itself needs at least, to give back every bit: entropy of the stored symbols.
     /// None if there are tensors of another type than f16 and bf16.
     pub lossless_bytes: Option<u64>,
@@ -88,6 +96,18 @@ pub struct Memory {
     pub int8_bytes: u64,
     /// Half a byte.
     pub int4_bytes: u64,
+}
+
+impl Memory {
+    /// Of so many weights.
+    fn of(parameters: u64) -> Self {
+        Self {
+            fp32_bytes: 4 * parameters,
+            fp16_bytes: 2 * parameters,
+            int8_bytes: parameters,
+            int4_bytes: parameters.div_ceil(2),
+        }
+    }
 }
 
 /// A point of a rate–distortion curve.
@@ -141,6 +161,9 @@ pub struct TensorAnalysis {
     pub bins: Vec<BinEntropy>,
     /// An earlier tensor with the same type, shape and bytes.
     pub duplicate_of: Option<String>,
+    /// What its singular values say; none for vectors, and for matrices whose smaller side is longer than 2048.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub spectrum: Option<Spectrum>,
 }
 
 /// Entropy in bins of one width.
@@ -166,7 +189,7 @@ pub fn analyze(model: &Checkpoint, observer: &dyn Observer) -> Result<Analysis> 
         .filter(|info| info.dtype.is_float())
         .collect();
     let total: u64 = infos.iter().map(|info| info.bytes).sum();
-    observer.stage("analyze", 0, 2);
+    observer.stage("analyze", 0, 3);
     let (mut tensors, mut looks, mut done) = (Vec::with_capacity(infos.len()), Vec::new(), 0);
     for info in &infos {
         let moments = moments_of(model, info, observer)?;
@@ -178,15 +201,17 @@ pub fn analyze(model: &Checkpoint, observer: &dyn Observer) -> Result<Analysis> 
     for (of, original) in duplicates::find(model, &looks, observer)? {
         tensors[of].duplicate_of = Some(infos[original].name.clone());
     }
+    observer.stage("spectra", 1, 3);
+    spectra(model, &infos, &mut tensors, observer)?;
     let near_layers = layers::near(model, &infos, observer)?;
     let sources = sources(&looks);
-    observer.stage("presets", 1, 2);
+    observer.stage("presets", 2, 3);
     let (presets, refused_presets) = presets::all(model, &sources, observer)?;
     Ok(Analysis {
         object: OBJECT.to_owned(),
         version: 1,
         engine_version: crate::VERSION.to_owned(),
-        model: whole(&tensors, &looks, &sources),
+        model: whole(model, &tensors, &looks, &sources),
         tensors,
         near_layers,
         presets,
@@ -249,7 +274,42 @@ fn tensor(
         non_gaussian_bits: gaussian.zip(finest).map(|(gaussian, own)| gaussian - own),
         bins,
         duplicate_of: None,
+        spectrum: None,
     })
+}
+
+/// Matrices whose spectra are found at a time, whatever the number of threads: each holds a square of its smaller side.
+const AT_A_TIME: usize = 4;
+
+/// Fills in the spectra of matrices of finite numbers; a duplicate has its original's.
+fn spectra(
+    model: &Checkpoint,
+    infos: &[&TensorInfo],
+    tensors: &mut [TensorAnalysis],
+    observer: &dyn Observer,
+) -> Result<()> {
+    let total: u64 = infos.iter().map(|info| info.bytes).sum();
+    let mut done = 0;
+    for (infos, tensors) in infos.chunks(AT_A_TIME).zip(tensors.chunks_mut(AT_A_TIME)) {
+        let found: Vec<Option<Spectrum>> = infos
+            .par_iter()
+            .zip(&*tensors)
+            .map(|(info, tensor)| {
+                if info.shape.len() < 2 || tensor.not_finite > 0 {
+                    return Ok(None);
+                }
+                let rows = model.rows(info)?;
+                let (cols, go_on) = (info.cols(), || go_on(observer));
+                spectrum::spectrum(&rows, info.elements() / cols.max(1), cols, &go_on)
+            })
+            .collect::<Result<_>>()?;
+        for (tensor, spectrum) in tensors.iter_mut().zip(found) {
+            tensor.spectrum = spectrum;
+        }
+        done += infos.iter().map(|info| info.bytes).sum::<u64>();
+        observer.advanced(done, total, infos.last().map_or("", |info| &info.name));
+    }
+    Ok(())
 }
 
 fn dynamic_range_db(moments: &Moments) -> Option<f64> {
@@ -264,6 +324,7 @@ fn sources(looks: &[(&TensorInfo, Moments)]) -> Vec<(u64, f64)> {
 }
 
 fn whole(
+    model: &Checkpoint,
     tensors: &[TensorAnalysis],
     looks: &[(&TensorInfo, Moments)],
     sources: &[(u64, f64)],
@@ -277,12 +338,8 @@ fn whole(
     ModelAnalysis {
         parameters,
         bytes: tensors.iter().map(|tensor| tensor.bytes).sum(),
-        memory: Memory {
-            fp32_bytes: 4 * parameters,
-            fp16_bytes: 2 * parameters,
-            int8_bytes: parameters,
-            int4_bytes: parameters.div_ceil(2),
-        },
+        memory: Memory::of(parameters),
+        compute: Some(compute::of(model)),
         lossless_bytes: lossless,
         duplicate_bytes: tensors
             .iter()

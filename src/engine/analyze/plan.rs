@@ -5,8 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::spectrum;
 use crate::checkpoint::Checkpoint;
-use crate::tensor::CHUNK_ELEMENTS;
+use crate::tensor::{CHUNK_ELEMENTS, TensorInfo};
 
 /// What the engine holds beside tensors: code, threads' buffers, symbol counts, headers, the tokenizer.
 const BASE: u64 = 256 << 20;
@@ -39,12 +40,20 @@ impl AnalysisPlan {
         let row = floats().map(|info| info.cols() as u64).max().unwrap_or(0);
         // A chunk that was read, its bytes, and what a preset makes of it in three steps at most.
         let a_thread = 24 * row.max(CHUNK_ELEMENTS as u64);
+        let working = |info: &TensorInfo| {
+            let cols = info.cols();
+            spectrum::working_bytes(info.elements() / cols.max(1), cols)
+        };
+        let matrices = floats().filter(|info| info.shape.len() >= 2);
+        let square = matrices.map(working).max().unwrap_or(0);
         Self {
             analysis: 1,
             engine_version: crate::VERSION.to_owned(),
             tensors: floats().count() as u64,
             bytes: floats().map(|info| info.bytes).sum(),
-            peak_memory_bytes: BASE + TENSOR * model.tensors.len() as u64 + THREADS * a_thread,
+            peak_memory_bytes: BASE
+                + TENSOR * model.tensors.len() as u64
+                + (THREADS * a_thread).max(super::AT_A_TIME as u64 * square),
         }
     }
 

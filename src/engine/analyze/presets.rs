@@ -17,7 +17,7 @@ use crate::plan::{self, Plan, StagePlan, TensorPlan};
 use crate::presets;
 use crate::techniques::{self, Each, Task, Work};
 use crate::tensor::{MemoryRows, Rows};
-use crate::weight::Weight;
+use crate::weight::{Activations, Kind, Weight};
 
 /// A preset on this model. A scheme's point on the rate–distortion plane.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub struct PresetOutlook {
     pub preset: String,
     /// The format that it writes.
     pub format: String,
-    /// Bytes of all files, exact (`modelpress.json` comes on top).
+    /// Bytes of all files, exact (`README.md`, `modelpress.json` and its signature come on top).
     pub bytes: u64,
     /// Bytes of the tensors in them.
     pub weight_bytes: u64,
@@ -36,6 +36,9 @@ pub struct PresetOutlook {
     pub compression_ratio: f64,
     /// Upper bound of the memory that the job takes.
     pub peak_memory_bytes: u64,
+    /// What matrices are multiplied in while the model answers.
+    #[serde(default)]
+    pub arithmetic: Arithmetic,
     /// Whether it runs the model over calibration data: then nothing is said of its error here.
     pub calibrated: bool,
     /// Power of all weights over the mean square error of what they become, decibels, estimated on 65,536 of each tensor.
@@ -45,6 +48,43 @@ pub struct PresetOutlook {
     pub bound_db: Option<f64>,
     /// `bound_db − snr_db`.
     pub gap_db: Option<f64>,
+}
+
+/// What an engine multiplies in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arithmetic {
+    /// Weights are turned back into 16-bit floats.
+    #[default]
+    Float16,
+    /// 8-bit integers, inputs quantized on the way: about twice the operations a second of 16-bit floats where there are
+    /// units for it.
+    Int8,
+    /// 8-bit floats, likewise.
+    Float8,
+}
+
+impl Arithmetic {
+    /// Of most of a plan's linear weights.
+    fn of(plan: &Plan) -> Self {
+        let linear = || plan.tensors.iter().filter(|tensor| tensor.role.is_linear());
+        let all: usize = linear().map(TensorPlan::elements).sum();
+        let quantized = linear().filter(|tensor| tensor.kind.activations() != Activations::None);
+        let (mut int8, mut float8) = (0, 0);
+        for tensor in quantized {
+            match tensor.kind {
+                Kind::Float8 { .. } => float8 += tensor.elements(),
+                _ => int8 += tensor.elements(),
+            }
+        }
+        if 2 * int8 > all {
+            Self::Int8
+        } else if 2 * float8 > all {
+            Self::Float8
+        } else {
+            Self::Float16
+        }
+    }
 }
 
 /// A preset that this model cannot have.
@@ -118,6 +158,7 @@ fn outlook(
         bits_per_weight: format.bits_per_weight,
         compression_ratio: format.compression_ratio,
         peak_memory_bytes: plan.peak_memory_bytes,
+        arithmetic: Arithmetic::of(plan),
         calibrated: work.is_none(),
         snr_db,
         bound_db,

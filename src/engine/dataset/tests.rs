@@ -10,10 +10,7 @@ fn folder(files: &[(&str, &[u8])]) -> (TempDir, Vec<SourceFile>) {
     let write = |(name, bytes): &(&str, &[u8])| {
         let path = folder.path().join(name.replace('/', "_"));
         std::fs::write(&path, bytes).unwrap();
-        SourceFile {
-            name: (*name).to_owned(),
-            path,
-        }
+        SourceFile::new((*name).to_owned(), path)
     };
     let files = files.iter().map(write).collect();
     (folder, files)

@@ -77,7 +77,7 @@ fn dataset(folder: &Path, name: &str, bytes: &[u8]) -> Dataset {
     let path = folder.join(name);
     std::fs::write(&path, bytes).unwrap();
     let name = name.to_owned();
-    Dataset::open(&[SourceFile { name, path }]).unwrap()
+    Dataset::open(&[SourceFile::new(name, path)]).unwrap()
 }
 
 /// Three rows of token ids.
@@ -109,8 +109,7 @@ fn made(
     let outcome = pool
         .install(|| execute(&plan, model, datasets, &site, &Silent))
         .unwrap();
-    let files = outcome.artifacts.iter().flat_map(|artifact| &artifact.files);
-    let weights = files.filter(|file| file.name != "modelpress.json");
+    let weights = outcome.artifacts.iter().flat_map(|artifact| artifact.planned());
     weights
         .map(|file| (file.name.clone(), std::fs::read(&file.path).unwrap()))
         .collect()

@@ -1,7 +1,7 @@
 //! From a plan to artifacts and a report: calibrated stages block by block, then every tensor, then everything is read
 //! back, then measured.
 //!
-//! Owns: the order of work, provenance. Must not know: techniques, formats by name.
+//! Owns: the order of work. Must not know: techniques, formats by name.
 //! Invariant: what is reported was measured on the values that were written.
 
 mod budget;
@@ -14,6 +14,7 @@ mod fisher_tests;
 mod imatrix_tests;
 mod made;
 mod pieces;
+mod provenance;
 mod quality;
 mod resume;
 mod shelf;
@@ -22,7 +23,6 @@ mod tensors;
 
 use crate::checkpoint::{Checkpoint, SourceFile};
 use crate::dataset::Datasets;
-use crate::digest;
 use crate::error::{Error, Result};
 use crate::evaluate::missed;
 use crate::formats::container::{Layout, Written, reread};
@@ -40,6 +40,7 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use tensors::compress;
 
+pub use provenance::{MANIFEST, SIGNATURE};
 pub use resume::kept_files;
 
 /// A file of an artifact.
@@ -60,8 +61,18 @@ pub struct ArtifactFile {
 pub struct Artifact {
     /// Format.
     pub format: String,
-    /// Files, `modelpress.json` last.
+    /// Files, with the card and `modelpress.json` at the end.
     pub files: Vec<ArtifactFile>,
+}
+
+impl Artifact {
+    /// The files that the plan laid out: all but what is written about them.
+    pub fn planned(&self) -> impl Iterator<Item = &ArtifactFile> {
+        let about = [provenance::CARD, MANIFEST, provenance::SIGNATURE];
+        self.files
+            .iter()
+            .filter(move |file| !about.contains(&file.name.as_str()))
+    }
 }
 
 /// What a job produced.
@@ -219,15 +230,13 @@ fn finish(made: &Made<'_>, targets: &[Target<'_>], run: Run<'_>, course: &mut Co
     for warning in &report.warnings {
         observer.event(Level::Warning, warning, json!({}));
     }
+    let origins = provenance::origins(uploaded, observer)?;
     let mut artifacts = Vec::new();
     for (target, files) in targets.iter().zip(written) {
         let dir = site.out.join(&target.spec.format);
-        let mut files: Vec<ArtifactFile> = files.into_iter().map(artifact_file).collect();
-        files.push(provenance(plan, &target.spec.format, &files, &dir)?);
-        artifacts.push(Artifact {
-            format: target.spec.format.clone(),
-            files,
-        });
+        artifacts.push(provenance::complete(
+            target, files, plan, uploaded, &report, &origins, &dir,
+        )?);
     }
     let gates = plan.recipe.gates.as_ref().zip(report.quality.as_ref());
     Ok(Outcome {
@@ -321,10 +330,7 @@ fn verify(targets: &[Target<'_>], written: &[Vec<Written>], course: &Course<'_>)
 
 /// Parses what was written like an upload, and compares every entry with the layout.
 fn reopen(target: &Target<'_>, files: &[Written]) -> Result<()> {
-    let source = |file: &Written| SourceFile {
-        name: file.name.clone(),
-        path: file.path.clone(),
-    };
+    let source = |file: &Written| SourceFile::new(file.name.clone(), file.path.clone());
     let sources: Vec<SourceFile> = files.iter().map(source).collect();
     let checked = target
         .writer
@@ -332,36 +338,6 @@ fn reopen(target: &Target<'_>, files: &[Written]) -> Result<()> {
         .and_then(|found| target.layout.check(&found));
     let ours = |e: Error| Error::internal(format!("our own {} does not read back: {e}", target.spec.format));
     checked.map_err(ours)
-}
-
-fn artifact_file(file: Written) -> ArtifactFile {
-    ArtifactFile {
-        name: file.name,
-        path: file.path,
-        bytes: file.bytes,
-        sha256: file.sha256,
-    }
-}
-
-/// `modelpress.json`: what made these files. No times, so that the artifact is the same whenever it is made.
-fn provenance(plan: &Plan, format: &str, files: &[ArtifactFile], dir: &Path) -> Result<ArtifactFile> {
-    let list: Vec<_> = files
-        .iter()
-        .map(|f| json!({"name": f.name, "bytes": f.bytes, "sha256": f.sha256}))
-        .collect();
-    let body = json!({
-        "generator": "modelpress", "engine_version": plan.engine_version, "format": format, "recipe": plan.recipe,
-        "recipe_hash": plan.recipe_hash, "seed": plan.recipe.seed, "files": list,
-    });
-    let bytes = crate::formats::hf_output::pretty(&body);
-    let path = dir.join("modelpress.json");
-    std::fs::write(&path, &bytes).map_err(|e| Error::io("writing modelpress.json", &e))?;
-    Ok(ArtifactFile {
-        name: "modelpress.json".into(),
-        path,
-        bytes: bytes.len() as u64,
-        sha256: digest::sha256(&bytes),
-    })
 }
 
 #[cfg(test)]

@@ -163,6 +163,7 @@ mod tests {
             compressed: true,
             source_entropy_bits: 1.0 / 3.0,
             code_entropy_bits: 2.0,
+            stored_bits_per_weight: 4.25,
             mse: 5e-324,
             predicted_mse: None,
             snr_db: Some(-0.1),

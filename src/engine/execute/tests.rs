@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 mod budget;
 mod hadamard;
+mod provenance;
 
 /// A model of the golden file whose weights are what bfloat16 holds of them.
 struct Small {

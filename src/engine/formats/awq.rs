@@ -6,7 +6,7 @@
 
 use super::container::{Entry, Layout};
 use super::hf_output::{self, Part};
-use super::{Request, Writer, pack};
+use super::{Loading, Request, Writer, pack};
 use crate::checkpoint::SourceFile;
 use crate::error::{Error, Result};
 use crate::plan::TensorPlan;
@@ -36,6 +36,20 @@ impl Writer for Awq {
 
     fn engines(&self) -> &'static [&'static str] {
         &["vLLM", "transformers", "SGLang"]
+    }
+
+    fn loading(&self) -> Loading {
+        Loading {
+            library: Some("transformers"),
+            text: "`vllm serve .`, or in Python:\n\
+             \n\
+             ```python\n\
+             from transformers import AutoModelForCausalLM, AutoTokenizer\n\
+             \n\
+             model = AutoModelForCausalLM.from_pretrained(\".\", device_map=\"auto\")  # pip install gptqmodel\n\
+             tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
+             ```",
+        }
     }
 
     fn schema(&self) -> Value {

@@ -5,7 +5,7 @@
 
 use super::container::{Entry, Layout};
 use super::hf_output::{self, Part};
-use super::{Request, Writer};
+use super::{Loading, Request, Writer};
 use crate::checkpoint::SourceFile;
 use crate::error::{Error, Result};
 use crate::plan::TensorPlan;
@@ -28,6 +28,20 @@ impl Writer for Bitsandbytes {
 
     fn engines(&self) -> &'static [&'static str] {
         &["transformers", "PEFT", "vLLM"]
+    }
+
+    fn loading(&self) -> Loading {
+        Loading {
+            library: Some("transformers"),
+            text: "In Python, also as the base of a QLoRA adapter (PEFT):\n\
+             \n\
+             ```python\n\
+             from transformers import AutoModelForCausalLM, AutoTokenizer\n\
+             \n\
+             model = AutoModelForCausalLM.from_pretrained(\".\", device_map=\"auto\")  # pip install bitsandbytes\n\
+             tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
+             ```",
+        }
     }
 
     fn schema(&self) -> Value {

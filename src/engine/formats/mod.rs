@@ -76,6 +76,15 @@ impl Request<'_> {
     }
 }
 
+/// What an artifact's card says about loading it.
+#[derive(Clone, Copy, Debug)]
+pub struct Loading {
+    /// The hub's name of the library, where it is one's own format.
+    pub library: Option<&'static str>,
+    /// Markdown, in the artifact's folder; `{file}` stands for its first file of weights.
+    pub text: &'static str,
+}
+
 /// Lays out and encodes artifacts.
 pub trait Writer: Sync {
     /// Name as recipes spell it.
@@ -84,6 +93,8 @@ pub trait Writer: Sync {
     fn summary(&self) -> &'static str;
     /// Engines known to load it.
     fn engines(&self) -> &'static [&'static str];
+    /// How people load it.
+    fn loading(&self) -> Loading;
     /// JSON Schema of its options.
     fn schema(&self) -> Value;
     /// True where it holds scales of key/value caches.

@@ -10,7 +10,7 @@ pub use header::parse_header;
 
 use super::container::{Content, Entry, Layout, OutFile, Placed};
 use super::hf_output::{self, Part};
-use super::{Reader, Request, Writer};
+use super::{Loading, Reader, Request, Writer};
 use crate::checkpoint::{Checkpoint, SourceFile, SourceFormat};
 use crate::error::{Error, Result};
 use crate::recipe::Refusal;
@@ -209,6 +209,20 @@ impl Writer for Safetensors {
         &["transformers", "vLLM"]
     }
 
+    fn loading(&self) -> Loading {
+        Loading {
+            library: Some("transformers"),
+            text: "`vllm serve .`, or in Python, with the class that `config.json` names:\n\
+             \n\
+             ```python\n\
+             from transformers import AutoModelForCausalLM, AutoTokenizer\n\
+             \n\
+             model = AutoModelForCausalLM.from_pretrained(\".\", device_map=\"auto\")\n\
+             tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
+             ```",
+        }
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {"dtype": {
             "type": "string", "enum": ["F32", "F16", "BF16"],
@@ -288,10 +302,7 @@ mod tests {
                 .unwrap()
                 .set_len(length)
                 .unwrap();
-            let file = SourceFile {
-                name: "m.safetensors".into(),
-                path: path.clone(),
-            };
+            let file = SourceFile::new("m.safetensors", path.clone());
             read_header(&file, 0).unwrap_err().message
         };
         assert!(read(100, 50).contains("claims 100 bytes; the file has 50"));

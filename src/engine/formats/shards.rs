@@ -198,10 +198,7 @@ mod tests {
                 content.as_bytes().to_vec()
             };
             std::fs::write(&path, bytes).unwrap();
-            SourceFile {
-                name: (*name).into(),
-                path,
-            }
+            SourceFile::new(*name, path)
         };
         content.iter().map(file).collect()
     }

@@ -141,7 +141,7 @@ pub struct FormatPlan {
     pub format: String,
     /// Its options as given.
     pub options: Value,
-    /// Files, exact to the byte (`modelpress.json` comes on top).
+    /// Files, exact to the byte (`README.md`, `modelpress.json` and its signature come on top).
     pub files: Vec<FilePlan>,
     /// Bytes of all files.
     pub bytes: u64,

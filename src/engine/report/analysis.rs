@@ -4,7 +4,7 @@
 //! Invariant: every text from a model is escaped.
 
 use super::html::{begin, bytes, escape, grouped};
-use crate::analyze::{Analysis, PresetOutlook, TensorAnalysis};
+use crate::analyze::{Analysis, Arithmetic, PresetOutlook, TensorAnalysis};
 use std::fmt::Write as _;
 
 /// Of the plot.
@@ -49,6 +49,17 @@ fn cards(out: &mut String, analysis: &Analysis) {
     ] {
         card(bytes(size), name);
     }
+    if let Some(compute) = &model.compute {
+        card(
+            format!("{:.3} GFLOP", compute.flops_per_token as f64 / 1e9),
+            "for each token, without attention",
+        );
+        let read = &compute.bytes_per_token;
+        card(
+            format!("{} / {}", bytes(read.fp16_bytes), bytes(read.int4_bytes)),
+            "read for each token, as FP16 / INT4",
+        );
+    }
     if let Some(least) = model.lossless_bytes {
         card(bytes(least), "lossless bound: entropy of the stored symbols");
     }
@@ -59,7 +70,7 @@ fn cards(out: &mut String, analysis: &Analysis) {
 }
 
 /// Presets on the rate–distortion plane, below the Gaussian bound.
-fn plane(out: &mut String, analysis: &Analysis) {
+pub(super) fn plane(out: &mut String, analysis: &Analysis) {
     let points: Vec<(f64, f64, &PresetOutlook)> = analysis
         .presets
         .iter()
@@ -79,13 +90,13 @@ fn plane(out: &mut String, analysis: &Analysis) {
         "<h2>Rate and distortion</h2><p>Signal to noise of the weights, dB, over stored bits per weight: the line is the bound for \
          Gaussian weights of these variances, points are presets that need no data. Six decibels are one bit. A point \
          above the line says that the weights are no such source: they may have been quantized that way before.</p>\
-         <div class=scroll><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=img aria-label=\"rate–distortion plane\">"
+         <div class=scroll><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"rate–distortion plane\">"
     );
     for bits in 0..=widest as u32 {
         let at = x(f64::from(bits));
         let _ = write!(
             out,
-            "<line x1={at:.1} x2={at:.1} y1={:.1} y2={:.1} stroke=\"var(--line)\"/><text x={at:.1} y={:.1} text-anchor=middle>{bits}</text>",
+            "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke=\"var(--line)\"/><text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{bits}</text>",
             MARGIN,
             HEIGHT - MARGIN,
             HEIGHT - MARGIN + 16.0
@@ -95,7 +106,7 @@ fn plane(out: &mut String, analysis: &Analysis) {
         let at = y(f64::from(snr));
         let _ = write!(
             out,
-            "<line x1={:.1} x2={:.1} y1={at:.1} y2={at:.1} stroke=\"var(--line)\"/><text x={:.1} y={:.1} text-anchor=end>{snr}</text>",
+            "<line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"var(--line)\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{snr}</text>",
             MARGIN,
             WIDTH - MARGIN,
             MARGIN - 6.0,
@@ -108,13 +119,13 @@ fn plane(out: &mut String, analysis: &Analysis) {
         .collect();
     let _ = write!(
         out,
-        "<polyline points=\"{}\" fill=none stroke=\"var(--two)\" stroke-width=2 />",
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"var(--two)\" stroke-width=\"2\" />",
         line.join(" ")
     );
     for (bits, snr, told) in &points {
         let _ = write!(
             out,
-            "<circle cx={:.1} cy={:.1} r=4 fill=\"var(--bar)\"><title>{}: {bits:.3} bits, {snr:.1} dB</title></circle>",
+            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\" fill=\"var(--bar)\"><title>{}: {bits:.3} bits, {snr:.1} dB</title></circle>",
             x(*bits),
             y(*snr),
             escape(&told.preset)
@@ -132,12 +143,12 @@ fn presets(out: &mut String, analysis: &Analysis) {
     sorted.sort_by_key(|told| told.bytes);
     out.push_str(
         "<h2>Presets on this model</h2><p>Sizes are exact; errors are estimated from samples, where no calibration is needed.</p>\
-         <div class=scroll><table><tr><th>preset<th>format<th>size<th>bits per weight<th>ratio<th>SNR, dB<th>to the bound, dB<th>memory of the job</tr>",
+         <div class=scroll><table><tr><th>preset<th>format<th>size<th>bits per weight<th>ratio<th>SNR, dB<th>to the bound, dB<th>memory of the job<th>multiplied in</tr>",
     );
     for told in sorted {
         let _ = write!(
             out,
-            "<tr><td>{}<td>{}<td title=\"{} bytes\">{}<td>{:.3}<td>{:.2}×<td>{}<td>{}<td>{}</tr>",
+            "<tr><td>{}<td>{}<td title=\"{} bytes\">{}<td>{:.3}<td>{:.2}×<td>{}<td>{}<td>{}<td>{}</tr>",
             escape(&told.preset),
             escape(&told.format),
             grouped(told.bytes),
@@ -151,6 +162,11 @@ fn presets(out: &mut String, analysis: &Analysis) {
             },
             decibels(told.gap_db),
             bytes(told.peak_memory_bytes),
+            match told.arithmetic {
+                Arithmetic::Float16 => "FP16",
+                Arithmetic::Int8 => "INT8",
+                Arithmetic::Float8 => "FP8",
+            },
         );
     }
     out.push_str("</table></div>");
@@ -187,13 +203,16 @@ fn near(out: &mut String, analysis: &Analysis) {
 fn tensors(out: &mut String, tensors: &[TensorAnalysis]) {
     out.push_str(
         "<h2>Tensors</h2><div class=scroll><table><tr><th>tensor<th>shape<th>type<th>σ<th>excess kurtosis<th>outliers<th>zeros\
-         <th>entropy, bits<th>below a Gaussian, bits<th>same as</tr>",
+         <th>entropy, bits<th>below a Gaussian, bits<th>effective rank<th>rank for 90 %<th>same as</tr>",
     );
+    let rank = |found: Option<(usize, usize)>| {
+        found.map_or_else(|| "–".to_owned(), |(rank, of)| format!("{rank} of {of}"))
+    };
     let figure = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"));
     for tensor in tensors {
         let _ = write!(
             out,
-            "<tr><td>{}<td>{:?}<td>{}<td>{:.3e}<td>{}<td>{}<td>{:.2} %<td>{:.3}<td>{}<td>{}</tr>",
+            "<tr><td>{}<td>{:?}<td>{}<td>{:.3e}<td>{}<td>{}<td>{:.2} %<td>{:.3}<td>{}<td>{}<td>{}<td>{}</tr>",
             escape(&tensor.name),
             tensor.shape,
             escape(&tensor.dtype),
@@ -203,6 +222,18 @@ fn tensors(out: &mut String, tensors: &[TensorAnalysis]) {
             100.0 * tensor.sparsity,
             tensor.symbol_entropy_bits,
             figure(tensor.non_gaussian_bits),
+            rank(
+                tensor
+                    .spectrum
+                    .as_ref()
+                    .map(|s| (s.effective_rank.round() as usize, s.full_rank))
+            ),
+            rank(
+                tensor
+                    .spectrum
+                    .as_ref()
+                    .and_then(|s| Some((s.energy.get(1)?.rank, s.full_rank)))
+            ),
             tensor.duplicate_of.as_deref().map_or_else(String::new, escape),
         );
     }
@@ -228,6 +259,7 @@ mod tests {
             bits_per_weight: 4.5,
             compression_ratio: 3.5,
             peak_memory_bytes: 1 << 28,
+            arithmetic: Arithmetic::Int8,
             calibrated: false,
             snr_db: Some(22.0),
             bound_db: Some(27.0),
@@ -247,6 +279,7 @@ mod tests {
                     int8_bytes: 2_000_000,
                     int4_bytes: 1_000_000,
                 },
+                compute: None,
                 lossless_bytes: None,
                 duplicate_bytes: 0,
                 gaussian_bound: vec![point(1.0), point(8.0)],
@@ -267,7 +300,7 @@ mod tests {
         let page = analysis_html(&analysis());
         let (x, y) = (44.0 + 4.5 / 8.0 * 912.0, 380.0 - 44.0 - 22.0 / 48.0 * 292.0);
         assert!(
-            page.contains(&format!("<circle cx={x:.1} cy={y:.1} r=4")),
+            page.contains(&format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"")),
             "{page}"
         );
         assert!(

@@ -4,9 +4,9 @@
 //! Invariant: every mark has its numbers as text under the pointer.
 
 use super::html::{bytes, escape, grouped};
-use super::{Allocation, CurvePoint, TensorScheme};
+use super::map::{Cell, map};
+use super::{Allocation, CurvePoint, Report, TensorScheme};
 use crate::recipe::Budget;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// The section.
@@ -34,7 +34,7 @@ pub(super) fn section(out: &mut String, allocation: &Allocation) {
         allocation.predicted_kl,
     );
     curve(out, allocation);
-    map(out, &allocation.tensors);
+    chosen_bits(out, &allocation.tensors);
     parts(out, allocation);
     rounds(out, allocation);
 }
@@ -64,14 +64,14 @@ fn curve(out: &mut String, allocation: &Allocation) {
     let x = |bytes: u64| 60.0 + (bytes as f64 - first.bytes as f64) / width * 820.0;
     let y = |kl: f64| 20.0 + (top - kl.log10()) / (top - bottom).max(1.0) * 260.0;
     out.push_str(
-        "<div class=scroll><svg viewBox=\"0 0 900 320\" role=img aria-label=\"divergence that each size is expected to \
+        "<div class=scroll><svg viewBox=\"0 0 900 320\" role=\"img\" aria-label=\"divergence that each size is expected to \
          cost\">",
     );
     for power in (bottom as i32)..=(top as i32) {
         let at = y(10f64.powi(power));
         let _ = write!(
             out,
-            "<line x1=60 x2=880 y1={at:.1} y2={at:.1} stroke=\"var(--line)\"/><text x=0 y={:.1}>1e{power}</text>",
+            "<line x1=\"60\" x2=\"880\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"var(--line)\"/><text x=\"0\" y=\"{:.1}\">1e{power}</text>",
             at + 4.0
         );
     }
@@ -85,14 +85,14 @@ fn curve(out: &mut String, allocation: &Allocation) {
     let line: Vec<String> = shown.iter().map(|p| place(p.bytes, p.predicted_kl)).collect();
     let _ = write!(
         out,
-        "<polygon points=\"{}\" fill=\"var(--bar)\" opacity=0.15 /><polyline points=\"{}\" fill=none stroke=\"var(--bar)\"/>",
+        "<polygon points=\"{}\" fill=\"var(--bar)\" opacity=\"0.15\" /><polyline points=\"{}\" fill=\"none\" stroke=\"var(--bar)\"/>",
         band.join(" "),
         line.join(" ")
     );
     for point in &shown {
         let _ = write!(
             out,
-            "<circle cx={:.1} cy={:.1} r=3 fill=\"var(--bar)\"><title>{} bytes, {:.3} bits a weight: {:.3e} nats expected, \
+            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"var(--bar)\"><title>{} bytes, {:.3} bits a weight: {:.3e} nats expected, \
              {:.1e} to {:.1e}</title></circle>",
             x(point.bytes),
             y(point.predicted_kl),
@@ -110,7 +110,7 @@ fn curve(out: &mut String, allocation: &Allocation) {
     {
         let _ = write!(
             out,
-            "<circle cx={:.1} cy={:.1} r=6 fill=none stroke=\"var(--two)\" stroke-width=3><title>chosen: {} bytes</title>\
+            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"6\" fill=\"none\" stroke=\"var(--two)\" stroke-width=\"3\"><title>chosen: {} bytes</title>\
              </circle>",
             x(chosen.bytes),
             y(allocation.predicted_kl),
@@ -119,69 +119,43 @@ fn curve(out: &mut String, allocation: &Allocation) {
     }
     let _ = write!(
         out,
-        "<text x=60 y=310>{}</text><text x=880 y=310 text-anchor=end>{}</text><text x=470 y=310 text-anchor=middle>all \
+        "<text x=\"60\" y=\"310\">{}</text><text x=\"880\" y=\"310\" text-anchor=\"end\">{}</text><text x=\"470\" y=\"310\" text-anchor=\"middle\">all \
          files; divergence in nats a token, 95 % interval, the ring is the choice</text></svg></div>",
         bytes(first.bytes),
         bytes(last.bytes)
     );
 }
 
-/// Name of the part and number of the block: what stands before and behind the first number between dots.
-fn split(name: &str) -> (String, Option<usize>) {
-    let parts: Vec<&str> = name.split('.').collect();
-    let at = parts.iter().position(|part| part.parse::<usize>().is_ok());
-    let number = at.and_then(|at| parts[at].parse().ok());
-    let rest = at.map_or(&parts[..], |at| &parts[at + 1..]);
-    (rest.join(".").trim_end_matches(".weight").to_owned(), number)
-}
-
-/// Bits a weight of every tensor: parts down, blocks across.
-fn map(out: &mut String, tensors: &[TensorScheme]) {
-    let mut rows: BTreeMap<String, Vec<(usize, &TensorScheme)>> = BTreeMap::new();
-    for tensor in tensors {
-        let (part, block) = split(&tensor.name);
-        rows.entry(part).or_default().push((block.unwrap_or(0), tensor));
-    }
-    // Mixtures have thousands of experts: their map would be a wall.
-    if rows.len() > 48 {
-        return;
-    }
-    let blocks = rows
-        .values()
-        .flatten()
-        .map(|(block, _)| block + 1)
-        .max()
-        .unwrap_or(1);
+/// Bits a weight of every tensor that a scheme was chosen for.
+fn chosen_bits(out: &mut String, tensors: &[TensorScheme]) {
     let bits = |tensor: &TensorScheme| tensor.bytes as f64 * 8.0 / tensor.parameters.max(1) as f64;
     let all = tensors.iter().map(bits);
     let (least, most) = (all.clone().fold(f64::INFINITY, f64::min), all.fold(0.0, f64::max));
-    let width = 660.0 / blocks as f64;
+    let cells: Vec<Cell<'_>> = tensors
+        .iter()
+        .map(|tensor| Cell {
+            name: &tensor.name,
+            value: bits(tensor),
+            text: format!(
+                "{}, {:.2} bits a weight, {:.2e} nats expected",
+                tensor.scheme,
+                bits(tensor),
+                tensor.predicted_kl
+            ),
+        })
+        .collect();
     let _ = write!(
         out,
-        "<p>Bits of each tensor's weights, {least:.2} (pale) to {most:.2} (full): parts down, blocks across.</p>\
-         <div class=scroll><svg viewBox=\"0 0 900 {}\" role=img aria-label=\"bits of each tensor's weights\">",
-        rows.len() * 24 + 20
+        "<p>Bits of each tensor's weights, {least:.2} (pale) to {most:.2} (full): parts down, blocks across.</p>"
     );
-    for (row, (part, cells)) in rows.iter().enumerate() {
-        let top = row * 24;
-        let _ = write!(out, "<text x=0 y={}>{}</text>", top + 16, escape(part));
-        for (block, tensor) in cells {
-            let own = bits(tensor);
-            let share = (own - least) / (most - least).max(1e-9);
-            let _ = write!(
-                out,
-                "<rect x={:.1} y={top} width={:.1} height=20 fill=\"var(--bar)\" opacity={:.2}><title>{}: {}, {own:.2} bits \
-                 a weight, {:.2e} nats expected</title></rect>",
-                220.0 + *block as f64 * width,
-                (width - 1.0).max(0.5),
-                0.15 + 0.85 * share,
-                escape(&tensor.name),
-                escape(&tensor.scheme),
-                tensor.predicted_kl
-            );
-        }
+    map(out, "bits of each tensor's weights", "--bar", &cells);
+}
+
+/// The curve of a report that has one.
+pub(super) fn rate_distortion(out: &mut String, report: &Report) {
+    if let Some(allocation) = &report.allocation {
+        curve(out, allocation);
     }
-    out.push_str("</svg></div>");
 }
 
 fn parts(out: &mut String, allocation: &Allocation) {
@@ -243,6 +217,7 @@ fn rounds(out: &mut String, allocation: &Allocation) {
 mod tests {
     use super::*;
     use crate::recipe::BudgetSpec;
+    use crate::report::map::split;
     use crate::report::{ClassLoss, Round};
 
     fn allocation() -> Allocation {

@@ -2,7 +2,7 @@
 //!
 //! Owns: the page. Must not know: how numbers were measured. Invariant: every text from a model is escaped.
 
-use super::{Report, TensorReport, choice, quality};
+use super::{Report, TensorReport, choice, map, quality, waterfall};
 use std::fmt::Write as _;
 
 const STYLE: &str = "
@@ -49,6 +49,10 @@ pub fn html(report: &Report) -> String {
     recipe(&mut out, report);
     sizes(&mut out, report);
     stages(&mut out, report);
+    if report.allocation.is_none() {
+        map::bits(&mut out, report);
+    }
+    map::errors(&mut out, report);
     snr_plot(&mut out, report);
     entropy_plot(&mut out, report);
     tensor_table(&mut out, report);
@@ -114,31 +118,9 @@ fn recipe(out: &mut String, report: &Report) {
 
 fn sizes(out: &mut String, report: &Report) {
     out.push_str("<h2>Size</h2>");
-    let widest = report.totals.source_bytes.max(1) as f64;
-    let rows: Vec<(String, u64)> = std::iter::once(("original".to_owned(), report.totals.source_bytes))
-        .chain(report.formats.iter().map(|f| (f.format.clone(), f.weight_bytes)))
-        .collect();
-    let _ = write!(
-        out,
-        "<div class=scroll><svg viewBox=\"0 0 900 {}\" role=img aria-label=\"weight bytes\">",
-        rows.len() * 30 + 6
-    );
-    for (i, (name, size)) in rows.iter().enumerate() {
-        let (y, width) = (i * 30 + 4, (*size as f64 / widest * 560.0).max(1.0));
-        let colour = if i == 0 { "--two" } else { "--bar" };
-        let _ = write!(
-            out,
-            "<text x=0 y={}>{}</text><rect x=150 y={y} width={width:.1} height=22 rx=3 fill=\"var({colour})\"/>\
-             <text x={:.1} y={}>{}</text>",
-            y + 15,
-            escape(name),
-            width + 158.0,
-            y + 15,
-            bytes(*size)
-        );
-    }
+    waterfall::drawing(out, report);
     out.push_str(
-        "</svg></div><div class=scroll><table><tr><th>format<th>all files, bytes<th>weights, bytes<th>ratio\
+        "<div class=scroll><table><tr><th>format<th>all files, bytes<th>weights, bytes<th>ratio\
          <th>bits per weight</tr>",
     );
     for f in &report.formats {
@@ -215,14 +197,14 @@ fn plot(out: &mut String, label: &str, unit: &str, names: &[&str], series: &[Ser
     let y = |v: f64| 200.0 - (v - low) / (high - low) * 180.0;
     let _ = write!(
         out,
-        "<div class=scroll><svg viewBox=\"0 0 900 226\" role=img aria-label=\"{}\"><text x=0 y=10>{unit}</text>",
+        "<div class=scroll><svg viewBox=\"0 0 900 226\" role=\"img\" aria-label=\"{}\"><text x=\"0\" y=\"10\">{unit}</text>",
         escape(label)
     );
     let digits = usize::from(ticks[1] - ticks[0] < 1.0);
     for v in &ticks {
         let _ = write!(
             out,
-            "<line x1=50 x2=880 y1={0:.1} y2={0:.1} stroke=\"var(--line)\"/><text x=0 y={1:.1}>{v:.digits$}</text>",
+            "<line x1=\"50\" x2=\"880\" y1=\"{0:.1}\" y2=\"{0:.1}\" stroke=\"var(--line)\"/><text x=\"0\" y=\"{1:.1}\">{v:.digits$}</text>",
             y(*v),
             y(*v) + 4.0
         );
@@ -230,12 +212,12 @@ fn plot(out: &mut String, label: &str, unit: &str, names: &[&str], series: &[Ser
     for (k, row) in series.iter().enumerate().rev() {
         let colour = if k == 0 { "--bar" } else { "--two" };
         let look = if row.ring {
-            format!("r=4 fill=none stroke=\"var({colour})\"")
+            format!("r=\"4\" fill=\"none\" stroke=\"var({colour})\"")
         } else {
-            format!("r=2.2 fill=\"var({colour})\"")
+            format!("r=\"2.2\" fill=\"var({colour})\"")
         };
         for (i, v) in row.values.iter().enumerate().filter(|(_, v)| v.is_finite()) {
-            let _ = write!(out, "<circle cx={:.1} cy={:.1} {look}>", x(i), y(*v));
+            let _ = write!(out, "<circle cx=\"{:.1}\" cy=\"{:.1}\" {look}>", x(i), y(*v));
             if k == 0 {
                 let _ = write!(out, "<title>{}: {v:.2} {unit}</title>", escape(names[i]));
             }
@@ -244,7 +226,7 @@ fn plot(out: &mut String, label: &str, unit: &str, names: &[&str], series: &[Ser
         let at = 60 + k * 220;
         let _ = write!(
             out,
-            "<circle cx={at} cy=218 {look}/><text x={} y=222>{}</text>",
+            "<circle cx=\"{at}\" cy=\"218\" {look}/><text x=\"{}\" y=\"222\">{}</text>",
             at + 10,
             escape(row.name)
         );
@@ -260,7 +242,7 @@ fn names<'a>(tensors: &[&'a TensorReport]) -> Vec<&'a str> {
     tensors.iter().map(|t| t.name.as_str()).collect()
 }
 
-fn snr_plot(out: &mut String, report: &Report) {
+pub(super) fn snr_plot(out: &mut String, report: &Report) {
     let tensors = changed(report);
     if tensors.is_empty() {
         return;
@@ -286,7 +268,7 @@ fn snr_plot(out: &mut String, report: &Report) {
     plot(out, "signal to noise", "dB", &names(&tensors), &series);
 }
 
-fn entropy_plot(out: &mut String, report: &Report) {
+pub(super) fn entropy_plot(out: &mut String, report: &Report) {
     let tensors = changed(report);
     if tensors.is_empty() {
         return;
@@ -349,9 +331,11 @@ fn error(value: f64) -> String {
     }
 }
 
-/// Text that cannot become markup.
+/// Text that cannot become markup, without what no document can hold.
 pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
+    let plain: String = text.chars().filter(|c| !c.is_control() || *c == '\n').collect();
+    plain
+        .replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")
@@ -384,14 +368,14 @@ pub(super) fn grouped(n: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use serde_json::json;
 
-    fn report() -> Report {
+    pub(in crate::report) fn report() -> Report {
         let tensor = |name: &str, kind: &str, mse: f64, snr: Option<f64>| {
             json!({"name": name, "shape": [4, 32], "parameters": 128, "source_dtype": "BF16", "kind": kind,
-                "compressed": mse > 0.0, "source_entropy_bits": 10.5, "code_entropy_bits": 3.5, "mse": mse,
+                "compressed": mse > 0.0, "stored_bits_per_weight": 4.5, "source_entropy_bits": 10.5, "code_entropy_bits": 3.5, "mse": mse,
                 "predicted_mse": 2e-4, "snr_db": snr, "max_abs_error": mse, "mean_square": 0.02})
         };
         let report = json!({
@@ -425,8 +409,8 @@ mod tests {
     fn the_measured_points_lie_on_the_predicted_rings() {
         let page = html(&report());
         let (ring, point) = (
-            page.find("fill=none stroke=").unwrap(),
-            page.find("r=2.2").unwrap(),
+            page.find("fill=\"none\" stroke=").unwrap(),
+            page.find("r=\"2.2\"").unwrap(),
         );
         assert!(ring < point, "what is drawn last is seen");
         assert!(page.contains("up&quot;: 20.50 dB</title>"));

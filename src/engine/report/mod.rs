@@ -5,17 +5,25 @@
 
 mod allocation;
 mod analysis;
+mod card;
 mod choice;
 mod faint;
 mod html;
+mod map;
 mod measure;
+mod plots;
 mod quality;
 mod suspect;
+mod waterfall;
 
 pub use allocation::{Allocation, ClassLoss, CurvePoint, Round, TensorScheme};
 pub use analysis::analysis_html;
+pub use card::Origin;
+pub(crate) use card::{Card, card};
 pub use html::html;
 pub use measure::measure;
+pub use plots::{Plot, analysis_plots, plots};
+pub use waterfall::SizeStep;
 
 use crate::checkpoint::{Checkpoint, ModelSummary};
 use crate::evaluate::Quality;
@@ -43,6 +51,9 @@ pub struct TensorReport {
     pub source_entropy_bits: f64,
     /// Empirical entropy of the integer codes, bits a weight; 0 for plain numbers.
     pub code_entropy_bits: f64,
+    /// Bits a weight of codes, scales and zeros, before a format pads them; 0 in reports of versions that did not say.
+    #[serde(default)]
+    pub stored_bits_per_weight: f64,
     /// Mean squared error.
     pub mse: f64,
     /// Mean s²/12 over the weights, s the local step.
@@ -62,7 +73,7 @@ pub struct TensorReport {
 pub struct FormatReport {
     /// Format.
     pub format: String,
-    /// Bytes of all files but `modelpress.json`.
+    /// Bytes of all files that hold the model: `README.md`, `modelpress.json` and its signature come on top.
     pub bytes: u64,
     /// Bytes of the tensors.
     pub weight_bytes: u64,
@@ -138,6 +149,9 @@ pub struct Report {
     pub totals: Totals,
     /// Sizes of each format.
     pub formats: Vec<FormatReport>,
+    /// How the bytes fall: the original, behind each stage, in each format.
+    #[serde(default)]
+    pub sizes: Vec<SizeStep>,
     /// Cost of each stage.
     pub stages: Vec<StageReport>,
     /// Quality against the original, where it was asked for.
@@ -170,6 +184,7 @@ impl Report {
             recipe: plan.recipe.clone(),
             recipe_hash: plan.recipe_hash.clone(),
             totals: totals(plan, model, &tensors),
+            sizes: waterfall::steps(plan, &formats),
             formats,
             stages,
             quality,

@@ -3,6 +3,7 @@
 //! Owns: this section. Must not know: how anything was measured.
 //! Invariant: what is small is not rounded to nothing.
 
+use super::Report;
 use super::html::escape;
 use crate::evaluate::{LayerError, Measure, Quality};
 use std::fmt::Write as _;
@@ -65,7 +66,7 @@ pub(super) fn words(metric: &str) -> &str {
 }
 
 /// Four significant digits, at least four behind the point.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     if value != 0.0 && value.abs() < 1e-3 {
         return format!("{value:.3e}");
     }
@@ -75,10 +76,21 @@ fn number(value: f64) -> String {
 }
 
 /// Perplexity grows by a share of itself; shares change by points.
-fn change(metric: &str, value: f64) -> String {
+pub(super) fn change(metric: &str, value: f64) -> String {
     let unit = if metric == "perplexity" { " %" } else { " points" };
     let digits = if value.abs() < 1e-4 { 4 } else { 2 };
     format!("{:+.digits$}{unit}", 100.0 * value)
+}
+
+/// The bars of a report that has some.
+pub(super) fn layers(out: &mut String, report: &Report) {
+    let quality = report
+        .quality
+        .as_ref()
+        .filter(|quality| !quality.layers.is_empty());
+    if let Some(quality) = quality {
+        bars(out, &quality.layers);
+    }
 }
 
 /// Relative squared error behind each block, as bars from the first to the last.
@@ -91,9 +103,9 @@ fn bars(out: &mut String, layers: &[LayerError]) {
     let _ = write!(
         out,
         "<p>Relative squared error of the hidden states behind each block, each model on its own way; the highest bar \
-         is {most:.3e}.</p><div class=scroll><svg viewBox=\"0 0 900 176\" role=img aria-label=\"error behind each \
-         block\"><line x1=50 x2=880 y1=150.5 y2=150.5 stroke=\"var(--line)\"/>\
-         <text x=0 y=20>{most:.1e}</text><text x=0 y=154>0</text>"
+         is {most:.3e}.</p><div class=scroll><svg viewBox=\"0 0 900 176\" role=\"img\" aria-label=\"error behind each \
+         block\"><line x1=\"50\" x2=\"880\" y1=\"150.5\" y2=\"150.5\" stroke=\"var(--line)\"/>\
+         <text x=\"0\" y=\"20\">{most:.1e}</text><text x=\"0\" y=\"154\">0</text>"
     );
     let every = layers.len().div_ceil(16);
     for (i, layer) in layers.iter().enumerate() {
@@ -101,7 +113,7 @@ fn bars(out: &mut String, layers: &[LayerError]) {
         let x = 50.0 + i as f64 * width;
         let _ = write!(
             out,
-            "<rect x={x:.1} y={:.1} width={:.1} height={height:.1} fill=\"var(--bar)\"><title>block {}: {:.3e}, {:.3e} to \
+            "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\" fill=\"var(--bar)\"><title>block {}: {:.3e}, {:.3e} to \
              {:.3e}</title></rect>",
             150.0 - height,
             (width - 2.0).clamp(0.5, 60.0),
@@ -111,7 +123,7 @@ fn bars(out: &mut String, layers: &[LayerError]) {
             layer.interval[1]
         );
         if i % every == 0 {
-            let _ = write!(out, "<text x={x:.1} y=168>{}</text>", layer.block);
+            let _ = write!(out, "<text x=\"{x:.1}\" y=\"168\">{}</text>", layer.block);
         }
     }
     out.push_str("</svg></div>");
@@ -154,9 +166,9 @@ mod tests {
             "<td>perplexity<td>22.8750<td>23.1000<td>20.7900 to 25.4100<td>+0.98 %<td>+0.88 % to +1.08 %",
             "nats<td>–<td>1.230e-4<",
             "<td>-10.00 points<td>",
-            "height=134.0",
-            "height=67.0",
-            "height=0.0",
+            "height=\"134.0\"",
+            "height=\"67.0\"",
+            "height=\"0.0\"",
             "block 2: 4.000e-2, 2.000e-2 to 8.000e-2",
         ] {
             assert!(page.contains(text), "{text}: {page}");

@@ -11,6 +11,7 @@ mod dynamic8;
 mod fisher;
 mod float8;
 mod nf4;
+mod payload;
 mod squares;
 
 pub use affine::Affine;

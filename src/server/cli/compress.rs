@@ -20,6 +20,7 @@ use super::progress::Progress;
 use super::{
     BAD_MODEL, FAILED, Failure, INTERRUPTED, REFUSED, USAGE, complain, datasets, recipe, say, summary,
 };
+use crate::signing::Signer;
 
 /// What to compress, and into what.
 #[derive(Debug, clap::Args)]
@@ -46,9 +47,24 @@ pub(super) struct CompressArgs {
     /// Folder in which what calibration finds is kept for other recipes on the same model and data
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
+    /// Sign each artifact with this Ed25519 key in OpenSSH's form (ssh-keygen -t ed25519 -N '')
+    #[arg(long, value_name = "FILE")]
+    signing_key: Option<PathBuf>,
+    /// Write the report's plots beside it, as files of this kind
+    #[arg(long, value_name = "KIND")]
+    plots: Option<PlotKind>,
     /// Print the report as JSON on stdout and nothing else
     #[arg(long)]
     report_only_json: bool,
+}
+
+/// What plots are written as.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum PlotKind {
+    /// Drawings.
+    Svg,
+    /// Pictures.
+    Png,
 }
 
 pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
@@ -58,6 +74,8 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
             .build_global();
         pool.map_err(|error| Failure::new(USAGE, format!("--threads: {error}")))?;
     }
+    let signer = args.signing_key.as_deref().map(Signer::open).transpose();
+    let signer = signer.map_err(|error| Failure::new(USAGE, format!("--signing-key: {error}")))?;
     let compute = Compute::open(args.device).map_err(|error| failed(&error))?;
     let asked = recipe::Asked {
         recipe: &args.recipe,
@@ -86,8 +104,18 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
     let outcome = execute(&plan, &model, &datasets, &site, &progress);
     let _none_without_a_walk = fs::remove_dir_all(&scratch);
     progress.finish();
-    let outcome = outcome.map_err(|error| failed(&error))?;
+    let mut outcome = outcome.map_err(|error| failed(&error))?;
+    if let Some(signer) = &signer {
+        let signed = outcome
+            .artifacts
+            .iter_mut()
+            .try_for_each(|artifact| signer.sign(artifact));
+        signed.map_err(|error| Failure::new(FAILED, error))?;
+    }
     write_reports(&staging.folder, &outcome)?;
+    if let Some(kind) = args.plots {
+        write_plots(&staging.folder.join("plots"), &outcome, kind)?;
+    }
     let missed = missed_gate(&plan, &outcome, &staging.folder)?;
     staging.publish(&args.out)?;
     if args.report_only_json {
@@ -147,6 +175,18 @@ fn write_reports(folder: &Path, outcome: &Outcome) -> Result<(), Failure> {
         folder.join("report.html"),
         report::html(&outcome.report),
     )?)
+}
+
+fn write_plots(folder: &Path, outcome: &Outcome, kind: PlotKind) -> Result<(), Failure> {
+    fs::create_dir_all(folder)?;
+    for plot in report::plots(&outcome.report) {
+        let (end, bytes) = match kind {
+            PlotKind::Svg => ("svg", plot.svg.clone().into_bytes()),
+            PlotKind::Png => ("png", plot.png().map_err(|error| failed(&error))?),
+        };
+        fs::write(folder.join(format!("{}.{end}", plot.name)), bytes)?;
+    }
+    Ok(())
 }
 
 pub(super) fn failed(error: &Error) -> Failure {

@@ -19,6 +19,7 @@ mod progress;
 mod recipe;
 mod serve;
 mod summary;
+mod verify;
 mod worker;
 
 use std::path::PathBuf;
@@ -50,6 +51,8 @@ Examples:
       what a recipe would do, without doing it
   modelpress analyze ./SmolLM2
       what its weights are
+  modelpress verify ./small/gguf
+      whether an artifact is what was made, and who signed it
 
 Exit codes:
   0 done   1 failed   2 wrong usage or configuration   3 recipe refused   4 model or dataset unreadable   130 interrupted";
@@ -75,6 +78,8 @@ enum Command {
     /// Say what a model's weights are, and what each preset would make of them
     #[command(after_help = analyze::COLUMNS)]
     Analyze(analyze::AnalyzeArgs),
+    /// Check that an artifact is what was made, and who signed it
+    Verify(verify::VerifyArgs),
     /// Make, list and revoke API keys
     Keys(keys::KeysArgs),
     /// Back up database and blobs of an SQLite server, also while it runs
@@ -157,6 +162,7 @@ pub fn run() -> ExitCode {
         Command::Compress(args) => compress::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Analyze(args) => analyze::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Keys(args) => keys::run(args),
         Command::Backup(args) => backup::back_up(args),
         Command::Restore(args) => backup::restore(args),

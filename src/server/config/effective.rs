@@ -45,6 +45,7 @@ impl Settings {
                 .map(|a| address("metrics_listen", a))
                 .transpose()?,
             cursor_secret: self.cursor_secret.clone(),
+            signing_key: self.signing_key.clone(),
             allowed_model_paths: allowed(self.allowed_model_paths.as_deref().unwrap_or_default())?,
             outbound_allowed: reachable(self.outbound_allowed.as_deref().unwrap_or_default())?,
             pulls: Pulls {
@@ -138,6 +139,7 @@ impl Settings {
             }),
             metrics_listen: config.metrics_listen.map(|a| a.to_string()),
             cursor_secret: config.cursor_secret.as_ref().map(|_| "***".to_owned()),
+            signing_key: config.signing_key.clone(),
             request_timeout_seconds: secs(config.limits.request),
             idle_timeout_seconds: secs(config.limits.idle),
             min_upload_bytes_per_second: Some(config.limits.upload_bytes_per_second),

@@ -6,6 +6,7 @@
 
 mod check;
 mod effective;
+mod layers;
 mod ratio;
 mod settings;
 mod size;
@@ -26,6 +27,9 @@ use crate::domain::pull::Place;
 use crate::domain::queue::Retention;
 use crate::outbound::Allow;
 use crate::telemetry::{Collector, LogFormat};
+
+/// The key that artifacts are signed with, in a data folder.
+pub const SIGNING_KEY: &str = "signing.key";
 
 /// Where jobs, models and artifacts are recorded.
 #[derive(Clone, PartialEq, Eq)]
@@ -160,6 +164,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// Key that signs page cursors; one is made and kept in the data directory when unset.
     pub cursor_secret: Option<String>,
+    /// File with the key that artifacts are signed with; one is made and kept in the data directory when unset.
+    pub signing_key: Option<PathBuf>,
     /// Server-side folders that `source_path` may name, canonical.
     pub allowed_model_paths: Vec<PathBuf>,
     /// Places inside the operator's own network that requests of users may lead to.
@@ -211,6 +217,12 @@ impl Config {
             None => Settings::default(),
         };
         flags.or(from_file).validate()
+    }
+
+    /// The key that artifacts are signed with.
+    pub fn signing_key(&self) -> PathBuf {
+        let own = || self.data_dir.join(SIGNING_KEY);
+        self.signing_key.clone().unwrap_or_else(own)
     }
 
     /// Where blobs live.

@@ -4,6 +4,10 @@
 //! Must not know: handlers, data.
 //! Invariant: a page loads nothing from another host and runs no inline script.
 
+use std::sync::LazyLock;
+
+use sha2::{Digest as _, Sha256};
+
 /// An embedded file.
 #[derive(Debug, Clone, Copy)]
 pub struct Asset {
@@ -195,6 +199,26 @@ pub const ASSETS: [Asset; 32] = [
         text: include_str!("wizard.js"),
     },
 ];
+
+/// What the assets are called together: it changes when one of them does.
+pub fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let mut hash = Sha256::new();
+        for asset in ASSETS {
+            hash.update(asset.path);
+            hash.update(asset.text);
+        }
+        let digest = hash.finalize();
+        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    });
+    &VERSION
+}
+
+/// A page's text, which names its assets by their version.
+pub fn page(page: &Asset) -> String {
+    page.text
+        .replace("\"assets/", &format!("\"assets/{}/", version()))
+}
 
 /// What a page may do: itself, its host, nothing else.
 pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \

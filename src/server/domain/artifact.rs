@@ -8,6 +8,19 @@ use time::OffsetDateTime;
 
 use super::{ArtifactId, FileRef, JobId, ModelId};
 
+/// What to list of artifacts.
+#[derive(Debug, Clone, Default)]
+pub struct ArtifactFilter {
+    /// Only this job's.
+    pub job: Option<JobId>,
+    /// Only those made from this model.
+    pub model: Option<ModelId>,
+    /// Only artifacts published before this one.
+    pub after: Option<ArtifactId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
 /// An artifact.
 #[derive(Debug, Clone)]
 pub struct Artifact {

@@ -21,8 +21,9 @@ use super::model::TensorRow;
 use super::pull::NewPull;
 use super::search::NewSearch;
 use super::{
-    ApiKey, Artifact, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks, Job,
-    JobId, JobState, KeyId, Model, ModelId, NewJob, Search, SearchId, Tenant, Upload, UploadId,
+    ApiKey, Artifact, ArtifactFilter, ArtifactId, Dataset, DatasetId, Document, Entry, EntryId, Event,
+    FileRef, Hooks, Job, JobId, JobState, KeyId, Model, ModelId, NewJob, NodeLoad, Overview, Search,
+    SearchId, Tenant, Upload, UploadId,
 };
 
 /// What a store call comes to.
@@ -124,6 +125,8 @@ pub trait Stores: Send + Sync + std::fmt::Debug {
     fn ready(&self) -> Reply<'_, ()>;
     /// Counts for metrics.
     fn counts(&self) -> Reply<'_, Counts>;
+    /// Who works on how many jobs.
+    fn loads(&self) -> Reply<'_, Vec<NodeLoad>>;
     /// The rows of a tenant.
     fn of(&self, tenant: &Tenant) -> Arc<dyn Store>;
     /// The webhooks of a tenant.
@@ -224,6 +227,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn report(&self, id: JobId) -> Reply<'_, Document>;
     /// One artifact.
     fn artifact(&self, id: ArtifactId) -> Reply<'_, Artifact>;
+    /// Artifacts by filter.
+    fn list_artifacts<'a>(&'a self, filter: &'a ArtifactFilter) -> Reply<'a, Vec<Artifact>>;
+    /// Jobs and artifacts in sums; failures are those since then.
+    fn overview(&self, since: OffsetDateTime) -> Reply<'_, Overview>;
 }
 
 /// What makes a draft ready.

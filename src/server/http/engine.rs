@@ -257,10 +257,7 @@ async fn sources(
                 problem
             }
         })?;
-        sources.push(SourceFile {
-            name: file.name.clone(),
-            path: path.to_path_buf(),
-        });
+        sources.push(SourceFile::new(file.name.clone(), path.to_path_buf()));
         held.push(path);
     }
     Ok(sources)

@@ -215,6 +215,24 @@ fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
+/// What a query parameter names, if it is there; `what` says what a wrong one is not.
+pub fn wanted<T: std::str::FromStr>(
+    text: Option<&str>,
+    name: &str,
+    what: &str,
+) -> Result<Option<T>, Problem> {
+    let wrong = |text: &str| {
+        let detail = format!("{name}: {} {what}", shorten(text));
+        Problem::new(problem::QUERY_INVALID, detail.clone()).with_error(
+            format!("/{name}"),
+            "invalid_value",
+            detail,
+        )
+    };
+    text.map(|text| text.parse().map_err(|_e| wrong(text)))
+        .transpose()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

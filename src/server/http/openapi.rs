@@ -38,6 +38,7 @@ const WITH_KEY: [&str; 3] = ["unauthenticated", "insufficient_scope", "rate_limi
         (name = "artifacts", description = "What jobs produced: files by digest."),
         (name = "webhooks", description = "Who is told when jobs change, signed as Standard Webhooks has it; what is sent is in `webhooks` of this document."),
         (name = "keys", description = "Who may use the API, for which tenant; all of it needs `admin`."),
+        (name = "system", description = "What is going on, and who works."),
         (name = "catalog", description = "What this version can do."),
         (name = "health", description = "For supervisors and monitoring.")
     )

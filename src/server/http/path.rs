@@ -36,6 +36,22 @@ impl<S: Send + Sync> FromRequestParts<S> for DeliveryOf {
     }
 }
 
+/// The `{plot}` of a route below a job.
+#[derive(Debug, Clone)]
+pub struct Word(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Word {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(Problem::internal)?;
+        let found = params.iter().find(|(name, _)| *name == "plot");
+        Ok(Self(found.map_or_else(String::new, |(_, word)| word.to_owned())))
+    }
+}
+
 async fn identifier<T: FromStr, S: Send + Sync>(
     parts: &mut Parts,
     state: &S,

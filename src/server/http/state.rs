@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use time::OffsetDateTime;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,25 @@ use crate::domain::ports::{Blobs, Bounds, Clock, Stores, Uploads};
 use crate::domain::pull::Place;
 use crate::domain::sealed::Seal;
 use crate::outbound::Outbound;
+use crate::signing::Signer;
 use crate::telemetry::Metrics;
+
+/// What a process can say of itself.
+#[derive(Debug)]
+pub struct About {
+    /// When it was started.
+    pub started_at: OffsetDateTime,
+    /// `sqlite` or `postgres`.
+    pub database: &'static str,
+    /// The schema that the database has.
+    pub schema_version: i64,
+    /// Where it keeps its data.
+    pub data_dir: PathBuf,
+    /// What its workers' plans may ask for at once; nothing where it has none.
+    pub worker_memory_bytes: Option<u64>,
+    /// Its settings without their secrets.
+    pub settings: serde_json::Value,
+}
 
 /// The things handlers use.
 #[derive(Debug)]
@@ -52,6 +71,8 @@ pub struct Parts {
     pub seal: Seal,
     /// The way to where users say, for what may be said.
     pub outbound: Outbound,
+    /// The key that artifacts are signed with.
+    pub signer: Arc<Signer>,
     /// Page cursors.
     pub cursors: Cursors,
     /// Event streams that may still open.
@@ -64,6 +85,8 @@ pub struct Parts {
     pub drain: CancellationToken,
     /// The last look at the dependencies.
     pub readiness: Readiness,
+    /// What this process can say of itself.
+    pub about: About,
     /// Whether `/metrics` is on a listener of its own.
     pub metrics_elsewhere: bool,
 }

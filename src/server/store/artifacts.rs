@@ -6,11 +6,12 @@
 
 use super::Rows;
 use super::db::{Row, Session, json, text};
+use super::jobs::LAST;
 use super::models::file;
 use super::statement as sql;
 use crate::domain::ports::StoreError;
 use crate::domain::queue::{Lease, Publication, QueueError};
-use crate::domain::{Artifact, ArtifactId, Document, JobId};
+use crate::domain::{Artifact, ArtifactFilter, ArtifactId, Document, JobId};
 
 impl Rows {
     pub(super) async fn find_artifact(&self, id: ArtifactId) -> Result<Artifact, StoreError> {
@@ -19,6 +20,29 @@ impl Rows {
         let row = row.ok_or(StoreError::NotFound)?;
         let files = session.all(&sql::ARTIFACT_FILES, &[text(id)]).await?;
         artifact(&row, &files)
+    }
+
+    pub(super) async fn page_of_artifacts(
+        &self,
+        filter: &ArtifactFilter,
+    ) -> Result<Vec<Artifact>, StoreError> {
+        let before = filter.after.map_or_else(|| LAST.to_owned(), |id| id.to_string());
+        let args = [
+            before.into(),
+            filter.limit.into(),
+            self.owner(),
+            text(filter.job.map_or_else(String::new, |id| id.to_string())),
+            text(filter.model.map_or_else(String::new, |id| id.to_string())),
+        ];
+        let mut session = self.db.read().await?;
+        let mut found = Vec::new();
+        for row in &session.all(&sql::ARTIFACT_LIST, &args).await? {
+            let files = session
+                .all(&sql::ARTIFACT_FILES, &[row.text("id")?.into()])
+                .await?;
+            found.push(artifact(row, &files)?);
+        }
+        Ok(found)
     }
 
     pub(super) async fn find_report(&self, id: JobId) -> Result<Document, StoreError> {

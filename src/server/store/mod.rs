@@ -25,6 +25,7 @@ pub mod look;
 mod migrate;
 mod models;
 mod outbox;
+mod overview;
 mod ports;
 pub mod postgres;
 mod pulls;
@@ -37,6 +38,11 @@ mod uploads;
 mod webhooks;
 
 pub use rows::Rows;
+
+/// The schema that this program needs and makes.
+pub fn schema_version() -> i64 {
+    migrate::CURRENT
+}
 
 #[cfg(test)]
 pub(crate) mod conformance;

@@ -29,8 +29,9 @@ use crate::domain::queue::{
 };
 use crate::domain::search::NewSearch;
 use crate::domain::{
-    ApiKey, Artifact, ArtifactId, Clock, Dataset, DatasetId, Document, Entry, EntryId, Event, FileRef, Hooks,
-    Job, JobId, JobState, KeyId, Model, ModelId, NewJob, Search, SearchId, Tenant, Upload, UploadId,
+    ApiKey, Artifact, ArtifactFilter, ArtifactId, Clock, Dataset, DatasetId, Document, Entry, EntryId, Event,
+    FileRef, Hooks, Job, JobId, JobState, KeyId, Model, ModelId, NewJob, NodeLoad, Overview, Search,
+    SearchId, Tenant, Upload, UploadId,
 };
 
 /// A database that is open. As a [`Store`] it is that of one tenant, at first the default one; as [`Stores`] and
@@ -113,6 +114,10 @@ impl Stores for Rows {
 
     fn counts(&self) -> Reply<'_, Counts> {
         timed(self.count_jobs()).boxed()
+    }
+
+    fn loads(&self) -> Reply<'_, Vec<NodeLoad>> {
+        timed(self.sum_up_nodes()).boxed()
     }
 
     fn of(&self, tenant: &Tenant) -> Arc<dyn Store> {
@@ -312,6 +317,14 @@ impl Store for Rows {
 
     fn artifact(&self, id: ArtifactId) -> Reply<'_, Artifact> {
         timed(self.find_artifact(id)).boxed()
+    }
+
+    fn list_artifacts<'a>(&'a self, filter: &'a ArtifactFilter) -> Reply<'a, Vec<Artifact>> {
+        timed(self.page_of_artifacts(filter)).boxed()
+    }
+
+    fn overview(&self, since: OffsetDateTime) -> Reply<'_, Overview> {
+        timed(self.sum_up(since)).boxed()
     }
 }
 

@@ -12,6 +12,7 @@ use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use time::OffsetDateTime;
 
 const REQUEST_SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0,
@@ -256,6 +257,19 @@ impl Metrics {
         for name in LOOPS {
             self.loop_last_tick_timestamp.with_label_values(&[name]).set(0.0);
         }
+    }
+}
+
+impl Metrics {
+    /// Each loop and when it last ran in this process.
+    pub fn last_ticks(&self) -> Vec<(&'static str, Option<OffsetDateTime>)> {
+        let at = |name| self.loop_last_tick_timestamp.with_label_values(&[name]).get() as i64;
+        let known = |seconds: i64| {
+            OffsetDateTime::from_unix_timestamp(seconds)
+                .ok()
+                .filter(|_| seconds > 0)
+        };
+        LOOPS.into_iter().map(|name| (name, known(at(name)))).collect()
     }
 }
 

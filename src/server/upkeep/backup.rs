@@ -13,7 +13,7 @@ use std::path::Path;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{BLOBS, CURSOR_KEY, DATABASE, Done, MANIFEST, Manifest, Progress, UpkeepError, copy};
+use super::{BLOBS, DATABASE, Done, KEYS, MANIFEST, Manifest, Progress, UpkeepError, copy};
 use crate::blobs::carry::{Carried, Carrier};
 use crate::config::{Config, Database};
 use crate::domain::ports::BlobError;
@@ -79,7 +79,8 @@ fn prepare(out: &Path) -> Result<(), UpkeepError> {
         return builder.recursive(true).mode(0o700).create(out).map_err(fail());
     }
     let names: Vec<_> = fs::read_dir(out).map_err(fail())?.flatten().collect();
-    let known = |name: &str| [MANIFEST, DATABASE, "modelpress.db.new", BLOBS, CURSOR_KEY].contains(&name);
+    let known =
+        |name: &str| [MANIFEST, DATABASE, "modelpress.db.new", BLOBS].contains(&name) || KEYS.contains(&name);
     match names
         .iter()
         .find(|entry| !entry.file_name().to_str().is_some_and(known))
@@ -129,9 +130,11 @@ fn finish(
     now: OffsetDateTime,
 ) -> Result<(), UpkeepError> {
     let fail = || UpkeepError::at(out);
-    let key = config.data_dir.join(CURSOR_KEY);
-    if key.is_file() {
-        copy(&key, &out.join(CURSOR_KEY))?;
+    for name in KEYS {
+        let key = config.data_dir.join(name);
+        if key.is_file() {
+            copy(&key, &out.join(name))?;
+        }
     }
     let manifest = Manifest {
         version: 1,

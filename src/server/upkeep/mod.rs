@@ -46,6 +46,8 @@ const DATABASE: &str = "modelpress.db";
 const BLOBS: &str = "store";
 /// What signs page cursors, in a backup and in a data folder.
 const CURSOR_KEY: &str = "cursor.key";
+/// What an installation made for itself and cannot make again, in a backup and in a data folder.
+const KEYS: [&str; 2] = [CURSOR_KEY, crate::config::SIGNING_KEY];
 
 /// What a backup holds. It is written last.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use super::backup::carry;
-use super::{BLOBS, CURSOR_KEY, DATABASE, Done, MANIFEST, Manifest, Progress, UpkeepError, copy};
+use super::{BLOBS, DATABASE, Done, KEYS, MANIFEST, Manifest, Progress, UpkeepError, copy};
 use crate::blobs::carry::Carrier;
 use crate::config::{Config, Database};
 use crate::store::look::Look;
@@ -39,9 +39,11 @@ pub async fn restore(
     let wanted = Look::sqlite(&from.join(DATABASE)).await?.blobs().await?;
     let carrier = Carrier::open(&from.join(BLOBS), &config.blob_dir()).map_err(UpkeepError::at(from))?;
     let done = carry(&carrier, &wanted, progress)?;
-    let key = from.join(CURSOR_KEY);
-    if key.is_file() {
-        copy(&key, &config.data_dir.join(CURSOR_KEY))?;
+    for name in KEYS {
+        let key = from.join(name);
+        if key.is_file() {
+            copy(&key, &config.data_dir.join(name))?;
+        }
     }
     let new = database.with_extension("restored");
     copy(&from.join(DATABASE), &new)?;

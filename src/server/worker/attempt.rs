@@ -120,10 +120,13 @@ impl Bench<'_> {
     /// From the claim to how it ended; `None` if the lease was lost.
     async fn work(&self, claim: &Claim, watch: &Arc<Watch>) -> Option<End> {
         let outcome = match self.make(claim, watch).await {
-            Ok(made) => {
-                let published = self.publish(claim, &made, watch).await;
-                published.map(|publication| result(made.gate, publication))
-            }
+            Ok(mut made) => match self.sign(&mut made) {
+                Ok(()) => {
+                    let published = self.publish(claim, &made, watch).await;
+                    published.map(|publication| result(made.gate, publication))
+                }
+                Err(fault) => Err(Obstacle::Fault(fault)),
+            },
             Err(fault) => Err(Obstacle::Fault(fault)),
         };
         match (outcome, watch.stopped()) {
@@ -133,6 +136,19 @@ impl Bench<'_> {
             (Err(Obstacle::Fault(_)), Some(Stop::Drain)) => Some(End::Released),
             (Err(Obstacle::Fault(fault)), None) => Some(ended(fault, claim.attempt, (self.kit.chance)())),
         }
+    }
+
+    /// Signs every artifact's manifest: the child that made them has no key.
+    fn sign(&self, made: &mut Made) -> Result<(), Fault> {
+        let signed = made
+            .artifacts
+            .iter_mut()
+            .try_for_each(|artifact| self.kit.signer.sign(artifact));
+        signed.map_err(|error| Fault {
+            code: "io".to_owned(),
+            message: error.to_string(),
+            kind: FaultKind::Failed(Hope::Passing),
+        })
     }
 
     /// Runs the engine, with a thread that waits for it and that the runtime need not wait for.
@@ -195,7 +211,7 @@ impl Bench<'_> {
         let mut sources = Vec::with_capacity(files.len());
         for file in files {
             let path = patiently(watch, || self.kit.blobs.path(&file.digest)).await?;
-            sources.push(source(&file.name, &path));
+            sources.push(source(file, &path));
             held.push(path);
         }
         Ok(sources)

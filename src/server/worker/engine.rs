@@ -12,9 +12,9 @@ use modelpress_engine::{Artifact, Class, Compute, SourceFile, catalog};
 use super::Watch;
 use super::probe::Mishap;
 use crate::child::{self, Answer, Cause, Death, Ear, Execution, Host, Order, Word, Wrong};
-use crate::domain::Document;
 use crate::domain::job::ANALYZE;
 use crate::domain::ports::LocalFile;
+use crate::domain::{Document, FileRef};
 use crate::queue::keep::Stop;
 use crate::queue::retry::Hope;
 use crate::telemetry::usage::Used;
@@ -272,10 +272,9 @@ fn kind(class: Class) -> FaultKind {
     }
 }
 
-/// A model's file under the name that the engine knows it by.
-pub(super) fn source(name: &str, path: &Path) -> SourceFile {
-    SourceFile {
-        name: name.to_owned(),
-        path: path.to_owned(),
-    }
+/// A model's file under the name that the engine knows it by; the store named it by its digest.
+pub(super) fn source(file: &FileRef, path: &Path) -> SourceFile {
+    let mut source = SourceFile::new(file.name.clone(), path);
+    source.sha256 = Some(file.digest.clone());
+    source
 }

@@ -15,6 +15,7 @@ use super::probe::Probe;
 use crate::domain::queue::{Queue, Retention};
 use crate::domain::{Blobs, Clock};
 use crate::queue::reap::Neighbours;
+use crate::signing::Signer;
 use crate::telemetry::Metrics;
 
 /// How the workers work.
@@ -56,6 +57,8 @@ pub struct Kit {
     pub metrics: Arc<Metrics>,
     /// Executes plans.
     pub engine: Arc<dyn Engine>,
+    /// Signs what was made.
+    pub signer: Arc<Signer>,
     /// Notified when there may be work.
     pub wake: Arc<Notify>,
     /// Notified when somebody wants something of a running job.

@@ -15,7 +15,7 @@ use super::value::{Metadata, Value as Field};
 use crate::checkpoint::{SourceFile, SourceFormat};
 use crate::error::{Error, Result};
 use crate::formats::container::{Content, Entry, Layout, OutFile, Placed};
-use crate::formats::{Request, Writer};
+use crate::formats::{Loading, Request, Writer};
 use crate::recipe::Refusal;
 use crate::tensor::{DType, GgmlType};
 use crate::weight::{Kind, Weight};
@@ -34,6 +34,13 @@ impl Writer for Gguf {
 
     fn engines(&self) -> &'static [&'static str] {
         &["llama.cpp", "Ollama", "LM Studio"]
+    }
+
+    fn loading(&self) -> Loading {
+        Loading {
+            library: None,
+            text: "With llama.cpp: `llama-cli -m {file}`, or `llama-server -m {file}`. With Ollama: a Modelfile that says `FROM ./{file}`.",
+        }
     }
 
     fn schema(&self) -> Value {

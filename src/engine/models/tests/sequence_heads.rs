@@ -18,10 +18,7 @@ fn sentence(folder: &Path, files: &[(&str, Value)]) -> Checkpoint {
     let model = open(&case("minilm"), folder);
     let mut sources = model.files.clone();
     for (name, _) in files.iter().filter(|(name, _)| name.contains('/')) {
-        sources.push(SourceFile {
-            name: (*name).to_owned(),
-            path: folder.join(name),
-        });
+        sources.push(SourceFile::new((*name).to_owned(), folder.join(name)));
     }
     inspect(&sources).unwrap()
 }

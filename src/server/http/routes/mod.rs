@@ -12,9 +12,12 @@ pub mod health;
 pub mod jobs;
 pub mod keys;
 pub mod models;
+pub mod overview;
 pub mod pages;
 pub mod plans;
 pub mod searches;
+pub mod signing_key;
+pub mod system;
 pub mod uploads;
 pub mod webhooks;
 
@@ -42,13 +45,17 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::cancel::cancel_job))
         .routes(routes!(jobs::report::get_report))
         .routes(routes!(jobs::report::get_report_html))
+        .routes(routes!(jobs::plots::list_plots))
+        .routes(routes!(jobs::plots::get_plot))
         .routes(routes!(
             searches::create::create_search,
             searches::list::list_searches
         ))
         .routes(routes!(searches::get::get_search))
         .routes(routes!(searches::cancel::cancel_search))
+        .routes(routes!(artifacts::list::list_artifacts))
         .routes(routes!(artifacts::get::get_artifact))
+        .routes(routes!(signing_key::get_signing_key))
         .routes(routes!(keys::create::create_key, keys::list::list_keys))
         .routes(routes!(keys::get::get_key, keys::revoke::revoke_key))
         .routes(routes!(keys::rotate::rotate_key))
@@ -57,6 +64,8 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         .routes(routes!(catalog::list_formats))
         .routes(routes!(catalog::list_presets))
         .routes(routes!(catalog::list_techniques))
+        .routes(routes!(overview::get_overview))
+        .routes(routes!(system::get_system))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))

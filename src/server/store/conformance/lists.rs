@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::bed::{Bed, HOUR, beat, ending, node};
+use super::bed::{Bed, HOUR, beat, ending, failure, node};
 use crate::domain::ports::{JobFilter, Room, Store as _, StoreError, Stores as _};
 use crate::domain::queue::{Beat, End, Queue as _};
-use crate::domain::{Clock as _, JobId, JobState, ModelId, Progress};
+use crate::domain::{ArtifactFilter, Clock as _, JobId, JobState, ModelId, Overview, Progress};
 
 async fn page(bed: &Bed, filter: JobFilter) -> Vec<JobId> {
     let jobs = bed.rows.list_jobs(&filter).await.expect("lists");
@@ -142,4 +142,95 @@ pub(super) async fn jobs_that_are_asked_for_at_once(bed: Bed) {
     while let Some(reader) = readers.join_next().await {
         reader.expect("as it should be");
     }
+}
+
+pub(super) async fn sums_are_of_one_tenant_and_of_what_is_there(bed: Bed) {
+    let long_ago = bed.rows.clock.now() - HOUR;
+    assert_eq!(
+        bed.rows.overview(long_ago).await.expect("sums"),
+        Overview::default()
+    );
+    let done = bed.claimed(HOUR).await;
+    let publication = bed.publication(done.job, 'b');
+    let artifact_bytes = publication.artifacts[0].files.iter().map(|f| f.bytes).sum();
+    bed.finish(done, End::Succeeded(publication))
+        .await
+        .expect("its own");
+    let failed = bed.claimed(HOUR).await;
+    bed.finish(failed, End::Failed(failure("numeric")))
+        .await
+        .expect("its own");
+    let running = bed.claimed(HOUR).await;
+    let queued = bed.enqueue().await;
+    let sums = bed.rows.overview(long_ago).await.expect("sums");
+    let mut jobs = sums.jobs.clone();
+    jobs.sort_by_key(|(state, _)| state.as_str());
+    assert_eq!(
+        jobs,
+        [
+            (JobState::Failed, 1),
+            (JobState::Queued, 1),
+            (JobState::Running, 1),
+            (JobState::Succeeded, 1)
+        ]
+    );
+    assert_eq!(sums.oldest_queued_at, Some(bed.job(queued).await.created_at));
+    assert_eq!(sums.planned_memory_bytes, bed.new_job().need_memory_bytes);
+    assert_eq!(sums.failures, [("numeric".to_owned(), 1)]);
+    let model = bed.rows.model(bed.model).await.expect("is there");
+    let source_bytes = model.files.iter().map(|f| f.bytes).sum();
+    assert_eq!(
+        (sums.artifact_bytes, sums.source_bytes),
+        (artifact_bytes, source_bytes)
+    );
+    let later = bed.rows.clock.now() + HOUR;
+    assert!(bed.rows.overview(later).await.expect("sums").failures.is_empty());
+    let other = bed.rows.of(&"other".parse().expect("a name"));
+    assert_eq!(other.overview(long_ago).await.expect("sums"), Overview::default());
+    let loads = bed.rows.loads().await.expect("sums");
+    assert_eq!(loads.iter().map(|load| load.running).collect::<Vec<_>>(), [1]);
+    bed.finish(running, End::Failed(failure("numeric")))
+        .await
+        .expect("its own");
+    assert!(bed.rows.loads().await.expect("sums").is_empty());
+}
+
+pub(super) async fn artifacts_are_found_by_job_and_model(bed: Bed) {
+    let mut made = Vec::new();
+    for letter in ['b', 'c', 'd'] {
+        let lease = bed.claimed(HOUR).await;
+        let publication = bed.publication(lease.job, letter);
+        made.insert(0, publication.artifacts[0].clone());
+        bed.finish(lease, End::Succeeded(publication))
+            .await
+            .expect("its own");
+    }
+    let all = ArtifactFilter {
+        limit: 9,
+        ..ArtifactFilter::default()
+    };
+    let list = async |filter: &ArtifactFilter| {
+        let found = bed.rows.list_artifacts(filter).await.expect("lists");
+        format!("{found:?}")
+    };
+    assert_eq!(list(&all).await, format!("{made:?}"));
+    let of_job = ArtifactFilter {
+        job: Some(made[1].job),
+        ..all.clone()
+    };
+    assert_eq!(list(&of_job).await, format!("{:?}", &made[1..2]));
+    let of_model = ArtifactFilter {
+        model: Some(bed.model),
+        after: Some(made[0].id),
+        limit: 1,
+        ..all.clone()
+    };
+    assert_eq!(list(&of_model).await, format!("{:?}", &made[1..2]));
+    let of_another = ArtifactFilter {
+        model: Some(ModelId::from_uuid(uuid::Uuid::now_v7())),
+        ..all.clone()
+    };
+    assert_eq!(list(&of_another).await, "[]");
+    let other = bed.rows.of(&"other".parse().expect("a name"));
+    assert!(other.list_artifacts(&all).await.expect("lists").is_empty());
 }

@@ -82,6 +82,8 @@ suite! {
         filters
         ticks_are_shown_until_the_attempt_ends
         counts_and_readiness
+        sums_are_of_one_tenant_and_of_what_is_there
+        artifacts_are_found_by_job_and_model
         jobs_that_are_asked_for_at_once
         a_full_queue_turns_jobs_away
     }

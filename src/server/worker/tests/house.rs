@@ -22,6 +22,7 @@ use crate::domain::{
 };
 use crate::queue::reap::Neighbours;
 use crate::queue::wake::POLL;
+use crate::signing::Signer;
 use crate::store::{Rows, sqlite};
 use crate::telemetry::Metrics;
 use crate::worker::probe::{self, Probe};
@@ -128,6 +129,7 @@ impl House {
             clock: Arc::new(SystemClock),
             metrics: self.metrics.clone(),
             engine: self.script.clone(),
+            signer: Arc::new(Signer::open_or_make(&self.folder.path().join("key"), [7; 32]).expect("makes")),
             wake: self.wake.clone(),
             news: self.wake.clone(),
             probe: self.probe.clone(),

@@ -11,7 +11,7 @@ use crate::formats::gguf::build::header_bytes;
 use crate::formats::gguf::container::DEFAULT_ALIGNMENT;
 use crate::formats::gguf::reader_seam::read;
 use crate::formats::gguf::value::{Metadata, Value as Field};
-use crate::formats::{Request, Writer};
+use crate::formats::{Loading, Request, Writer};
 use crate::plan::{ImportancePlan, TensorPlan};
 use crate::recipe::Refusal;
 use crate::tensor::GgmlType;
@@ -35,6 +35,13 @@ impl Writer for Imatrix {
 
     fn engines(&self) -> &'static [&'static str] {
         &["llama-quantize"]
+    }
+
+    fn loading(&self) -> Loading {
+        Loading {
+            library: None,
+            text: "With llama.cpp, on the unquantized model: `llama-quantize --imatrix {file} MODEL.gguf OUT.gguf Q4_K_M`.",
+        }
     }
 
     fn schema(&self) -> Value {

@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod files;
 pub mod get;
+pub mod list;
 
 use axum::http::HeaderValue;
 use serde::Serialize;

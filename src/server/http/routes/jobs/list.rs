@@ -7,9 +7,9 @@ use serde::Deserialize;
 use super::JobOut;
 use crate::domain::ports::JobFilter;
 use crate::http::auth::{May, ReadJobs};
-use crate::http::input::Params;
+use crate::http::input::{Params, wanted};
 use crate::http::page::{self, PageOut};
-use crate::http::problem::{self, Problem};
+use crate::http::problem::Problem;
 
 /// Filters and page.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -63,17 +63,4 @@ pub async fn list_jobs(
         |last| state.cursors.seal(&words, &last.id.to_string()),
     );
     Ok(page::render(&uri, &page))
-}
-
-fn wanted<T: std::str::FromStr>(text: Option<&str>, name: &str, what: &str) -> Result<Option<T>, Problem> {
-    let wrong = |text: &str| {
-        let detail = format!("{name}: {} {what}", problem::shorten(text));
-        Problem::new(problem::QUERY_INVALID, detail.clone()).with_error(
-            format!("/{name}"),
-            "invalid_value",
-            detail,
-        )
-    };
-    text.map(|text| text.parse().map_err(|_e| wrong(text)))
-        .transpose()
 }

@@ -9,6 +9,7 @@ pub mod create;
 pub mod events;
 pub mod get;
 pub mod list;
+pub mod plots;
 pub mod report;
 pub mod stream;
 

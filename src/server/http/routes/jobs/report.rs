@@ -63,7 +63,8 @@ pub async fn get_report_html(May(state, ..): May<ReadJobs>, Id(id): Id<JobId>) -
     page(&job, &found)
 }
 
-async fn find(state: &Caller, id: JobId) -> Result<(Job, Document), Problem> {
+/// A job and its report.
+pub(super) async fn find(state: &Caller, id: JobId) -> Result<(Job, Document), Problem> {
     let job = state.store.job(id).await.map_err(about("job", &id))?;
     let found = state.store.report(id).await.map_err(|error| match error {
         StoreError::NotFound => {
@@ -76,6 +77,16 @@ async fn find(state: &Caller, id: JobId) -> Result<(Job, Document), Problem> {
         other => other.into(),
     })?;
     Ok((job, found))
+}
+
+/// The drawings of a report.
+pub(super) fn plots_of(job: &Job, found: &Document) -> Result<Vec<report::Plot>, Problem> {
+    if job.is_analysis() {
+        let analysis: Analysis = found.read().map_err(Problem::internal)?;
+        return Ok(report::analysis_plots(&analysis));
+    }
+    let read: Report = found.read().map_err(Problem::internal)?;
+    Ok(report::plots(&read))
 }
 
 fn page(job: &Job, found: &Document) -> Result<Response, Problem> {
