@@ -6,9 +6,9 @@ import { settled, visit } from "./browser.mjs";
 import { someJobs } from "./pages.mjs";
 import { startServer } from "./server.mjs";
 
-/** The body of the next plan that is asked for after `work`. */
-async function planned(page, work) {
-  const coming = page.waitForResponse((answer) => answer.url().endsWith("/v1/plans"));
+/** The next plan that is asked for after `work`, of a recipe that is meant. */
+async function planned(page, work, isMeant = () => true) {
+  const coming = page.waitForResponse((answer) => answer.url().endsWith("/v1/plans") && isMeant(JSON.parse(answer.request().postData()).recipe));
   await work();
   const answer = await coming;
   return { asked: JSON.parse(answer.request().postData()).recipe, status: answer.status(), answer: await answer.json() };
@@ -38,6 +38,7 @@ export async function recipes({ browser, server, files, folder }) {
   const coming = page.waitForRequest((request) => request.url().endsWith("/v1/plans"));
   await text.fill('{"preset": "Q8_0", "seed": 18446744073709551615}');
   assert.ok((await coming).postData().includes("18446744073709551615"), "no digit is lost");
+  await page.getByRole("button", { name: "Start the job" }).waitFor();
   const back = await planned(page, () => page.getByRole("button", { name: "Preset", exact: true }).click());
   assert.equal(back.asked.preset, "Q8_0");
 
@@ -46,7 +47,7 @@ export async function recipes({ browser, server, files, folder }) {
   await page.locator('[data-pointer="/recipe/budget"] select').selectOption("target_bytes");
   await page.locator('[data-pointer="/recipe/budget/target_bytes"] input').fill("5");
   await page.locator('[data-pointer="/recipe/budget/target_bytes"] .wrong', { hasText: "smallest possible" }).waitFor();
-  const possible = await planned(page, () => page.locator('[data-pointer="/recipe/budget/target_bytes"] input').fill("120000"));
+  const possible = await planned(page, () => page.locator('[data-pointer="/recipe/budget/target_bytes"] input').fill("120000"), (recipe) => recipe.budget?.target_bytes === 120000);
   assert.equal(possible.asked.budget.target_bytes, 120000);
   await page.locator('[data-pointer="/recipe/budget"] select').selectOption("");
 
@@ -59,7 +60,7 @@ export async function recipes({ browser, server, files, folder }) {
   await page.getByText("20 records of text").waitFor();
   const [dataset] = (await server.call("GET", "v1/datasets")).data;
   await page.locator("summary", { hasText: "Calibration data" }).click();
-  const chosen = await planned(page, () => page.locator('[data-pointer="/recipe/calibration/dataset"] select').selectOption(dataset.id));
+  const chosen = await planned(page, () => page.locator('[data-pointer="/recipe/calibration/dataset"] select').selectOption(dataset.id), (recipe) => recipe.calibration);
   assert.equal(chosen.asked.calibration.dataset, dataset.id);
 
   // What a job did is changed and run again.

@@ -124,8 +124,9 @@ function errors(report) {
   return section("Error of each tensor, worst first", place);
 }
 
-/** Bits that codes take, from how a kind is called. */
-export function bitsOf(tensor) {
+/** Bits a weight takes; in reports that do not say, those of a code, from how its kind is called. */
+function bitsOf(tensor) {
+  if (tensor.stored_bits_per_weight > 0) return tensor.stored_bits_per_weight;
   const found = /(?:INT|W|FP|IQ|Q|NF|BF|F|int|fp|nf)(\d+)/.exec(tensor.kind);
   return found ? Number(found[1]) : null;
 }
@@ -133,8 +134,8 @@ export function bitsOf(tensor) {
 function bits(report) {
   const known = report.tensors.filter((tensor) => bitsOf(tensor) !== null && tensor.shape.length > 1);
   if (known.length === 0) return null;
-  return section("Bits of each matrix", columns(known.map((tensor) => ({ value: bitsOf(tensor), soft: !tensor.compressed, text: `${tensor.name}: ${tensor.kind}` })),
-    { label: "Bits of each matrix, in the order of the file", yName: "bits a weight by type, scales not counted", yText: (v) => String(v) }),
+  return section("Bits of each matrix", columns(known.map((tensor) => ({ value: bitsOf(tensor), soft: !tensor.compressed, text: `${tensor.name}: ${tensor.kind}, ${digits(bitsOf(tensor), 3)} bits` })),
+    { label: "Bits of each matrix, in the order of the file", yName: "bits a weight", yText: (v) => String(v) }),
   element("p", { class: "quiet small" }, "In the order of the file; what was left as it is stands in grey."),
   table("Types", [["Type", ([name]) => name], ["Tensors", ([, list]) => count(list.length), "right"], ["Weights", ([, list]) => count(list.reduce((sum, one) => sum + one.parameters, 0)), "right"],
     ["Entropy of codes", ([, list]) => { const sum = list.reduce((all, one) => all + one.parameters, 0); const entropy = list.reduce((all, one) => all + one.code_entropy_bits * one.parameters, 0) / sum; return entropy > 0 ? number(entropy, 3, " bits") : "–"; }, "right"]],
