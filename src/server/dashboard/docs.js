@@ -5,6 +5,10 @@ const VERBS = ["get", "head", "post", "put", "patch", "delete"];
 const base = new URL(".", document.baseURI).href.replace(/\/$/, "");
 let api;
 
+// The dashboard's choice of light or dark holds here too.
+const theme = localStorage.getItem("modelpress-theme");
+if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
+
 const resolve = (schema) => {
   const name = schema?.$ref?.split("/").pop();
   return name ? { ...api.components.schemas[name], refName: name } : schema ?? {};

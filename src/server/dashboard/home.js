@@ -1,95 +1,93 @@
-// The landing page: how to start, and the latest jobs, read every few seconds while the page is visible.
-import { api, copyButton, element, hasKey, keyForm, problemText } from "./page.js";
+// Overview: what runs, what waits, what failed, what was saved, and how much room there is; first steps on an empty server.
+import { copyButton, element } from "./page.js";
+import { base, get, key, may, query } from "./client.js";
+import { bytes, bytesText, command, count, empty, ident, live, recipeName, secondsText, between, section, state, table, unsaid, when } from "./show.js";
+import { progressOf } from "./jobs.js";
 
-const base = new URL(".", document.baseURI).href.replace(/\/$/, "");
-const key = hasKey() ? ' -H "Authorization: Bearer $MODELPRESS_KEY"' : "";
-const start = [
-  `curl${key} ${base}/v1/models \\`,
-  `  -F file=@config.json -F file=@model.safetensors -F file=@tokenizer.json`,
-  `curl${key} ${base}/v1/jobs -H 'Content-Type: application/json' \\`,
-  `  -d '{"model":"mdl_…","recipe":"Q4_K_M"}'`,
-  `curl${key} -N ${base}/v1/jobs/job_…/events -H 'Accept: text/event-stream'`,
-  `curl${key} -OJ ${base}/v1/artifacts/art_…/archive`,
-].join("\n");
-const code = document.getElementById("start");
-code.textContent = start;
-code.closest(".copyable").append(copyButton(() => start));
-document.getElementById("curl").textContent = `curl${key} ${base}/v1/jobs?limit=10`;
+const figure = (name, value, note) => element("div", { class: "figure" }, element("div", { class: "name" }, name),
+  element("div", { class: "value" }, value), note ? element("div", { class: "note" }, note) : null);
 
-const state = document.getElementById("state");
-const table = document.getElementById("jobs");
-
-// A preset's name, or the techniques of a recipe that was written out.
-function recipeName(recipe) {
-  if (typeof recipe === "string") return recipe;
-  if (recipe?.analysis) return "analysis";
-  return recipe?.preset ?? (recipe?.stages ?? []).map((stage) => stage.technique).join(" + ");
+export default function overview(view) {
+  view.title("Overview");
+  const place = element("div", {});
+  view.root.append(element("div", { class: "head" }, element("h1", {}, "Overview")), place);
+  live(view, place, { what: "the overview", every: 4, load, draw });
 }
 
-function row(job) {
-  const done = Math.floor((job.progress ?? 0) * 100);
-  const progress = element("progress", { max: 100, value: done, title: `${done} %`, "aria-label": `${done} %` });
-  const report = job.status === "succeeded"
-    ? element("a", { href: `v1/jobs/${job.id}/report.html` }, "report")
-    : element("span", { title: job.error?.message ?? job.waiting_for ?? "" },
-      job.error?.code ?? (job.waiting_for ? "waits for memory" : ""));
-  const created = element("time", { datetime: job.created_at, title: job.created_at }, ago(job.created_at));
-  return element("tr", {},
-    element("td", {}, job.status),
-    element("td", {}, recipeName(job.recipe)),
-    element("td", {}, progress),
-    element("td", {}, created),
-    element("td", {}, report),
-    element("td", { class: "id" }, element("a", { href: `v1/jobs/${job.id}`, title: job.id }, `…${job.id.slice(-8)}`)));
+async function load(signal) {
+  const asked = (path) => get(path, { signal });
+  const [overview, running, recent] = await Promise.all([
+    asked("v1/overview").catch((problem) => { if (problem.status === 404) return null; throw problem; }),
+    asked("v1/jobs?status=running&limit=20"), asked("v1/jobs?limit=8")]);
+  return { overview, running: running.data, recent: recent.data };
 }
 
-function ago(text) {
-  const seconds = Math.max(0, (Date.now() - Date.parse(text)) / 1000);
-  const units = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
-  const [unit, size] = units.find(([, size]) => seconds >= size) ?? units[3];
-  return new Intl.RelativeTimeFormat("en").format(-Math.floor(seconds / size), unit);
+function draw({ overview, running, recent }, place) {
+  place.className = "stack";
+  place.replaceChildren(...[
+    overview?.draining && element("p", { class: "banner", role: "status" }, "This server is draining: it takes no new work and will stop when what runs has ended."),
+    overview ? figures(overview) : unsaid("what it has done in all (GET /v1/overview)"),
+    recent.length === 0 ? firstSteps() : null,
+    section("Running now", running.length === 0 ? empty("Nothing runs.") : table("Running jobs", [
+      ["Job", (job) => ident(job.id, recipeName(job.recipe))], ["Model", (job) => ident(job.model)],
+      ["Stage", (job) => job.stage ? `${job.stage.name}, ${job.stage.index + 1} of ${job.stage.of}` : "starting"],
+      ["Progress", progressOf, "wide"], ["Done", (job) => job.estimated_finish_at ? when(job.estimated_finish_at) : "–"],
+    ], running), command("GET", "v1/jobs?status=running")),
+    overview && element("div", { class: "grid" }, failures(overview), room(overview)),
+    recent.length > 0 && section("Latest jobs", table("Latest jobs", [
+      ["State", (job) => state(job.status)], ["Job", (job) => ident(job.id, recipeName(job.recipe))], ["Model", (job) => ident(job.model)],
+      ["Took", (job) => job.started_at ? secondsText(between(job.started_at, job.finished_at)) : "–", "right"],
+      ["Created", (job) => when(job.created_at)],
+      ["", (job) => job.status === "succeeded" ? element("a", { href: `#/jobs/${job.id}/report` }, "Report") : element("span", { class: "quiet" }, job.error?.code ?? "")],
+    ], recent), command("GET", "v1/jobs?limit=8")),
+  ].filter(Boolean));
 }
 
-// Asks for a key, unless the question stands there already.
-function ask(problem) {
-  table.hidden = true;
-  if (state.querySelector("form")) return;
-  state.replaceChildren(keyForm(problem.detail, () => {
-    // Its commands show the key from now on.
-    location.reload();
-  }));
+function figures(overview) {
+  const { jobs } = overview;
+  const saved = overview.source_bytes - overview.artifact_bytes;
+  return element("div", {}, element("div", { class: "figures" },
+    figure("Running", count(jobs.running), element("a", { href: "#/jobs?status=running" }, "Show")),
+    figure("Waiting", count(jobs.queued), overview.oldest_queued_at ? ["oldest ", when(overview.oldest_queued_at)] : "nothing waits"),
+    figure("Succeeded", count(jobs.succeeded), `${jobs.cancelled} cancelled`),
+    figure("Failed", count(jobs.failed), jobs.failed ? element("a", { href: "#/jobs?status=failed" }, "Show") : "none"),
+    figure("Saved", saved > 0 ? bytes(saved) : "–", overview.artifact_bytes > 0 ? `${bytesText(overview.source_bytes)} became ${bytesText(overview.artifact_bytes)}` : "no artifacts yet")));
 }
 
-// A link cannot show a key: what it leads to is fetched and kept as a file instead.
-async function keep(event) {
-  const link = event.target.closest("a");
-  if (!link || !hasKey()) return;
-  event.preventDefault();
-  const response = await api(link.getAttribute("href"));
-  if (!response.ok) {
-    state.textContent = problemText(await response.json());
-    return;
-  }
-  const name = link.getAttribute("href").split("/").slice(2).join("-");
-  const url = URL.createObjectURL(await response.blob());
-  element("a", { href: url, download: name.includes(".") ? name : `${name}.json` }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10000);
+function failures(overview) {
+  const rows = overview.failures_24h ?? [];
+  return section("Failures in 24 hours", rows.length === 0 ? empty("None.") : table("Failures by code", [
+    ["Code", (row) => element("code", {}, row.code)], ["Jobs", (row) => count(row.count), "right"]], rows), command("GET", "v1/overview"));
 }
 
-async function refresh() {
-  try {
-    const response = await api("v1/jobs?limit=10", { Accept: "application/json" });
-    const body = await response.json();
-    if (response.status === 401) return ask(body);
-    if (!response.ok) throw new Error(problemText(body));
-    table.querySelector("tbody").replaceChildren(...body.data.map(row));
-    table.hidden = body.data.length === 0;
-    state.textContent = body.data.length === 0 ? "No jobs yet." : "";
-  } catch (error) {
-    state.textContent = `The job list cannot be read: ${error.message}`;
-  }
+function share(name, used, total, note) {
+  if (used === null || used === undefined || !total) return element("div", {}, element("h3", {}, name), note ?? unsaid(`a limit for ${name.toLowerCase()}`));
+  return element("div", {}, element("h3", {}, name),
+    element("div", { class: "progress" }, element("progress", { max: total, value: used, "aria-label": name }), element("span", {}, `${Math.round(used / total * 100)} %`)),
+    element("p", { class: "small quiet" }, bytes(used), " of ", bytes(total), ", ", bytes(Math.max(0, total - used)), " left"));
 }
 
-table.addEventListener("click", keep);
-await refresh();
-setInterval(() => document.hidden || refresh(), 5000);
+function room(o) {
+  return section("Room",
+    share("Disk", o.disk_total_bytes ? o.disk_total_bytes - o.disk_free_bytes : null, o.disk_total_bytes),
+    share("Memory planned by running jobs", o.memory_planned_bytes, o.memory_limit_bytes),
+    share("Stored files", o.stored_bytes, o.quota_bytes, element("p", {}, bytes(o.stored_bytes), element("span", { class: "quiet" }, ", no quota"))),
+    command("GET", "v1/overview"));
+}
+
+// The whole job by hand: without its tokenizer no model becomes a GGUF.
+function firstSteps() {
+  const sent = key() === null ? "" : ' -H "Authorization: Bearer $MODELPRESS_KEY"';
+  const text = [
+    `curl${sent} ${base}/v1/models \\`,
+    `  -F file=@config.json -F file=@model.safetensors -F file=@tokenizer.json`,
+    `curl${sent} ${base}/v1/jobs -H 'Content-Type: application/json' \\`,
+    `  -d '{"model":"mdl_…","recipe":"Q4_K_M"}'`,
+    `curl${sent} -N ${base}/v1/jobs/job_…/events -H 'Accept: text/event-stream'`,
+    `curl${sent} -OJ ${base}/v1/artifacts/art_…/archive`,
+  ].join("\n");
+  return section("Start", element("p", {}, "Upload a model, choose a recipe, get back files that engines load, and a report of what changed."),
+    may("jobs:write") ? element("p", {}, element("a", { class: "button primary", href: query("#/new", {}) }, "New job")) : null,
+    element("h3", {}, "Or from a shell"),
+    element("div", { class: "copyable" }, element("pre", { tabindex: 0 }, element("code", {}, text)), copyButton(() => text, "commands")));
+}

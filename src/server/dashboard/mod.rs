@@ -1,4 +1,4 @@
-//! The pages, embedded: plain HTML, modules and one sheet that use only the public API.
+//! The pages, embedded: plain HTML, modules and sheets that use only the public API.
 //!
 //! Owns: the bytes and their types.
 //! Must not know: handlers, data.
@@ -21,8 +21,9 @@ pub struct Asset {
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
 
-/// The landing page.
+/// The dashboard.
 pub const HOME: Asset = Asset {
     path: "/",
     content_type: HTML,
@@ -36,11 +37,56 @@ pub const DOCS: Asset = Asset {
 };
 
 /// What the pages load.
-pub const ASSETS: [Asset; 4] = [
+pub const ASSETS: [Asset; 32] = [
+    Asset {
+        path: "analysis.js",
+        content_type: SCRIPT,
+        text: include_str!("analysis.js"),
+    },
+    Asset {
+        path: "app.css",
+        content_type: STYLE,
+        text: include_str!("app.css"),
+    },
+    Asset {
+        path: "app.js",
+        content_type: SCRIPT,
+        text: include_str!("app.js"),
+    },
+    Asset {
+        path: "artifact.js",
+        content_type: SCRIPT,
+        text: include_str!("artifact.js"),
+    },
+    Asset {
+        path: "artifacts.js",
+        content_type: SCRIPT,
+        text: include_str!("artifacts.js"),
+    },
+    Asset {
+        path: "charts.js",
+        content_type: SCRIPT,
+        text: include_str!("charts.js"),
+    },
+    Asset {
+        path: "client.js",
+        content_type: SCRIPT,
+        text: include_str!("client.js"),
+    },
+    Asset {
+        path: "compare.js",
+        content_type: SCRIPT,
+        text: include_str!("compare.js"),
+    },
     Asset {
         path: "docs.js",
         content_type: SCRIPT,
         text: include_str!("docs.js"),
+    },
+    Asset {
+        path: "form.js",
+        content_type: SCRIPT,
+        text: include_str!("form.js"),
     },
     Asset {
         path: "home.js",
@@ -48,14 +94,109 @@ pub const ASSETS: [Asset; 4] = [
         text: include_str!("home.js"),
     },
     Asset {
+        path: "job.js",
+        content_type: SCRIPT,
+        text: include_str!("job.js"),
+    },
+    Asset {
+        path: "jobs.js",
+        content_type: SCRIPT,
+        text: include_str!("jobs.js"),
+    },
+    Asset {
+        path: "keys.js",
+        content_type: SCRIPT,
+        text: include_str!("keys.js"),
+    },
+    Asset {
+        path: "lineage.js",
+        content_type: SCRIPT,
+        text: include_str!("lineage.js"),
+    },
+    Asset {
+        path: "model.js",
+        content_type: SCRIPT,
+        text: include_str!("model.js"),
+    },
+    Asset {
+        path: "models.js",
+        content_type: SCRIPT,
+        text: include_str!("models.js"),
+    },
+    Asset {
         path: "page.js",
         content_type: SCRIPT,
         text: include_str!("page.js"),
     },
     Asset {
+        path: "preview.js",
+        content_type: SCRIPT,
+        text: include_str!("preview.js"),
+    },
+    Asset {
+        path: "quality.js",
+        content_type: SCRIPT,
+        text: include_str!("quality.js"),
+    },
+    Asset {
+        path: "recipe.js",
+        content_type: SCRIPT,
+        text: include_str!("recipe.js"),
+    },
+    Asset {
+        path: "report.js",
+        content_type: SCRIPT,
+        text: include_str!("report.js"),
+    },
+    Asset {
+        path: "retention.js",
+        content_type: SCRIPT,
+        text: include_str!("retention.js"),
+    },
+    Asset {
+        path: "search.js",
+        content_type: SCRIPT,
+        text: include_str!("search.js"),
+    },
+    Asset {
+        path: "searches.js",
+        content_type: SCRIPT,
+        text: include_str!("searches.js"),
+    },
+    Asset {
+        path: "show.js",
+        content_type: SCRIPT,
+        text: include_str!("show.js"),
+    },
+    Asset {
         path: "style.css",
-        content_type: "text/css; charset=utf-8",
+        content_type: STYLE,
         text: include_str!("style.css"),
+    },
+    Asset {
+        path: "system.js",
+        content_type: SCRIPT,
+        text: include_str!("system.js"),
+    },
+    Asset {
+        path: "upload.js",
+        content_type: SCRIPT,
+        text: include_str!("upload.js"),
+    },
+    Asset {
+        path: "webhook.js",
+        content_type: SCRIPT,
+        text: include_str!("webhook.js"),
+    },
+    Asset {
+        path: "webhooks.js",
+        content_type: SCRIPT,
+        text: include_str!("webhooks.js"),
+    },
+    Asset {
+        path: "wizard.js",
+        content_type: SCRIPT,
+        text: include_str!("wizard.js"),
     },
 ];
 
