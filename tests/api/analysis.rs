@@ -205,7 +205,10 @@ async fn an_analysis_weighs_the_schemes_that_are_asked_for() {
     };
     let asked = json!({"sensitivity": recipe("rtn")});
     let job = json_of(app.post(&path, &asked).await, StatusCode::ACCEPTED).await;
-    assert_eq!((&job["kind"], &job["recipe"]["analysis"]), (&json!("analysis"), &asked));
+    assert_eq!(
+        (&job["kind"], &job["recipe"]["analysis"]),
+        (&json!("analysis"), &asked)
+    );
     let job = over(&app, &text(&job["id"])).await;
     assert_eq!(job["status"], "succeeded", "{job}");
     let report = app.get(&format!("/v1/jobs/{}/report", text(&job["id"]))).await;
@@ -213,7 +216,12 @@ async fn an_analysis_weighs_the_schemes_that_are_asked_for() {
     let found = &report["sensitivity"];
     assert_eq!(found["dataset"], json!(data));
     let units = found["units"].as_array().expect("units");
-    assert!(units.iter().all(|unit| unit["schemes"][0]["predicted_kl"].as_f64() > Some(0.0)), "{found}");
+    assert!(
+        units
+            .iter()
+            .all(|unit| unit["schemes"][0]["predicted_kl"].as_f64() > Some(0.0)),
+        "{found}"
+    );
     let refused = json!({"sensitivity": {"preset": "W4A16", "calibration": "nowhere"}});
     let refused = problem(app.post(&path, &refused).await, 422, "recipe_refused").await;
     let pointer = text(&refused["errors"][0]["pointer"]);

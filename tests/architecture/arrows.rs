@@ -198,7 +198,10 @@ pub(crate) const OUTSIDE: Edges = &[
     ("governor", &["http"]),
     ("hyper", &["http"]),
     ("hyper_util", &["http"]),
-    ("modelpress_engine", &["child", "cli", "http", "signing", "worker"]),
+    (
+        "modelpress_engine",
+        &["child", "cli", "http", "signing", "worker"],
+    ),
     ("object_store", &["blobs", "pull"]),
     ("opentelemetry", &["telemetry"]),
     ("opentelemetry_otlp", &["telemetry"]),

@@ -83,8 +83,9 @@ impl Sensitivity {
                 Some((unit, near))
             })
             .collect();
-        let a_weight =
-            |(unit, scheme): &(&UnitSensitivity, &SchemeLoss)| scheme.predicted_kl / unit.parameters.max(1) as f64;
+        let a_weight = |(unit, scheme): &(&UnitSensitivity, &SchemeLoss)| {
+            scheme.predicted_kl / unit.parameters.max(1) as f64
+        };
         found.sort_by(|a, b| a_weight(b).total_cmp(&a_weight(a)));
         found
     }

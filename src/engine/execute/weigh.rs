@@ -8,7 +8,9 @@ use super::calibrated;
 use super::course::Course;
 use super::made::Made;
 use super::{Site, check_datasets, check_version};
-use crate::analyze::{Analysis, AnalysisPlan, SECTIONS, SchemeLoss, Sensitivity, UnitSensitivity, analyze_in};
+use crate::analyze::{
+    Analysis, AnalysisPlan, SECTIONS, SchemeLoss, Sensitivity, UnitSensitivity, analyze_in,
+};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
 use crate::error::{Error, Result};

@@ -33,8 +33,10 @@ const REPORT: [(&str, Draw<Report>); 7] = [
     ("budget", choice::rate_distortion),
 ];
 
-const ANALYSIS: [(&str, Draw<Analysis>); 2] =
-    [("rate-distortion", analysis::plane), ("sensitivity", analysis::sensitivity)];
+const ANALYSIS: [(&str, Draw<Analysis>); 2] = [
+    ("rate-distortion", analysis::plane),
+    ("sensitivity", analysis::sensitivity),
+];
 
 /// The plots that this report has.
 pub fn plots(report: &Report) -> Vec<Plot> {

@@ -5,8 +5,8 @@
 //! Invariant: a panic is answered like everything else; when standard input ends, so does the process, at once.
 
 use std::io::{BufRead as _, Read as _, Write as _};
-use std::path::{Path, PathBuf};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 

@@ -172,7 +172,11 @@ fn schemes(sensitivity: &Sensitivity) -> String {
     for (scheme, bytes, loss) in sensitivity.totals() {
         let _infallible = writeln!(text, "{:>15} {loss:>12.4e}  {scheme}", grouped(bytes));
     }
-    let _infallible = writeln!(text, "\n{:>12} {:>12}  most sensitive, a million weights", "nats", "scheme");
+    let _infallible = writeln!(
+        text,
+        "\n{:>12} {:>12}  most sensitive, a million weights",
+        "nats", "scheme"
+    );
     for (unit, scheme) in sensitivity.most_sensitive().into_iter().take(NEAR) {
         let a_million = scheme.predicted_kl * 1e6 / unit.parameters.max(1) as f64;
         let _infallible = writeln!(
@@ -224,7 +228,11 @@ fn totals(summary: &ModelSummary, model: &ModelAnalysis) -> String {
     line("stored", size(model.bytes));
     if let Some(compute) = &model.compute {
         let (flops, read) = (compute.flops_per_token, &compute.bytes_per_token);
-        let read = format!("{} as fp16, {} as int4", size(read.fp16_bytes), size(read.int4_bytes));
+        let read = format!(
+            "{} as fp16, {} as int4",
+            size(read.fp16_bytes),
+            size(read.int4_bytes)
+        );
         line(
             "a token",
             format!("{:.3} GFLOP without attention; reads {read}", flops as f64 / 1e9),

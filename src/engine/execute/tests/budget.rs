@@ -93,6 +93,12 @@ fn sensitivity_is_weighed_where_it_is_asked_for() {
     let plots = analysis_plots(&analysis);
     assert_eq!(plots.len(), 2);
     assert!(plots.iter().all(|plot| plot.png().is_ok()));
-    let without = execute_analysis(&AnalysisPlan::of(&small.model), &small.model, &data, &site, &Silent);
+    let without = execute_analysis(
+        &AnalysisPlan::of(&small.model),
+        &small.model,
+        &data,
+        &site,
+        &Silent,
+    );
     assert_eq!(without.unwrap().sensitivity, None);
 }
