@@ -224,8 +224,11 @@ def _table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:
 
 def _bars(tensors: Sequence[Tuple[str, str, float, int]]) -> str:
     """One bar a tensor, as high as its bits and as wide as its weights: the area is what it takes."""
-    # The smallest do not show anyway; a model of thousands of tensors must not make a notebook of megabytes.
-    shown = sorted(range(len(tensors)), key=lambda at: -tensors[at][3])[:_SHOWN_TENSORS]
+    # Norms keep 32 bits and are too narrow to be seen: they would only make everything else low. And a model of thousands
+    # of tensors must not make a notebook of megabytes.
+    least = sum(tensor[3] for tensor in tensors) / 2000
+    wide = [at for at, tensor in enumerate(tensors) if tensor[3] >= least]
+    shown = sorted(wide, key=lambda at: -tensors[at][3])[:_SHOWN_TENSORS]
     weights = sum(tensors[at][3] for at in shown)
     if not weights:
         return ""
