@@ -39,7 +39,8 @@ def resolved(variables, values):
 def run_github(name, server, folder, where, recipe="Q8_0", **more):
     values = {
         "vars.MODELPRESS_URL": server.url, "secrets.MODELPRESS_API_KEY": server.token, "inputs.model": str(folder),
-        "inputs.recipe": recipe, "github.run_id": where.name, "github.run_attempt": "1",
+        "inputs.recipe": recipe,
+        "vars.MODELPRESS_SDK": str(SDK), "github.run_id": where.name, "github.run_attempt": "1",
     }  # fmt: skip
     step = STEPS[name]
     assert "${{" not in step["run"], "what users type must not become a part of the script"
@@ -70,7 +71,7 @@ def test_the_step_with_python(guarded, folder, tmp_path):
     """pip installs the package from its folder into an environment of its own."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     path = f"{tmp_path / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    result = run_github("Compress with Python", guarded, folder, tmp_path, PATH=path, MODELPRESS_SDK=str(SDK))
+    result = run_github("Compress with Python", guarded, folder, tmp_path, PATH=path)
     assert result.returncode == 0, result.stdout + result.stderr
     gguf(tmp_path / "small")
     assert "bits a weight" in (tmp_path / "summary").read_text()

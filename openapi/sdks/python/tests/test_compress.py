@@ -120,6 +120,7 @@ def test_the_readme_of_a_result_in_a_notebook(client: Client, model: Model) -> N
     report = client.compress(model, "Q8_0").report
     shown = report._repr_html_()
     assert "<svg" in shown and "model.embed_tokens.weight: Q8_0, 8 bits" in shown
+    assert "at most 8;" in shown, "norms, which keep 32 bits, do not set the scale"
     table = report.to_pandas()
     assert len(table) == 21 and table["kind"].isin(["Q8_0", "F32"]).all()
     assert report.html().lstrip().startswith("<!")

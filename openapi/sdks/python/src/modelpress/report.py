@@ -184,7 +184,7 @@ class AnalysisView(_Document):
     def _repr_html_(self) -> str:
         head = ("preset", "bytes", "bits a weight", "SNR, dB", "to the bound, dB")
         rows = [
-            (p["preset"], f"{p['bytes']:,}", f"{p['bits_per_weight']:.3f}", *map(_maybe, (p.get("snr_db"), p.get("gap_db"))))
+            (p["preset"], f"{p['bytes']:,}", f"{p['bits_per_weight']:.3f}", _maybe(p, "snr_db"), _maybe(p, "gap_db"))
             for p in self.presets
         ]
         return _section(f"{self.model['parameters']:,} weights, {self.model['bytes']:,} bytes", _table(rows, head))
@@ -201,7 +201,8 @@ def _measured(measure: Measure) -> str:
     return f"{before}{measure.after:.5g} ({measure.interval[0]:.5g} to {measure.interval[1]:.5g})"
 
 
-def _maybe(figure: Optional[float]) -> str:
+def _maybe(entry: Mapping[str, Any], key: str) -> str:
+    figure = entry.get(key)
     return "" if figure is None else f"{figure:.1f}"
 
 
@@ -224,8 +225,11 @@ def _table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:
 
 def _bars(tensors: Sequence[Tuple[str, str, float, int]]) -> str:
     """One bar a tensor, as high as its bits and as wide as its weights: the area is what it takes."""
-    # The smallest do not show anyway; a model of thousands of tensors must not make a notebook of megabytes.
-    shown = sorted(range(len(tensors)), key=lambda at: -tensors[at][3])[:_SHOWN_TENSORS]
+    # Norms keep 32 bits and are too narrow to be seen: they would only make everything else low. And a model of
+    # thousands of tensors must not make a notebook of megabytes.
+    least = sum(tensor[3] for tensor in tensors) / 2000
+    wide = [at for at, tensor in enumerate(tensors) if tensor[3] >= least]
+    shown = sorted(wide, key=lambda at: -tensors[at][3])[:_SHOWN_TENSORS]
     weights = sum(tensors[at][3] for at in shown)
     if not weights:
         return ""
