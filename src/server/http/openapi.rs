@@ -153,6 +153,8 @@ fn complete_recipes(name: &str, schema: &mut Value) {
         }
         "AnalysisIn" => say("sensitivity", json!({"anyOf": [recipe, {"type": "null"}]})),
         "JobOut" => {
+            // As it was sent.
+            schema["properties"]["recipe"]["type"] = json!(["string", "object"]);
             let states = JobState::ALL.map(JobState::as_str);
             schema["properties"]["status"]["enum"] = json!(states);
         }
