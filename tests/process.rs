@@ -29,6 +29,8 @@ mod backup;
 mod commands;
 #[path = "process/crash.rs"]
 mod crash;
+#[path = "process/decoding.rs"]
+mod decoding;
 #[path = "process/doctor.rs"]
 mod doctor;
 #[path = "process/going_on.rs"]

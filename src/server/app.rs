@@ -262,6 +262,7 @@ fn hire(state: &AppState, config: &Config, queue: Arc<dyn Queue>) -> Result<Pool
             most_of_tenant: config.limits.tenant.running_jobs,
             ttl: config.workers.lease,
             checkpoint: config.workers.checkpoint,
+            decode_command: config.workers.decode_command.clone(),
             scratch: config.scratch_dir(),
             neighbours: match config.database {
                 Database::Sqlite(_) => Neighbours::None,

@@ -126,6 +126,8 @@ class Run:
                     self.forget(row[0])
         if not self.a.cli and wanted("tus"):
             self.check("tus", "check_tus.py", "--binary", self.a.binary, "--model", self.a.model)
+        if not self.a.cli and wanted("decode"):
+            self.check("decode", "check_decode.py", "--binary", self.a.binary, "--model", self.a.model)
         if not self.a.cli and wanted("s3"):
             self.check("s3", "check_s3.py", "--binary", self.a.binary, "--model", self.a.model)
         if self.a.tier == "full" and self.a.llama and wanted("imatrix"):

@@ -68,6 +68,12 @@ pub struct Artifact {
 }
 
 impl Artifact {
+    /// The folder that its files lie in; nothing where it has none.
+    pub fn folder(&self) -> Option<&Path> {
+        let manifest = self.files.iter().find(|file| file.name == MANIFEST)?;
+        manifest.path.parent()
+    }
+
     /// The files that the plan laid out: all but what is written about them.
     pub fn planned(&self) -> impl Iterator<Item = &ArtifactFile> {
         let about = [provenance::CARD, MANIFEST, provenance::SIGNATURE];

@@ -156,6 +156,18 @@ fn stages(out: &mut String, report: &Report) {
         "</table></div><p>The plan promised at most {}.</p>",
         bytes(report.planned_peak_memory_bytes)
     );
+    for decode in &report.decode {
+        let _ = write!(
+            out,
+            "<p>{}: {:.1} tokens a second decoded{}.</p>",
+            escape(&decode.format),
+            decode.tokens_per_second,
+            decode
+                .runtime
+                .as_deref()
+                .map_or_else(String::new, |runtime| format!(" by {}", escape(runtime)))
+        );
+    }
 }
 
 /// One row of points: its name, whether they are rings, and a value a tensor.

@@ -108,6 +108,18 @@ pub struct StageReport {
     pub peak_rss_bytes: u64,
 }
 
+/// How fast an engine decodes with an artifact.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DecodeReport {
+    /// The artifact's format.
+    pub format: String,
+    /// Tokens a second, one sequence at a time.
+    pub tokens_per_second: f64,
+    /// By which engine, on what.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub runtime: Option<String>,
+}
+
 /// Sums over all tensors, weighted by their number of weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
@@ -160,6 +172,9 @@ pub struct Report {
     /// What a budget chose, where there was one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub allocation: Option<Allocation>,
+    /// How fast engines decode, where somebody measures it.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub decode: Vec<DecodeReport>,
     /// Memory the plan promised to stay under.
     pub planned_peak_memory_bytes: u64,
     /// What the user should know.
@@ -189,6 +204,7 @@ impl Report {
             stages,
             quality,
             allocation: None,
+            decode: Vec::new(),
             planned_peak_memory_bytes: plan.peak_memory_bytes,
             warnings: plan
                 .warnings

@@ -1,7 +1,8 @@
 //! Which of several results are worth having: none of the others is smaller and loses less.
 //!
-//! Owns: the Pareto front over size and loss, and what each point of it is best for. Must not know: what was measured.
-//! Invariant: a point is on the front unless another is at least as good in both and better in one.
+//! Owns: the Pareto front over size, loss and, where it is known, speed, and what each point of it is best for. Must not
+//! know: what was measured.
+//! Invariant: a point is on the front unless another is at least as good in all and better in one.
 
 /// A result.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,6 +11,8 @@ pub struct Outcome {
     pub bytes: u64,
     /// Loss; may be below 0 where a metric improved.
     pub loss: f64,
+    /// Seconds a decoded token, where they are known of all results.
+    pub seconds: Option<f64>,
 }
 
 /// What a result is best for.
@@ -19,15 +22,21 @@ pub enum BestFor {
     Size,
     /// It loses least of all.
     Quality,
+    /// It decodes fastest of all.
+    Speed,
     /// It lies farthest below the straight line between those two, on logarithmic scales.
     Balance,
 }
 
 fn beats(a: &Outcome, b: &Outcome) -> bool {
-    a.bytes <= b.bytes && a.loss <= b.loss && (a.bytes < b.bytes || a.loss < b.loss)
+    let (slower, faster) = a
+        .seconds
+        .zip(b.seconds)
+        .map_or((false, false), |(a, b)| (a > b, a < b));
+    a.bytes <= b.bytes && a.loss <= b.loss && !slower && (a.bytes < b.bytes || a.loss < b.loss || faster)
 }
 
-/// Places of those on the front, from the smallest to the one that loses least. Of equals all are.
+/// Places of those on the front, from the smallest to the largest. Of equals all are.
 pub fn front(results: &[Outcome]) -> Vec<usize> {
     let is_beaten = |at: &usize| results.iter().any(|other| beats(other, &results[*at]));
     let mut front: Vec<usize> = (0..results.len()).filter(|at| !is_beaten(at)).collect();
@@ -40,6 +49,32 @@ pub fn front(results: &[Outcome]) -> Vec<usize> {
 
 /// What the points of a front are best for, each at most one thing.
 pub fn best_for(results: &[Outcome], front: &[usize]) -> Vec<(usize, BestFor)> {
+    // Size against loss, whatever is fast.
+    let plane: Vec<usize> = {
+        let beaten = |at: &usize| {
+            let flat = |at: usize| Outcome {
+                seconds: None,
+                ..results[at]
+            };
+            front.iter().any(|other| beats(&flat(*other), &flat(*at)))
+        };
+        front.iter().copied().filter(|at| !beaten(at)).collect()
+    };
+    let mut best = best_on_plane(results, &plane);
+    let timed = front.iter().copied().filter(|at| results[*at].seconds.is_some());
+    let fastest = timed.min_by(|a, b| {
+        let seconds = |at: usize| results[at].seconds.unwrap_or(f64::INFINITY);
+        seconds(*a).total_cmp(&seconds(*b))
+    });
+    best.extend(
+        fastest
+            .filter(|at| best.iter().all(|(other, _)| other != at))
+            .map(|at| (at, BestFor::Speed)),
+    );
+    best
+}
+
+fn best_on_plane(results: &[Outcome], front: &[usize]) -> Vec<(usize, BestFor)> {
     let (Some(first), Some(last)) = (front.first(), front.last()) else {
         return Vec::new();
     };
@@ -86,6 +121,7 @@ mod tests {
             .map(|(bytes, loss)| Outcome {
                 bytes: *bytes,
                 loss: *loss,
+                seconds: None,
             })
             .collect()
     }
@@ -110,6 +146,27 @@ mod tests {
         assert!(best_for(&[], &[]).is_empty());
     }
 
+    /// What is larger and loses more is worth having where it is faster.
+    #[test]
+    fn speed_is_worth_bytes() {
+        let timed = |bytes, loss, seconds| Outcome {
+            bytes,
+            loss,
+            seconds: Some(seconds),
+        };
+        let all = [
+            timed(80, 0.4, 0.02),
+            timed(100, 0.03, 0.03),
+            timed(120, 0.05, 0.01),
+            timed(130, 0.05, 0.01),
+        ];
+        assert_eq!(front(&all), [0, 1, 2]);
+        assert_eq!(
+            best_for(&all, &front(&all)),
+            [(0, BestFor::Size), (1, BestFor::Quality), (2, BestFor::Speed)]
+        );
+    }
+
     #[test]
     fn a_metric_that_improved_is_no_trap() {
         let all = results(&[(80, 0.4), (100, 0.01), (140, -0.002)]);
@@ -118,8 +175,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_not_on_it_is_beaten_by_something_that_is(points in prop::collection::vec((1u64..20, 0u32..20), 0..24)) {
-            let all: Vec<Outcome> = points.iter().map(|(b, l)| Outcome { bytes: *b, loss: f64::from(*l) }).collect();
+        fn whatever_is_not_on_it_is_beaten_by_something_that_is(
+            points in prop::collection::vec((1u64..20, 0u32..20, 1u32..20), 0..24), timed: bool,
+        ) {
+            let all: Vec<Outcome> = points.iter().map(|(b, l, s)| Outcome {
+                bytes: *b, loss: f64::from(*l), seconds: timed.then_some(f64::from(*s)),
+            }).collect();
             let front = front(&all);
             for at in 0..all.len() {
                 let beaten = front.iter().any(|f| beats(&all[*f], &all[at]));

@@ -49,6 +49,7 @@ impl Settings {
             key_jobs_per_hour: self.key_jobs_per_hour.or(other.key_jobs_per_hour),
             workers: self.workers.or(other.workers),
             worker_threads: self.worker_threads.or(other.worker_threads),
+            decode_command: self.decode_command.or(other.decode_command),
             worker_device: self.worker_device.or(other.worker_device),
             worker_memory_bytes: self.worker_memory_bytes.or(other.worker_memory_bytes),
             lease_seconds: self.lease_seconds.or(other.lease_seconds),

@@ -137,6 +137,8 @@ pub struct Workers {
     pub threads: usize,
     /// What models run on, as the engine names it.
     pub device: String,
+    /// Program that times how fast artifacts decode.
+    pub decode_command: Option<PathBuf>,
     /// Memory that all jobs at once may plan for.
     pub memory_bytes: u64,
     /// Lease time: a worker silent for this long loses its job.

@@ -340,6 +340,15 @@ pub struct Settings {
         help_heading = "Workers"
     )]
     pub worker_device: Option<String>,
+    /// Program that times how fast artifacts decode: it is given a format and a folder, and writes
+    /// {"decode_tokens_per_second": N, "runtime": "…"}, or exits with 3 where it knows no engine [default: none]
+    #[arg(
+        long,
+        env = "MODELPRESS_DECODE_COMMAND",
+        value_name = "PROGRAM",
+        help_heading = "Workers"
+    )]
+    pub decode_command: Option<PathBuf>,
     /// Memory that the plans of all jobs at once may ask for; what asks for more alone is refused. 0 = three quarters of
     /// the machine's; on a server with `workers` 0, no refusal, so set it to that of the largest worker there [default: 0]
     #[arg(

@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use super::checkpoint::{Saver, restore};
+use super::decode;
 use super::engine::{Fault, FaultKind, Made, OUT_OF_MEMORY, Work, crashed, source};
 use super::kit::Kit;
 use super::probe::{Mishap, Point};
@@ -120,7 +121,7 @@ impl Bench<'_> {
     /// From the claim to how it ended; `None` if the lease was lost.
     async fn work(&self, claim: &Claim, watch: &Arc<Watch>) -> Option<End> {
         let outcome = match self.make(claim, watch).await {
-            Ok(mut made) => match self.sign(&mut made) {
+            Ok(mut made) => match self.complete(&mut made, watch).await {
                 Ok(()) => {
                     let published = self.publish(claim, &made, watch).await;
                     published.map(|publication| result(made.gate, publication))
@@ -138,8 +139,11 @@ impl Bench<'_> {
         }
     }
 
-    /// Signs every artifact's manifest: the child that made them has no key.
-    fn sign(&self, made: &mut Made) -> Result<(), Fault> {
+    /// Times every artifact where there is a program for it, and signs its manifest: the child that made it has no key.
+    async fn complete(&self, made: &mut Made, watch: &Watch) -> Result<(), Fault> {
+        if let Some(program) = &self.kit.settings.decode_command {
+            decode::time(program, made, watch).await;
+        }
         let signed = made
             .artifacts
             .iter_mut()

@@ -36,6 +36,8 @@ pub struct Settings {
     /// How often what an attempt has is brought into the blob store, for others to go on with; never if nobody else
     /// could.
     pub checkpoint: Option<Duration>,
+    /// Times how fast artifacts decode, if anything does.
+    pub decode_command: Option<PathBuf>,
     /// Folder for scratch space.
     pub scratch: PathBuf,
     /// Who else works on these jobs.

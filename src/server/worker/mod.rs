@@ -6,6 +6,7 @@
 
 mod attempt;
 mod checkpoint;
+mod decode;
 pub mod engine;
 mod kit;
 mod pool;

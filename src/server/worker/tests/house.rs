@@ -142,6 +142,7 @@ impl House {
                 most_of_tenant: None,
                 ttl: Duration::from_hours(1),
                 checkpoint: self.checkpoint,
+                decode_command: None,
                 scratch: self.scratch(),
                 neighbours: Neighbours::None,
                 retention: Retention::default(),

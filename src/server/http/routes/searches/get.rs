@@ -11,7 +11,8 @@ use crate::http::refuse::about;
 
 /// Get a search
 ///
-/// Every recipe with what came of it, and which of them are worth having: those that no other beats in size and loss.
+/// Every recipe with what came of it, and which of them are worth having: those that no other beats in size, loss and,
+/// where all were timed, decoding speed.
 #[utoipa::path(
     get, path = "/v1/searches/{id}", tag = "searches", operation_id = "getSearch",
     security(("key" = ["jobs:read"])),

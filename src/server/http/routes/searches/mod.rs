@@ -87,7 +87,8 @@ pub struct SearchOut {
     pub loss_metric: Option<String>,
     /// Every recipe, in the order in which they were asked for.
     pub points: Vec<PointOut>,
-    /// Names of those that no other beats in size and loss, from the smallest to the one that loses least.
+    /// Names of those that no other beats in size, loss and, where all were timed, decoding speed; from the smallest to the
+    /// largest.
     pub front: Vec<String>,
     /// Your own pairs.
     pub metadata: BTreeMap<String, String>,
@@ -118,10 +119,10 @@ pub struct PointOut {
     pub error: Option<JobErrorOut>,
     /// What came out; null until it is done.
     pub result: Option<ResultOut>,
-    /// Whether no other recipe beats it in size and loss.
+    /// Whether no other recipe beats it in size, loss and, where all were timed, decoding speed.
     #[schema(example = true)]
     pub on_front: bool,
-    /// `size`, `quality` or `balance`, for the one that is best for it.
+    /// `size`, `quality`, `speed` or `balance`, for the one that is best for it.
     #[schema(example = "balance")]
     pub best_for: Option<&'static str>,
 }
@@ -144,6 +145,9 @@ pub struct ResultOut {
     /// What was measured, as in the job's report.
     #[schema(value_type = Vec<Object>)]
     pub measures: Value,
+    /// Tokens a second that an engine decodes with its first format; null where nobody measures it (`decode_command`).
+    #[schema(example = 41.7)]
+    pub decode_tokens_per_second: Option<f64>,
     /// Wall-clock seconds of its stages.
     #[schema(example = 151.2)]
     pub seconds: f64,
@@ -236,6 +240,7 @@ async fn result_of(job: &Job, state: &Caller) -> Result<Option<ResultOut>, Probl
         bits_per_weight: format["bits_per_weight"].as_f64().unwrap_or_default(),
         compression_ratio: format["compression_ratio"].as_f64().unwrap_or_default(),
         loss: None,
+        decode_tokens_per_second: decode_of(&report),
         measures: report["quality"]["measures"].clone(),
         seconds: stages().filter_map(|stage| stage["seconds"].as_f64()).sum(),
         peak_memory_bytes: stages()
@@ -243,6 +248,15 @@ async fn result_of(job: &Job, state: &Caller) -> Result<Option<ResultOut>, Probl
             .max()
             .unwrap_or_default(),
     }))
+}
+
+/// How fast the first format decodes.
+fn decode_of(report: &Value) -> Option<f64> {
+    let timed = report["decode"].as_array()?;
+    let own = timed
+        .iter()
+        .find(|timed| timed["format"] == report["formats"][0]["format"])?;
+    own["tokens_per_second"].as_f64()
 }
 
 /// Metrics that a loss can be of, the one that tells most first.
@@ -292,8 +306,13 @@ fn mark(points: &mut [PointOut], metric: Option<&str>) -> Vec<usize> {
             outcomes.push(Outcome {
                 bytes: result.bytes,
                 loss,
+                seconds: result.decode_tokens_per_second.map(f64::recip),
             });
         }
+    }
+    if outcomes.iter().any(|outcome| outcome.seconds.is_none()) {
+        // Of some only: then speed compares nothing.
+        outcomes.iter_mut().for_each(|outcome| outcome.seconds = None);
     }
     let front = front(&outcomes);
     for at in &front {
@@ -303,6 +322,7 @@ fn mark(points: &mut [PointOut], metric: Option<&str>) -> Vec<usize> {
         points[places[at]].best_for = Some(match what {
             BestFor::Size => "size",
             BestFor::Quality => "quality",
+            BestFor::Speed => "speed",
             BestFor::Balance => "balance",
         });
     }
