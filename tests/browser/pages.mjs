@@ -131,7 +131,19 @@ export async function trouble({ browser, server, files }) {
   assert.ok(page.url().endsWith("#/jobs?status=failed"));
   assert.equal(await page.locator("tbody .state:not(.bad)").count(), 0);
 
-  // An old row with a name that looks like markup stays text.
+  // Light and dark by hand, also after a reload.
+  const paper = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  const light = await paper();
+  for (const name of ["light", "dark"]) {
+    await page.getByRole("button", { name: /^Theme/ }).click();
+    assert.equal(await page.getByRole("button", { name: /^Theme/ }).innerText(), `Theme: ${name}`);
+  }
+  assert.notEqual(await paper(), light);
+  await page.reload();
+  await settled(page);
+  assert.notEqual(await paper(), light);
+
+  // A row with a name that looks like markup stays text.
   const { id } = await server.model(files, "<img src=x onerror=alert(1)>");
   await visit(page, server.origin, `#/models/${id}`);
   assert.equal(await page.locator("h1").innerText(), "<img src=x onerror=alert(1)>");
