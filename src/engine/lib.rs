@@ -33,7 +33,9 @@ pub use analyze::{Analysis, AnalysisPlan, analyze};
 pub use checkpoint::{Checkpoint, ModelSummary, SourceFile, inspect};
 pub use dataset::{Dataset, DatasetSummary, Datasets};
 pub use error::{Class, Error};
-pub use execute::{Artifact, ArtifactFile, MANIFEST, Outcome, SIGNATURE, Site, execute, kept_files};
+pub use execute::{
+    Artifact, ArtifactFile, MANIFEST, Outcome, SIGNATURE, Site, execute, execute_analysis, kept_files,
+};
 pub use network::{Compute, DeviceName};
 pub use observe::{Level, Observer, Usage};
 pub use plan::{Plan, plan};

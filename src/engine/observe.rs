@@ -55,3 +55,37 @@ impl Observer for Silent {
         Usage::default()
     }
 }
+
+/// One of several sections of the work: as far as progress goes, each is as long as any other.
+pub(crate) struct Section<'a> {
+    /// Who hears of the whole.
+    pub(crate) whole: &'a dyn Observer,
+    /// Its place, from 0.
+    pub(crate) at: usize,
+    /// How many there are.
+    pub(crate) of: usize,
+}
+
+impl Observer for Section<'_> {
+    fn stage(&self, name: &str, _index: usize, _of: usize) {
+        self.whole.stage(name, self.at, self.of);
+    }
+
+    fn advanced(&self, done: u64, total: u64, detail: &str) {
+        let (at, of) = (self.at as u64, self.of as u64);
+        self.whole
+            .advanced(at * total + done.min(total), of * total, detail);
+    }
+
+    fn event(&self, level: Level, message: &str, data: serde_json::Value) {
+        self.whole.event(level, message, data);
+    }
+
+    fn should_stop(&self) -> bool {
+        self.whole.should_stop()
+    }
+
+    fn usage(&self) -> Usage {
+        self.whole.usage()
+    }
+}

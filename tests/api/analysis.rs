@@ -192,3 +192,38 @@ async fn an_analysis_that_no_worker_has_memory_for_is_refused() {
     assert_eq!(jobs["data"], json!([]));
     app.stop().await;
 }
+
+/// What schemes would cost, weighed on data of one's own; what cannot be weighed is refused where it stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_analysis_weighs_the_schemes_that_are_asked_for() {
+    let app = with_worker().await;
+    let (model, data) = crate::searches::model_and_data(&app).await;
+    let path = format!("/v1/models/{model}/analysis");
+    let recipe = |technique: &str| {
+        json!({"stages": [{"technique": technique, "options": {"n_bits": 4, "group_size": 16}}],
+            "formats": ["compressed-tensors"], "calibration": {"dataset": data, "max_seq_length": 16}})
+    };
+    let asked = json!({"sensitivity": recipe("rtn")});
+    let job = json_of(app.post(&path, &asked).await, StatusCode::ACCEPTED).await;
+    assert_eq!(
+        (&job["kind"], &job["recipe"]["analysis"]),
+        (&json!("analysis"), &asked)
+    );
+    let job = over(&app, &text(&job["id"])).await;
+    assert_eq!(job["status"], "succeeded", "{job}");
+    let report = app.get(&format!("/v1/jobs/{}/report", text(&job["id"]))).await;
+    let report = json_of(report, StatusCode::OK).await;
+    let found = &report["sensitivity"];
+    assert_eq!(found["dataset"], json!(data));
+    let units = found["units"].as_array().expect("units");
+    assert!(
+        units
+            .iter()
+            .all(|unit| unit["schemes"][0]["predicted_kl"].as_f64() > Some(0.0)),
+        "{found}"
+    );
+    let refused = json!({"sensitivity": {"preset": "W4A16", "calibration": "nowhere"}});
+    let refused = problem(app.post(&path, &refused).await, 422, "recipe_refused").await;
+    let pointer = text(&refused["errors"][0]["pointer"]);
+    assert!(pointer.starts_with("/sensitivity"), "{refused}");
+}

@@ -8,7 +8,7 @@ use crate::llama;
 use crate::support::app::{TestApp, json_of, problem, text};
 
 /// A tiny LLaMA that is ready, and a dataset of token ids.
-async fn model_and_data(app: &TestApp) -> (String, String) {
+pub(super) async fn model_and_data(app: &TestApp) -> (String, String) {
     let folder = tempfile::tempdir().expect("temp folder");
     llama::write(folder.path());
     let id = app.draft().await;

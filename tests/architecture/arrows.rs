@@ -75,6 +75,7 @@ pub(crate) const ENGINE: Edges = &[
             "dataset",
             "error",
             "kernels",
+            "models",
             "observe",
             "plan",
             "presets",
@@ -99,6 +100,7 @@ pub(crate) const ENGINE: Edges = &[
     (
         "execute",
         &[
+            "analyze",
             "calibrate",
             "checkpoint",
             "dataset",
@@ -196,7 +198,10 @@ pub(crate) const OUTSIDE: Edges = &[
     ("governor", &["http"]),
     ("hyper", &["http"]),
     ("hyper_util", &["http"]),
-    ("modelpress_engine", &["child", "cli", "http", "worker"]),
+    (
+        "modelpress_engine",
+        &["child", "cli", "http", "signing", "worker"],
+    ),
     ("object_store", &["blobs", "pull"]),
     ("opentelemetry", &["telemetry"]),
     ("opentelemetry_otlp", &["telemetry"]),

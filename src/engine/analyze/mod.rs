@@ -15,6 +15,7 @@ mod moments;
 mod plan;
 mod presets;
 mod sample;
+mod sensitivity;
 mod spectrum;
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::kernels::symbols::Symbols;
-use crate::observe::Observer;
+use crate::observe::{Observer, Section};
 use crate::tensor::{DType, TensorInfo, try_fold_chunks};
 use bins::Bins;
 use moments::Moments;
@@ -32,6 +33,7 @@ pub use compute::Compute;
 pub use layers::NearPair;
 pub use plan::AnalysisPlan;
 pub use presets::{Arithmetic, PresetOutlook, PresetRefusal};
+pub use sensitivity::{SchemeLoss, Sensitivity, UnitSensitivity};
 pub use spectrum::{EnergyRank, Spectrum};
 
 /// Rates at which the bound of the model is given, bits a weight.
@@ -61,6 +63,9 @@ pub struct Analysis {
     pub presets: Vec<PresetOutlook>,
     /// The presets that this model cannot have, and why.
     pub refused_presets: Vec<PresetRefusal>,
+    /// What schemes would cost each tensor, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sensitivity: Option<Sensitivity>,
 }
 
 /// All tensors together. Tensors that are other tensors' duplicates count like any.
@@ -183,13 +188,27 @@ pub struct BinEntropy {
 /// # Errors
 /// `cancelled` when the observer says so, `io` when a file cannot be read any more.
 pub fn analyze(model: &Checkpoint, observer: &dyn Observer) -> Result<Analysis> {
+    analyze_in(model, observer, SECTIONS)
+}
+
+/// Sections that every analysis has.
+pub(crate) const SECTIONS: usize = 3;
+
+/// The same as the first sections of `of`.
+pub(crate) fn analyze_in(model: &Checkpoint, observer: &dyn Observer, of: usize) -> Result<Analysis> {
+    let section = |at| Section {
+        whole: observer,
+        at,
+        of,
+    };
     let infos: Vec<&TensorInfo> = model
         .tensors
         .iter()
         .filter(|info| info.dtype.is_float())
         .collect();
     let total: u64 = infos.iter().map(|info| info.bytes).sum();
-    observer.stage("analyze", 0, 3);
+    let observer: &dyn Observer = &section(0);
+    observer.stage("analyze", 0, 1);
     let (mut tensors, mut looks, mut done) = (Vec::with_capacity(infos.len()), Vec::new(), 0);
     for info in &infos {
         let moments = moments_of(model, info, observer)?;
@@ -201,11 +220,13 @@ pub fn analyze(model: &Checkpoint, observer: &dyn Observer) -> Result<Analysis> 
     for (of, original) in duplicates::find(model, &looks, observer)? {
         tensors[of].duplicate_of = Some(infos[original].name.clone());
     }
-    observer.stage("spectra", 1, 3);
+    let observer: &dyn Observer = &section(1);
+    observer.stage("spectra", 0, 1);
     spectra(model, &infos, &mut tensors, observer)?;
     let near_layers = layers::near(model, &infos, observer)?;
     let sources = sources(&looks);
-    observer.stage("presets", 2, 3);
+    let observer: &dyn Observer = &section(2);
+    observer.stage("presets", 0, 1);
     let (presets, refused_presets) = presets::all(model, &sources, observer)?;
     Ok(Analysis {
         object: OBJECT.to_owned(),
@@ -216,6 +237,7 @@ pub fn analyze(model: &Checkpoint, observer: &dyn Observer) -> Result<Analysis> 
         near_layers,
         presets,
         refused_presets,
+        sensitivity: None,
     })
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::spectrum;
 use crate::checkpoint::Checkpoint;
+use crate::plan::Plan;
 use crate::tensor::{CHUNK_ELEMENTS, TensorInfo};
 
 /// What the engine holds beside tensors: code, threads' buffers, symbol counts, headers, the tokenizer.
@@ -17,7 +18,7 @@ const TENSOR: u64 = 64 << 10;
 const THREADS: u64 = 64;
 
 /// A plan to analyze a model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AnalysisPlan {
     /// Version of this structure: 1.
@@ -30,6 +31,9 @@ pub struct AnalysisPlan {
     pub bytes: u64,
     /// Upper bound of the process's resident memory while it runs.
     pub peak_memory_bytes: u64,
+    /// The plan whose schemes are weighed, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sensitivity: Option<Box<Plan>>,
 }
 
 impl AnalysisPlan {
@@ -54,7 +58,16 @@ impl AnalysisPlan {
             peak_memory_bytes: BASE
                 + TENSOR * model.tensors.len() as u64
                 + (THREADS * a_thread).max(super::AT_A_TIME as u64 * square),
+            sensitivity: None,
         }
+    }
+
+    /// The same, and what the schemes of a plan with a budget would cost.
+    #[must_use]
+    pub fn with_sensitivity(mut self, plan: Plan) -> Self {
+        self.peak_memory_bytes = self.peak_memory_bytes.max(plan.peak_memory_bytes);
+        self.sensitivity = Some(Box::new(plan));
+        self
     }
 
     /// Reads a stored plan; none if it is one of a recipe.
@@ -76,6 +89,7 @@ mod tests {
             tensors: 2,
             bytes: 10,
             peak_memory_bytes: BASE,
+            sensitivity: None,
         };
         let stored = serde_json::to_string(&plan).unwrap();
         assert_eq!(AnalysisPlan::read(&stored), Some(plan));

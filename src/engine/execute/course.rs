@@ -34,6 +34,22 @@ pub(super) struct Course<'a> {
 
 impl<'a> Course<'a> {
     pub(super) fn of(plan: &Plan, observer: &'a dyn Observer) -> Self {
+        let weights: u64 = plan.tensors.iter().map(|tensor| tensor.source_bytes).sum();
+        let mut course = Self::weighing(plan, observer);
+        if plan.budget.is_some() {
+            course.legs.push((CHOOSE.to_owned(), 8 * WALK * weights));
+        }
+        course.legs.push(("compress".to_owned(), weights));
+        course.legs.push(("verify".to_owned(), plan.disk_bytes));
+        if plan.evaluation.is_some() {
+            course.legs.push(("evaluate".to_owned(), WALK * weights));
+            course.legs.push(("compare".to_owned(), WALK * weights / 2));
+        }
+        course
+    }
+
+    /// Of the calibrated stages, and of what a budget's schemes cost, and no further.
+    pub(super) fn weighing(plan: &Plan, observer: &'a dyn Observer) -> Self {
         // Each tensor counts, those too that share their bytes with another.
         let weights: u64 = plan.tensors.iter().map(|tensor| tensor.source_bytes).sum();
         let walked = |stage: &StagePlan| {
@@ -50,13 +66,6 @@ impl<'a> Course<'a> {
         if let Some(budget) = &plan.budget {
             let candidates = budget.candidates.len() as u64;
             legs.push((LOSSES.to_owned(), candidates * weights));
-            legs.push((CHOOSE.to_owned(), 8 * WALK * weights));
-        }
-        legs.push(("compress".to_owned(), weights));
-        legs.push(("verify".to_owned(), plan.disk_bytes));
-        if plan.evaluation.is_some() {
-            legs.push(("evaluate".to_owned(), WALK * weights));
-            legs.push(("compare".to_owned(), WALK * weights / 2));
         }
         Self {
             observer,

@@ -20,6 +20,7 @@ mod resume;
 mod shelf;
 mod statistics;
 mod tensors;
+mod weigh;
 
 use crate::checkpoint::{Checkpoint, SourceFile};
 use crate::dataset::Datasets;
@@ -42,6 +43,7 @@ use tensors::compress;
 
 pub use provenance::{MANIFEST, SIGNATURE};
 pub use resume::kept_files;
+pub use weigh::execute_analysis;
 
 /// A file of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -72,11 +72,13 @@ pub(super) fn complete(
 ) -> Result<Artifact> {
     let format = &target.spec.format;
     let mut files: Vec<ArtifactFile> = written.into_iter().map(artifact_file).collect();
+    let loading = target.writer.loading();
     let text = card(&Card {
         report,
         model,
         format,
-        loading: target.writer.loading(),
+        library: loading.library,
+        loading: loading.text,
         engines: target.writer.engines(),
         weights: files
             .iter()

@@ -113,6 +113,19 @@ impl Recipe {
         self.preset.clone().unwrap_or_else(techniques)
     }
 
+    /// A recipe whose schemes are weighed and none is chosen: the candidates of its budget, if it has one, and nothing of
+    /// what would be measured.
+    #[must_use]
+    pub fn to_weigh(self) -> Self {
+        let candidates = self.budget.map(|budget| budget.candidates);
+        Self {
+            budget: Some(BudgetSpec::any(candidates.unwrap_or_default())),
+            evaluation: None,
+            gates: None,
+            ..self
+        }
+    }
+
     /// Parses a preset's name (`"Q4_K_M"`) or a recipe object.
     pub fn from_value(value: &Value) -> Parsed<Self> {
         match value {

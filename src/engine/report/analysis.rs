@@ -4,6 +4,7 @@
 //! Invariant: every text from a model is escaped.
 
 use super::html::{begin, bytes, escape, grouped};
+use super::map::{Cell, map};
 use crate::analyze::{Analysis, Arithmetic, PresetOutlook, TensorAnalysis};
 use std::fmt::Write as _;
 
@@ -28,6 +29,7 @@ pub fn analysis_html(analysis: &Analysis) -> String {
     cards(&mut out, analysis);
     plane(&mut out, analysis);
     presets(&mut out, analysis);
+    sensitivity(&mut out, analysis);
     near(&mut out, analysis);
     tensors(&mut out, &analysis.tensors);
     out.push_str("</body></html>\n");
@@ -180,6 +182,47 @@ fn presets(out: &mut String, analysis: &Analysis) {
     }
 }
 
+/// How much each tensor minds being compressed, on a map, and what each scheme costs in all.
+pub(super) fn sensitivity(out: &mut String, analysis: &Analysis) {
+    let Some(found) = &analysis.sensitivity else {
+        return;
+    };
+    let _ = write!(
+        out,
+        "<h2>Sensitivity</h2><p>Divergence that each scheme of {} is expected to cost, by the gradients on {} tokens of {}. The map \
+         has each tensor's at its scheme nearest 4.5 bits, a weight, logarithmic: the fuller, the more sensitive. Parts down, blocks \
+         across.</p>",
+        escape(&found.format),
+        grouped(found.tokens as u64),
+        escape(&found.dataset)
+    );
+    let units = found.most_sensitive();
+    let cells: Vec<Cell<'_>> = units
+        .iter()
+        .flat_map(|(unit, scheme)| {
+            let a_weight = scheme.predicted_kl / unit.parameters.max(1) as f64;
+            unit.tensors.iter().map(move |name| Cell {
+                name,
+                value: a_weight.max(f64::MIN_POSITIVE).log10(),
+                text: format!("{}: {:.3e} nats a million weights", scheme.scheme, 1e6 * a_weight),
+            })
+        })
+        .collect();
+    map(out, "sensitivity of each tensor", "--two", &cells);
+    out.push_str(
+        "<div class=scroll><table><tr><th>scheme, of all tensors that can have it<th>bytes<th>nats a token</tr>",
+    );
+    for (scheme, size, loss) in found.totals() {
+        let _ = write!(
+            out,
+            "<tr><td>{}<td>{}<td>{loss:.3e}</tr>",
+            escape(scheme),
+            grouped(size)
+        );
+    }
+    out.push_str("</table></div>");
+}
+
 fn near(out: &mut String, analysis: &Analysis) {
     if analysis.near_layers.is_empty() {
         return;
@@ -291,6 +334,7 @@ mod tests {
                 code: "no".into(),
                 detail: "<script>".into(),
             }],
+            sensitivity: None,
         }
     }
 

@@ -8,7 +8,6 @@ use super::quality::{change, number, words};
 use super::{FormatReport, Report};
 use crate::checkpoint::Checkpoint;
 use crate::evaluate::Quality;
-use crate::formats::Loading;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -32,8 +31,10 @@ pub(crate) struct Card<'a> {
     pub model: &'a Checkpoint,
     /// The artifact's.
     pub format: &'a str,
-    /// How it is loaded.
-    pub loading: Loading,
+    /// The hub's name of the library that loads it, where the format is one's own.
+    pub library: Option<&'a str>,
+    /// How it is loaded; `{file}` stands for the largest file.
+    pub loading: &'a str,
     /// By what.
     pub engines: &'a [&'static str],
     /// Its largest file.
@@ -68,9 +69,7 @@ pub(crate) fn card(card: &Card<'_>) -> String {
         report.engine_version,
         card.engines.join(", "),
         grouped(report.totals.parameters),
-        card.loading
-            .text
-            .replace("{file}", card.weights.unwrap_or("FILE")),
+        card.loading.replace("{file}", card.weights.unwrap_or("FILE")),
     );
     if let Some(format) = report.formats.iter().find(|f| f.format == card.format) {
         size(&mut out, report, format);
@@ -85,7 +84,7 @@ fn front_matter(out: &mut String, card: &Card<'_>) {
         // JSON is YAML, and no text in it can begin another key.
         let _ = writeln!(out, "{key}: {value}");
     };
-    if let Some(library) = card.loading.library {
+    if let Some(library) = card.library {
         say("library_name", &Value::from(library));
     }
     let own = own_front_matter(card.model);

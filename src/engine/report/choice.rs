@@ -281,10 +281,10 @@ mod tests {
             "perplexity at most 2 % higher",
             "It holds.",
             // Halfway along the sizes, on the curve.
-            "cx=470.0",
+            "cx=\"470.0\"",
             "chosen: 5,000 bytes",
-            "<text x=0 y=16>mlp.down_proj</text><rect x=220.0",
-            "<rect x=550.0 y=0 width=329.0 height=20 fill=\"var(--bar)\" opacity=1.00>",
+            "<text x=\"0\" y=\"16\">mlp.down_proj</text><rect x=\"220.0\"",
+            "<rect x=\"550.0\" y=\"0\" width=\"329.0\" height=\"20\" fill=\"var(--bar)\" opacity=\"1.00\">",
             "&lt;Q&gt;, 8.00 bits",
             "<td>down<td>2<td>2,000<td>1.000e-2<td>2.000e-2<td>2.000",
             "<td>5,000<td>4.500<td>1.200e-2<td>perplexity<td>+1.23 %<td>+1.00 % to +1.50 %<td>kept",

@@ -6,12 +6,13 @@
 
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use modelpress_engine::{
     AnalysisPlan, Checkpoint, Class, Compute, Dataset, Datasets, Error, Outcome, Plan, Site, SourceFile,
-    analyze, execute, inspect, plan,
+    execute, execute_analysis, inspect, plan,
 };
 
 use super::observer::Line;
@@ -94,8 +95,10 @@ fn carry_out(order: Order, line: &Line) -> Reply {
             }
         }
         Order::PlanAnalysis { files } => json(&AnalysisPlan::of(&open_model(&files)?)).map(Answer::Plan),
-        Order::Execute(order) if AnalysisPlan::read(&order.plan).is_some() => analyzed(&order, line),
-        Order::Execute(order) => executed(order, line),
+        Order::Execute(order) => match AnalysisPlan::read(&order.plan) {
+            Some(plan) => analyzed(&plan, order, line),
+            None => executed(order, line),
+        },
     }
 }
 
@@ -133,26 +136,48 @@ fn executed(order: Execution, line: &Line) -> Reply {
             format!("the stored plan cannot be read by this version: {error}; submit the job again");
         wrong(Error::new(Class::Unsupported, "plan_unreadable", message))
     })?;
-    let device = order
-        .device
-        .parse()
-        .map_err(|e: String| wrong(Error::internal(e)))?;
-    let compute = Compute::open(device).map_err(wrong)?;
-    threads(order.threads)?;
+    let place = Place::of(&order)?;
     let model = open_model(&order.files)?;
     let datasets = open_datasets(order.datasets)?;
-    let own = order.out.join(".scratch");
-    // Held until this process ends, which may be a moment after its parent did.
-    let kept = Kept::lock(&order.kept).map_err(|e| wrong(Error::io("scratch space", &e)))?;
-    let site = Site {
-        out: &order.out,
-        scratch: if kept.is_some() { &order.kept } else { &own },
-        statistics: order.statistics.as_deref(),
-        compute,
-    };
+    let site = place.site(&order.out, &order.kept, order.statistics.as_deref());
     let outcome = execute(&plan, &model, &datasets, &site, line).map_err(wrong)?;
     let keep_if_missed = plan.recipe.gates.as_ref().is_none_or(|gates| gates.keep_artifact);
     made(outcome, keep_if_missed).map(Answer::Made)
+}
+
+/// Where an order is carried out.
+struct Place {
+    compute: Compute,
+    /// Held until this process ends, which may be a moment after its parent did.
+    kept: Option<Kept>,
+    /// Instead of what is kept, where somebody else holds that.
+    own: PathBuf,
+}
+
+impl Place {
+    fn of(order: &Execution) -> Result<Self, Wrong> {
+        let wrong = |error| Wrong::of(Subject::Work, error);
+        let device = order
+            .device
+            .parse()
+            .map_err(|e: String| wrong(Error::internal(e)))?;
+        let compute = Compute::open(device).map_err(wrong)?;
+        threads(order.threads)?;
+        Ok(Self {
+            compute,
+            kept: Kept::lock(&order.kept).map_err(|e| wrong(Error::io("scratch space", &e)))?,
+            own: order.out.join(".scratch"),
+        })
+    }
+
+    fn site<'a>(&'a self, out: &'a Path, kept: &'a Path, statistics: Option<&'a Path>) -> Site<'a> {
+        Site {
+            out,
+            scratch: if self.kept.is_some() { kept } else { &self.own },
+            statistics,
+            compute: self.compute.clone(),
+        }
+    }
 }
 
 fn threads(count: usize) -> Result<(), Wrong> {
@@ -164,9 +189,12 @@ fn threads(count: usize) -> Result<(), Wrong> {
 }
 
 /// An analysis is a report and nothing else.
-fn analyzed(order: &Execution, line: &Line) -> Reply {
-    threads(order.threads)?;
-    let analysis = analyze(&open_model(&order.files)?, line);
+fn analyzed(plan: &AnalysisPlan, order: Execution, line: &Line) -> Reply {
+    let place = Place::of(&order)?;
+    let model = open_model(&order.files)?;
+    let datasets = open_datasets(order.datasets)?;
+    let site = place.site(&order.out, &order.kept, order.statistics.as_deref());
+    let analysis = execute_analysis(plan, &model, &datasets, &site, line);
     let analysis = analysis.map_err(|error| Wrong::of(Subject::Work, error))?;
     Ok(Answer::Made(Made {
         artifacts: Vec::new(),

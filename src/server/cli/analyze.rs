@@ -7,10 +7,11 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use modelpress_engine::analyze::{Analysis, ModelAnalysis, PresetOutlook, TensorAnalysis};
-use modelpress_engine::{ModelSummary, analyze};
+use modelpress_engine::analyze::{Analysis, ModelAnalysis, PresetOutlook, Sensitivity, TensorAnalysis};
+use modelpress_engine::{AnalysisPlan, Datasets, ModelSummary, Site, execute_analysis};
 
 use super::compress::{failed, stop_on_signal};
+use super::datasets::DatasetArgs;
 use super::progress::Progress;
 use super::summary::{grouped, size};
 use super::{FAILED, Failure, recipe, say};
@@ -24,6 +25,7 @@ Columns:
   outliers   weights 6 or more standard deviations from the mean
   entropy    of the stored 16-bit symbols, bits a weight: what a lossless code needs
   to Gauss   bits a weight that the distribution is easier to code than a Gaussian of its variance
+  rank       effective rank (exponential of the entropy of the singular values) of the full one
   a = b      the bytes of a are those of b
 
   bits       stored bits a weight, scales included
@@ -40,15 +42,54 @@ const NEAR: usize = 8;
 pub(super) struct AnalyzeArgs {
     /// A checkpoint folder or a single model file
     model: PathBuf,
+    /// Also say what each scheme of a recipe's technique would cost each tensor, by the gradients on its calibration
+    /// data: a preset's name, a .yaml or .json file, or JSON; budget.candidates names the schemes. Takes minutes
+    #[arg(long, value_name = "RECIPE")]
+    sensitivity: Option<String>,
+    #[command(flatten)]
+    datasets: DatasetArgs,
     /// Print every figure as JSON, and nothing else
     #[arg(long)]
     json: bool,
 }
 
+/// A folder for what running the model leaves, as long as this lives.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self, Failure> {
+        let path = std::env::temp_dir().join(format!("modelpress-analyze-{}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays behind is in the system's own folder for such things.
+        let _left = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 pub(super) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
     let model = recipe::open_model(&args.model)?;
+    let mut plan = AnalysisPlan::of(&model);
+    let mut datasets = Datasets::new();
+    if let Some(recipe) = &args.sensitivity {
+        let asked = recipe::Asked {
+            recipe,
+            formats: &[],
+            datasets: &args.datasets,
+        };
+        let recipe = recipe::read(asked)?.to_weigh();
+        datasets = args.datasets.open(&recipe)?;
+        let weighed = modelpress_engine::plan(&recipe, &model, &datasets);
+        plan = plan.with_sensitivity(weighed.map_err(|refusals| asked.refused(&refusals))?);
+    }
+    let scratch = Scratch::new()?;
     let progress = Progress::new(args.json, stop_on_signal()?);
-    let analysis = analyze(&model, &progress);
+    let site = Site::on_cpu(&scratch.0, &scratch.0);
+    let analysis = execute_analysis(&plan, &model, &datasets, &site, &progress);
     progress.finish();
     let analysis = analysis.map_err(|error| failed(&error))?;
     if args.json {
@@ -65,8 +106,8 @@ fn table(summary: &ModelSummary, analysis: &Analysis) -> String {
         if text.is_empty() {
             let _infallible = writeln!(
                 text,
-                "{:>12} {:>10} {:>9} {:>8} {:>8} {:>8} {:>8}  tensor",
-                "weights", "std", "largest/σ", "kurtosis", "outliers", "entropy", "to Gauss"
+                "{:>12} {:>10} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9}  tensor",
+                "weights", "std", "largest/σ", "kurtosis", "outliers", "entropy", "to Gauss", "rank"
             );
         }
         let _infallible = writeln!(text, "{}", line(tensor));
@@ -77,6 +118,9 @@ fn table(summary: &ModelSummary, analysis: &Analysis) -> String {
         let _infallible = writeln!(text, "near layers      {distance:.3} apart: {a}, {b}");
     }
     text.push_str(&outlooks(&analysis.presets));
+    if let Some(sensitivity) = &analysis.sensitivity {
+        text.push_str(&schemes(sensitivity));
+    }
     if !analysis.refused_presets.is_empty() {
         let names = analysis
             .refused_presets
@@ -116,6 +160,35 @@ fn outlooks(presets: &[PresetOutlook]) -> String {
     text
 }
 
+/// What each scheme would cost in all, and the tensors that mind most.
+fn schemes(sensitivity: &Sensitivity) -> String {
+    let mut text = format!(
+        "\nschemes by the gradients on {} tokens of {}\n{:>15} {:>12}  scheme, of all tensors that can have it\n",
+        grouped(sensitivity.tokens as u64),
+        sensitivity.dataset,
+        "bytes",
+        "nats a token"
+    );
+    for (scheme, bytes, loss) in sensitivity.totals() {
+        let _infallible = writeln!(text, "{:>15} {loss:>12.4e}  {scheme}", grouped(bytes));
+    }
+    let _infallible = writeln!(
+        text,
+        "\n{:>12} {:>12}  most sensitive, a million weights",
+        "nats", "scheme"
+    );
+    for (unit, scheme) in sensitivity.most_sensitive().into_iter().take(NEAR) {
+        let a_million = scheme.predicted_kl * 1e6 / unit.parameters.max(1) as f64;
+        let _infallible = writeln!(
+            text,
+            "{a_million:>12.3e} {:>12}  {}",
+            scheme.scheme,
+            unit.tensors.join(", ")
+        );
+    }
+    text
+}
+
 /// Largest: in standard deviations from the mean. Entropy: of the stored symbols. To Gauss: bits a weight.
 fn line(tensor: &TensorAnalysis) -> String {
     let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
@@ -125,7 +198,7 @@ fn line(tensor: &TensorAnalysis) -> String {
     });
     let same = tensor.duplicate_of.as_ref();
     format!(
-        "{:>12} {:>10.3e} {:>9} {:>8} {:>8} {:>8.3} {:>8}  {}{}",
+        "{:>12} {:>10.3e} {:>9} {:>8} {:>8} {:>8.3} {:>8} {:>9}  {}{}",
         grouped(tensor.parameters),
         tensor.std,
         figure(largest),
@@ -133,6 +206,10 @@ fn line(tensor: &TensorAnalysis) -> String {
         tensor.outliers,
         tensor.symbol_entropy_bits,
         figure(tensor.non_gaussian_bits),
+        tensor.spectrum.as_ref().map_or_else(
+            || "-".to_owned(),
+            |found| format!("{:.0}/{}", found.effective_rank, found.full_rank)
+        ),
         tensor.name,
         same.map_or_else(String::new, |of| format!(" = {of}")),
     )
@@ -149,6 +226,18 @@ fn totals(summary: &ModelSummary, model: &ModelAnalysis) -> String {
         format!("{architecture}, {} weights", grouped(model.parameters)),
     );
     line("stored", size(model.bytes));
+    if let Some(compute) = &model.compute {
+        let (flops, read) = (compute.flops_per_token, &compute.bytes_per_token);
+        let read = format!(
+            "{} as fp16, {} as int4",
+            size(read.fp16_bytes),
+            size(read.int4_bytes)
+        );
+        line(
+            "a token",
+            format!("{:.3} GFLOP without attention; reads {read}", flops as f64 / 1e9),
+        );
+    }
     let memory = &model.memory;
     for (name, bytes) in [
         ("as fp32", memory.fp32_bytes),

@@ -59,7 +59,7 @@ pub(super) fn open_model(model: &Path) -> Result<Checkpoint, Failure> {
     inspect(&files).map_err(unreadable)
 }
 
-fn read(asked: Asked<'_>) -> Result<Recipe, Failure> {
+pub(super) fn read(asked: Asked<'_>) -> Result<Recipe, Failure> {
     if asked.is_file() {
         return from_file(asked);
     }
@@ -134,7 +134,7 @@ impl Asked<'_> {
         }
     }
 
-    fn refused(&self, refusals: &[Refusal]) -> Failure {
+    pub(super) fn refused(&self, refusals: &[Refusal]) -> Failure {
         use std::fmt::Write as _;
         let mut text = "the recipe is refused:".to_owned();
         for refusal in refusals {

@@ -50,6 +50,7 @@ impl AskedRecipe {
     /// Lays `formats`, which a request may give beside the recipe, into it.
     pub fn new(recipe: Value, formats: Option<Vec<String>>) -> Result<Self, Problem> {
         let place = RecipePlace {
+            field: "/recipe",
             is_name: recipe.is_string(),
             formats_beside: formats.is_some(),
         };
@@ -67,6 +68,13 @@ impl AskedRecipe {
         };
         Ok(Self { value, place })
     }
+
+    /// The same in another field of the request.
+    #[must_use]
+    pub fn at(mut self, field: &'static str) -> Self {
+        self.place.field = field;
+        self
+    }
 }
 
 /// A recipe that says something, and how the request spells it.
@@ -77,6 +85,14 @@ pub struct ReadRecipe {
 }
 
 impl ReadRecipe {
+    /// The same, to weigh its schemes.
+    pub fn to_weigh(self) -> Self {
+        Self {
+            recipe: self.recipe.to_weigh(),
+            ..self
+        }
+    }
+
     /// The datasets that it names, `builtin` left out, each with the pointer to its name in the recipe.
     pub fn datasets(&self) -> Vec<(&str, String)> {
         let mut named = named_datasets(&self.recipe);

@@ -11,6 +11,7 @@ use utoipa::OpenApi;
 use super::hooks;
 use super::problem::{KINDS, Kind, Problem, ProblemOut};
 use super::routes;
+use crate::domain::JobState;
 
 /// Problems any operation may answer with.
 const ALWAYS: [&str; 2] = ["internal", "unavailable"];
@@ -120,6 +121,7 @@ fn complete_schemas(document: &mut Value) {
             schema["properties"]["recipe"] =
                 json!({"$ref": "#/components/schemas/Recipe", "description": says});
         }
+        complete_recipes(name, schema);
         if name.ends_with("Out") {
             let fields = schema["properties"]
                 .as_object()
@@ -131,10 +133,37 @@ fn complete_schemas(document: &mut Value) {
     }
 }
 
+/// Where recipes and their parts stand in other requests, and the states of jobs.
+fn complete_recipes(name: &str, schema: &mut Value) {
+    let recipe = json!({"$ref": "#/components/schemas/Recipe"});
+    let mut say = |field: &str, kind: Value| {
+        let described = schema["properties"][field]["description"].clone();
+        let property = &mut schema["properties"][field];
+        *property = kind;
+        property["description"] = described;
+    };
+    match name {
+        "SearchIn" => {
+            say("recipes", json!({"type": ["array", "null"], "items": recipe}));
+            say("calibration", json!({"type": ["string", "object", "null"]}));
+            say(
+                "evaluation",
+                json!({"type": ["string", "boolean", "object", "null"]}),
+            );
+        }
+        "AnalysisIn" => say("sensitivity", json!({"anyOf": [recipe, {"type": "null"}]})),
+        "JobOut" => {
+            let states = JobState::ALL.map(JobState::as_str);
+            schema["properties"]["status"]["enum"] = json!(states);
+        }
+        _ => {}
+    }
+}
+
 /// Raw bytes are a list of numbers to the derive; OpenAPI calls them binary.
 fn say_binary(content: Option<&mut Value>) {
     for (kind, media) in content.and_then(Value::as_object_mut).into_iter().flatten() {
-        let raw = kind.ends_with("octet-stream") || kind == "application/x-tar";
+        let raw = kind.ends_with("octet-stream") || kind == "application/x-tar" || kind == "image/png";
         if raw {
             media["schema"] = json!({"type": "string", "format": "binary"});
         }

@@ -167,6 +167,8 @@ pub fn refused_recipe(refusals: &[Objection], place: RecipePlace) -> Problem {
 /// How a request spells its recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecipePlace {
+    /// The request's field.
+    pub field: &'static str,
     /// The recipe is the name of a preset.
     pub is_name: bool,
     /// The formats stand beside the recipe, not in it.
@@ -178,9 +180,9 @@ impl RecipePlace {
         if self.formats_beside && in_recipe.starts_with("/formats") {
             in_recipe.to_owned()
         } else if self.is_name {
-            "/recipe".to_owned()
+            self.field.to_owned()
         } else {
-            format!("/recipe{in_recipe}")
+            format!("{}{in_recipe}", self.field)
         }
     }
 }

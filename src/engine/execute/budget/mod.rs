@@ -74,12 +74,7 @@ pub(super) fn choose(
     course: &mut Course<'_>,
 ) -> Result<(Plan, Allocation)> {
     let mut memo = Memo::open(made.plan, site)?;
-    course.begin(LOSSES);
-    let losses = match memo.losses() {
-        Some(losses) => losses,
-        None => memo.keep_losses(losses::table(made, budget, datasets, course)?)?,
-    };
-    course.end();
+    let losses = weighed(made, budget, datasets, &mut memo, course)?;
     course.begin(CHOOSE);
     let units = budget.units.iter().zip(losses).map(|(unit, losses)| {
         let points = unit.bytes.iter().zip(losses);
@@ -103,6 +98,34 @@ pub(super) fn choose(
     let allocation = search.report(&found);
     course.end();
     Ok((found.choice.plan, allocation))
+}
+
+/// What each unit loses under each of its candidates, nats a token.
+pub(super) fn losses_of(
+    made: &Made<'_>,
+    budget: &BudgetPlan,
+    datasets: &Datasets,
+    site: &Site<'_>,
+    course: &mut Course<'_>,
+) -> Result<Vec<Vec<f64>>> {
+    let mut memo = Memo::open(made.plan, site)?;
+    weighed(made, budget, datasets, &mut memo, course)
+}
+
+fn weighed(
+    made: &Made<'_>,
+    budget: &BudgetPlan,
+    datasets: &Datasets,
+    memo: &mut Memo,
+    course: &mut Course<'_>,
+) -> Result<Vec<Vec<f64>>> {
+    course.begin(LOSSES);
+    let losses = match memo.losses() {
+        Some(losses) => losses,
+        None => memo.keep_losses(losses::table(made, budget, datasets, course)?)?,
+    };
+    course.end();
+    Ok(losses)
 }
 
 /// What is measured and corrected together: parts that do the same in every block.

@@ -1,7 +1,9 @@
 //! Budgets on models of every kind of answer: decoders, mixtures, classifiers, and encoders that have none to weigh.
 
-use super::{Outcome, Small, on, rows};
-use crate::report::{Allocation, ClassLoss};
+use super::{Outcome, Recipe, Silent, Site, Small, on, plan, rows};
+use crate::analyze::AnalysisPlan;
+use crate::execute::execute_analysis;
+use crate::report::{Allocation, ClassLoss, analysis_html, analysis_plots};
 use serde_json::{Value, json};
 
 fn recipe(metrics: &[&str], budget: &Value) -> Value {
@@ -60,4 +62,43 @@ fn what_cannot_be_weighed_or_measured_is_refused_when_planned() {
             "metric_does_not_fit"
         )
     );
+}
+
+/// What schemes would cost is what a budget would reckon with: every tensor that can have one, the fewer bits the more.
+#[test]
+fn sensitivity_is_weighed_where_it_is_asked_for() {
+    let small = Small::new("llama_gqa_tied");
+    let data = small.data(&rows(8));
+    let recipe = json!({"stages": [{"technique": "rtn", "options": {"n_bits": 4, "group_size": 16}}],
+        "formats": ["compressed-tensors"], "calibration": {"dataset": "mine", "max_seq_length": 16},
+        "budget": {"target_bytes": 1, "candidates": ["W2", "W4", "W8"]}});
+    let recipe = Recipe::from_value(&recipe).unwrap().to_weigh();
+    let plan = plan(&recipe, &small.model, &data).unwrap();
+    let planned = AnalysisPlan::of(&small.model).with_sensitivity(plan);
+    let stored = serde_json::to_string(&planned).unwrap();
+    let planned = AnalysisPlan::read(&stored).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let site = Site::on_cpu(scratch.path(), scratch.path());
+    let analysis = execute_analysis(&planned, &small.model, &data, &site, &Silent).unwrap();
+    let found = analysis.sensitivity.as_ref().unwrap();
+    assert_eq!((found.candidates.len(), found.dataset.as_str()), (3, "mine"));
+    assert!(!found.units.is_empty());
+    for unit in &found.units {
+        let losses: Vec<f64> = unit.schemes.iter().map(|scheme| scheme.predicted_kl).collect();
+        assert!(losses.is_sorted_by(|a, b| a > b), "{unit:?}");
+        assert!(unit.schemes.is_sorted_by(|a, b| a.bytes < b.bytes), "{unit:?}");
+    }
+    let page = analysis_html(&analysis);
+    assert!(page.contains("<h2>Sensitivity</h2>"));
+    let plots = analysis_plots(&analysis);
+    assert_eq!(plots.len(), 2);
+    assert!(plots.iter().all(|plot| plot.png().is_ok()));
+    let without = execute_analysis(
+        &AnalysisPlan::of(&small.model),
+        &small.model,
+        &data,
+        &site,
+        &Silent,
+    );
+    assert_eq!(without.unwrap().sensitivity, None);
 }

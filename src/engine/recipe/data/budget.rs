@@ -35,6 +35,17 @@ pub enum Budget {
     MaxKl(f64),
 }
 
+impl BudgetSpec {
+    /// A budget that every choice keeps: only what may be chosen from matters.
+    pub(in crate::recipe) fn any(candidates: Vec<String>) -> Self {
+        Self {
+            limit: Budget::TargetBitsPerWeight(64.0),
+            candidates,
+            max_rounds: 1,
+        }
+    }
+}
+
 impl Budget {
     /// Its field in recipes.
     pub fn field(self) -> &'static str {

@@ -121,6 +121,11 @@ impl Planned {
 pub(super) async fn plan(state: &Caller, model: &str, asked: AskedRecipe) -> Result<Planned, Problem> {
     let model = ready_model(state, model).await?;
     let recipe = read_recipe(asked).await?;
+    planned(state, model, recipe).await
+}
+
+/// Finds the datasets, and plans the recipe on the model.
+pub(super) async fn planned(state: &Caller, model: Model, recipe: ReadRecipe) -> Result<Planned, Problem> {
     let datasets = named_datasets(state, &recipe).await?;
     let ids = datasets.keys().copied().collect();
     let named: Vec<_> = datasets

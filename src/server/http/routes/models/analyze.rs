@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use axum::http::HeaderMap;
 use axum::response::Response;
+use modelpress_engine::AnalysisPlan;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use crate::domain::job::ANALYZE;
-use crate::domain::{Document, JobId, ModelId, NewJob};
-use crate::http::auth::{May, WriteJobs};
-use crate::http::engine::{check_metadata, plan_analysis};
+use crate::domain::{DatasetId, Document, JobId, Model, ModelId, NewJob};
+use crate::http::auth::{Caller, May, WriteJobs};
+use crate::http::engine::{AskedRecipe, check_metadata, plan_analysis, read_recipe};
 use crate::http::headers::{idempotency_key, traceparent};
 use crate::http::input::{Input, Perhaps};
 use crate::http::path::Id;
@@ -20,7 +21,7 @@ use crate::http::problem::Problem;
 use crate::http::refuse::about;
 use crate::http::routes::jobs::JobOut;
 use crate::http::routes::jobs::create::{check_priority, enqueue};
-use crate::http::routes::plans::must_be_ready;
+use crate::http::routes::plans::{must_be_ready, planned};
 
 /// How an analysis is queued. Everything may be left out, and the body with it.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -37,6 +38,10 @@ pub struct AnalysisIn {
     /// Answer 200 with the analysis of the same model bytes that is already waiting or running, if any.
     #[serde(default)]
     pub deduplicate: bool,
+    /// A recipe with calibration, or a preset's name: what each scheme that its technique has would cost each tensor, by
+    /// the gradients of the loss on the calibration data. `budget.candidates` names the schemes.
+    #[schema(value_type = Option<Object>, example = json!("Q4_K_M"))]
+    pub sensitivity: Option<Value>,
 }
 
 /// Analyze a model
@@ -56,7 +61,7 @@ pub struct AnalysisIn {
                headers(("Location" = String, description = "Where the job is"),
                        ("Idempotent-Replayed" = Option<String>, description = "`true` if an earlier request made it")))),
     extensions(("x-problem-codes" = json!(["json_invalid", "header_invalid", "body_truncated", "too_large",
-        "unsupported_media_type", "fields_invalid", "not_found", "not_ready", "conflict", "idempotency_running",
+        "unsupported_media_type", "fields_invalid", "recipe_refused", "not_found", "not_ready", "conflict", "idempotency_running",
         "idempotency_mismatch", "quota_exceeded", "overloaded", "request_timeout"])))
 )]
 pub async fn analyze_model(
@@ -76,17 +81,24 @@ pub async fn analyze_model(
     let model = state.store.model(id).await.map_err(about("model", &id))?;
     must_be_ready(&model)?;
     let plan = plan_analysis(&state, &model.files).await?;
+    let Weighed {
+        spelled,
+        techniques,
+        datasets,
+        work,
+        plan,
+    } = weighed(&state, &model, plan, asked.sensitivity).await?;
     // The model is in the path, and part of what was asked.
     let asked_of = Sha256::new_with_prefix(id.to_string()).chain_update(fingerprint);
-    let same_work = model.digest.map(|digest| format!("{digest}:{ANALYZE}"));
+    let same_work = model.digest.map(|digest| format!("{digest}:{work}"));
     let job = NewJob {
         id: JobId::from_uuid(uuid::Uuid::now_v7()),
         model: id,
-        recipe: json!({"analysis": {}}),
+        recipe: json!({"analysis": spelled}),
         need_memory_bytes: plan.peak_memory_bytes,
-        techniques: vec![ANALYZE.to_owned()],
+        techniques,
         plan: Document::of(&plan).map_err(Problem::internal)?,
-        datasets: Vec::new(),
+        datasets,
         metadata: asked.metadata,
         priority: asked.priority,
         dedupe_key: same_work.filter(|_| asked.deduplicate),
@@ -95,4 +107,44 @@ pub async fn analyze_model(
         created_at: state.clock.now(),
     };
     enqueue(&state, &job).await
+}
+
+/// What becomes of an analysis that weighs schemes too, or does not.
+struct Weighed {
+    /// As it was asked.
+    spelled: Value,
+    techniques: Vec<String>,
+    datasets: Vec<DatasetId>,
+    /// Names equal work.
+    work: String,
+    plan: AnalysisPlan,
+}
+
+async fn weighed(
+    state: &Caller,
+    model: &Model,
+    plan: AnalysisPlan,
+    sensitivity: Option<Value>,
+) -> Result<Weighed, Problem> {
+    let mut techniques = vec![ANALYZE.to_owned()];
+    let Some(recipe) = sensitivity else {
+        return Ok(Weighed {
+            spelled: json!({}),
+            techniques,
+            datasets: Vec::new(),
+            work: ANALYZE.to_owned(),
+            plan,
+        });
+    };
+    let asked = AskedRecipe::new(recipe.clone(), None)?.at("/sensitivity");
+    let read = read_recipe(asked).await?.to_weigh();
+    let planned = planned(state, model.clone(), read).await?;
+    techniques.extend(planned.plan.stages.iter().map(|stage| stage.technique.clone()));
+    Ok(Weighed {
+        spelled: json!({"sensitivity": recipe}),
+        techniques,
+        datasets: planned.datasets,
+        work: format!("{ANALYZE}:{}", planned.plan.recipe_hash),
+        plan: plan.with_sensitivity(planned.plan),
+    })
 }

@@ -1,0 +1,1 @@
+"""The client, its parts and what they do over HTTP."""
