@@ -36,7 +36,12 @@ export async function everywhere({ browser, server, files }) {
         await accessible(page, where);
         await browser.shot(page, `${narrow ? "narrow" : "wide"}-${dark ? "dark" : "light"}-${name}`);
       }
+      await page.goto(`${server.origin}/docs`);
+      await page.locator(".operation").last().waitFor();
+      await fits(page, "the reference");
+      await accessible(page, "the reference");
       if (narrow) {
+        await visit(page, server.origin);
         await page.getByRole("button", { name: "Menu" }).click();
         await page.getByRole("link", { name: "Artifacts" }).click();
         await settled(page);

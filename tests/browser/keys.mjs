@@ -108,7 +108,7 @@ async function admin(browser, server, hook, job) {
 async function reader(browser, server, job, model) {
   const page = await browser.tab(server.origin, { key: server.reader, narrow: true });
   const [webhook] = (await server.call("GET", "v1/webhooks")).data;
-  const absent = /^(New job|New webhook|New key|New search|Upload a model|Cancel|Run again|Change and run|Analyse|Delete|Disable|Enable|Send a test|Send again|Rotate|Rotate the secret|Revoke.*|Start the job|Upload)$/;
+  const absent = /^(New job|New webhook|New key|New search|Upload a model|Cancel|Run again|Change and run|Analyse|Analyse sensitivity|Delete|Disable|Enable|Send a test|Send again|Rotate|Rotate the secret|Revoke.*|Start the job|Upload)$/;
   for (const hash of ["#/", "#/jobs", `#/jobs/${job.id}`, `#/jobs/${job.id}/report`, "#/searches", "#/models", `#/models/${model}`, "#/webhooks", `#/webhooks/${webhook.id}`, `#/new?model=${model}`]) {
     await visit(page, server.origin, hash);
     for (const role of ["button", "link"]) {

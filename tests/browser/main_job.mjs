@@ -34,6 +34,10 @@ export async function mainJob({ browser, server, larger }) {
   await line.send("Network.emulateNetworkConditions", { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: 600_000 });
   await page.getByLabel("Files", { exact: true }).setInputFiles(weights);
   const bar = page.getByLabel("Upload of model.safetensors");
+  await page.waitForFunction((node) => node.value > node.max * 0.1, await bar.elementHandle());
+  // It goes on while another page is looked at.
+  await visit(page, server.origin, "#/models");
+  await visit(page, server.origin, "#/new");
   await page.waitForFunction((node) => node.value > node.max * 0.3, await bar.elementHandle());
   await row(page, "model.safetensors").getByRole("button", { name: "Pause" }).click();
   await row(page, "model.safetensors").getByText("paused").waitFor();

@@ -58,6 +58,28 @@ export async function comparison({ browser, server, files }) {
   await page.context().close();
 }
 
+/** An analysis that is asked for at the model's page, with what schemes would cost. */
+export async function analyses({ browser, server, files }) {
+  const { id } = await server.model(files, "analysed");
+  const page = await browser.tab(server.origin);
+  await visit(page, server.origin, `#/models/${id}`);
+  await page.getByRole("button", { name: "Analyse sensitivity" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Analyse" }).click();
+  await page.waitForURL(/#\/jobs\/job_/);
+  await page.locator(".head .state", { hasText: "succeeded" }).waitFor({ timeout: 120000 });
+  await page.getByRole("link", { name: "Report", exact: true }).click();
+  await page.getByText("What each scheme would cost each tensor").waitFor();
+  const report = await server.call("GET", `v1/jobs/${/job_[0-9a-f]+/.exec(page.url())[0]}/report`);
+  const rows = page.getByRole("region", { name: "Sensitivity, highest first" }).locator("tbody tr");
+  assert.equal(await rows.count(), report.sensitivity.units.length + 1);
+  await page.getByText("Plots as files").waitFor();
+  const coming = page.waitForEvent("download");
+  await page.getByRole("link", { name: /^SVG / }).first().click();
+  assert.match((await coming).suggestedFilename(), /\.svg$/);
+  await browser.shot(page, "sensitivity");
+  await page.context().close();
+}
+
 export async function search({ browser, server, files }) {
   const model = await someJobs(server, files);
   const page = await browser.tab(server.origin);
@@ -131,7 +153,19 @@ export async function trouble({ browser, server, files }) {
   assert.ok(page.url().endsWith("#/jobs?status=failed"));
   assert.equal(await page.locator("tbody .state:not(.bad)").count(), 0);
 
-  // An old row with a name that looks like markup stays text.
+  // Light and dark by hand, also after a reload.
+  const paper = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  const light = await paper();
+  for (const name of ["light", "dark"]) {
+    await page.getByRole("button", { name: /^Theme/ }).click();
+    assert.equal(await page.getByRole("button", { name: /^Theme/ }).innerText(), `Theme: ${name}`);
+  }
+  assert.notEqual(await paper(), light);
+  await page.reload();
+  await settled(page);
+  assert.notEqual(await paper(), light);
+
+  // A row with a name that looks like markup stays text.
   const { id } = await server.model(files, "<img src=x onerror=alert(1)>");
   await visit(page, server.origin, `#/models/${id}`);
   assert.equal(await page.locator("h1").innerText(), "<img src=x onerror=alert(1)>");

@@ -7,12 +7,13 @@ import { openBrowser } from "./browser.mjs";
 import { keys } from "./keys.mjs";
 import { mainJob, reference } from "./main_job.mjs";
 import { everywhere, firstLoad, keyboard, prefix } from "./everywhere.mjs";
-import { comparison, search, trouble } from "./pages.mjs";
+import { analyses, comparison, search, trouble } from "./pages.mjs";
+import { paths } from "./paths.mjs";
 import { cancels, recipes } from "./recipes.mjs";
 import { startServer } from "./server.mjs";
 import { writeModel } from "./tiny_model.mjs";
 
-const PARTS = { mainJob, reference, recipes, cancels, comparison, search, trouble, keyboard, firstLoad, prefix, everywhere, keys };
+const PARTS = { paths, mainJob, reference, recipes, cancels, comparison, analyses, search, trouble, keyboard, firstLoad, prefix, everywhere, keys };
 
 const { values, positionals: [binary] } = parseArgs({ allowPositionals: true, options: { assets: { type: "string" }, only: { type: "string" }, screenshots: { type: "string" } } });
 const asked = values.only ? values.only.split(",") : Object.keys(PARTS);

@@ -63,7 +63,7 @@ function fields(given, depth = 0) {
 }
 
 function code(text) {
-  return element("div", { class: "copyable" }, element("pre", {}, element("code", {}, text)), copyButton(() => text));
+  return element("div", { class: "copyable" }, element("pre", { tabindex: 0 }, element("code", {}, text)), copyButton(() => text));
 }
 
 /** A command that does the operation with example values. */
@@ -93,7 +93,7 @@ function curl(verb, path, operation) {
 
 function parameters(operation) {
   if (!operation.parameters?.length) return null;
-  return [element("h3", {}, "Parameters"), element("div", { class: "scroll" }, element("table", {},
+  return [element("h3", {}, "Parameters"), element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Parameters of ${operation.operationId}` }, element("table", {},
     element("thead", {}, element("tr", {}, ["Name", "In", "Type", "Meaning"].map((name) => element("th", { scope: "col" }, name)))),
     element("tbody", {}, operation.parameters.map((one) => element("tr", {},
       element("td", {}, element("code", {}, one.name), one.required ? " *" : ""),
@@ -152,7 +152,7 @@ function problemTable() {
   if (rows.length === 0) return [];
   return [element("h2", { id: "problem-codes" }, "Problem codes"),
     element("p", {}, "Every error is ", element("code", {}, "application/problem+json"), ". Programs should look at ", element("code", {}, "code"), "; people at ", element("code", {}, "detail"), "."),
-    element("div", { class: "scroll" }, element("table", {},
+    element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Problem codes" }, element("table", {},
       element("thead", {}, element("tr", {}, ["Status", "Code", "Title"].map((name) => element("th", { scope: "col" }, name)))),
       element("tbody", {}, rows.map((row) => element("tr", { id: `problem-${row.code}` },
         element("td", {}, String(row.status)), element("td", {}, element("code", {}, row.code)), element("td", {}, row.title))))))];

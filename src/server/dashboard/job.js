@@ -138,7 +138,8 @@ function drawHead(view, job, parts, refresh) {
 }
 
 async function again(view, job) {
-  const made = job.kind === "analysis" ? await post(`v1/models/${job.model}/analysis`)
+  const asked = job.recipe.analysis;
+  const made = job.kind === "analysis" ? await post(`v1/models/${job.model}/analysis`, asked.sensitivity ? { sensitivity: asked.sensitivity } : undefined)
     : await post("v1/jobs", { model: job.model, recipe: job.recipe, metadata: job.metadata, priority: job.priority }, { headers: { "Idempotency-Key": crypto.randomUUID() } });
   view.go(`#/jobs/${made.id}`);
 }

@@ -59,6 +59,11 @@ function buttons(view, model, told) {
   if (may("jobs:write") && isReady) {
     found.push(element("a", { class: "button primary", href: query("#/new", { model: model.id }) }, "New job"));
     found.push(action("Analyse", async () => { const job = await post(`v1/models/${model.id}/analysis`); view.go(`#/jobs/${job.id}`); }, { place: () => told }));
+    found.push(action("Analyse sensitivity", async () => {
+      if (!await confirm("Analyse sensitivity?", "The model runs over calibration data and back, to say what each scheme would cost each tensor. It takes longer than an analysis of the weights alone.", "Analyse", { danger: false })) return;
+      const job = await post(`v1/models/${model.id}/analysis`, { sensitivity: model.format === "safetensors" ? "W4A16" : "Q4_K_M" });
+      view.go(`#/jobs/${job.id}`);
+    }, { place: () => { told.replaceChildren(); return told; } }));
   }
   if (isReady) found.push(element("a", { class: "button", href: query("#/compare", { model: model.id }) }, "Compare"));
   if (may("models:write")) found.push(action("Delete", async () => {

@@ -15,13 +15,10 @@ const same = (a, b) => a.name === b.name && a.bytes === b.bytes && a.modified ==
 /** Files of a folder that is chosen come under their path in it. */
 const nameOf = (file) => file.webkitRelativePath?.split("/").slice(1).join("/") || file.name;
 
-/** A set of files on their way. `changed` is called whenever one of them is. */
-export class Uploads {
-  constructor(changed, signal) {
-    this.items = [];
-    this.changed = changed;
-    signal.addEventListener("abort", () => this.items.forEach((item) => item.request?.abort()));
-  }
+/** A set of files on their way; it goes on while other pages are looked at. `changed` is called whenever a file is. */
+class Uploads {
+  items = [];
+  changed = () => {};
 
   /** What was begun before and is still there. */
   async recall() {
@@ -140,7 +137,16 @@ export class Uploads {
       item.offset = upload.offset;
       if (upload.status === "complete") return;
     } else {
-      const stand = await ask("HEAD", `v1/uploads/${item.id}`);
+      const stand = await ask("HEAD", `v1/uploads/${item.id}`).catch((problem) => {
+        if (problem.status === 404 || problem.status === 410) return null;
+        throw problem;
+      });
+      if (stand === null) {
+        // It has expired: the file begins anew.
+        this.forget(item);
+        item.id = null;
+        return this.pieces(item, progressed);
+      }
       item.offset = Number(stand.headers.get("upload-offset"));
       if (stand.headers.get("upload-complete") === "?1") return;
     }
@@ -180,3 +186,6 @@ function problemOf(request) {
     return new Problem(request.status, { code: `http_${request.status}`, detail: request.statusText });
   }
 }
+
+/** This tab's uploads. */
+export const uploads = new Uploads();

@@ -6,7 +6,7 @@ import { field, select, showRefusals } from "./form.js";
 import { modelCard } from "./model.js";
 import { planSummary } from "./preview.js";
 import { recipeEditor } from "./recipe.js";
-import { Uploads } from "./upload.js";
+import { uploads } from "./upload.js";
 
 export default function wizard(view) {
   view.title("New job");
@@ -150,7 +150,7 @@ function modelStep(view, found, choose) {
   const ready = found.models.filter((one) => one.status === "ready");
   const ways = [["there", `On the server (${ready.length})`], ...(may("models:write") ? [...(may("uploads:write") ? [["upload", "Upload"]] : []), ["bring", "From elsewhere"]] : [])];
   const tabs = element("div", { class: "tabs", role: "group", "aria-label": "Where the model is" });
-  let uploads = null;
+  let box = null;
 
   function show(way) {
     tabs.replaceChildren(...ways.map(([name, text]) => element("button", { type: "button", "aria-pressed": String(name === way), onclick: () => { show(name); tabs.querySelector('[aria-pressed="true"]').focus(); } }, text)));
@@ -183,8 +183,8 @@ function modelStep(view, found, choose) {
   }
 
   function uploading() {
-    uploads ??= uploadBox(view, made);
-    return uploads;
+    box ??= uploadBox(view, made);
+    return box;
   }
 
   function bringing() {
@@ -228,7 +228,7 @@ function modelStep(view, found, choose) {
       if (!ready.includes(known)) ready.unshift(known);
       pick(known);
     }
-    const begun = may("uploads:write") && may("models:write") && !known && localStorage.getItem("modelpress-uploads")?.length > 2;
+    const begun = may("uploads:write") && may("models:write") && !known && (uploads.items.length > 0 || localStorage.getItem("modelpress-uploads")?.length > 2);
     show(begun || (ready.length === 0 && ways.length > 1) ? ways[1][0] : "there");
   } };
 }
@@ -239,7 +239,8 @@ function uploadBox(view, made) {
   const told = element("div", {});
   const name = element("input", { type: "text", placeholder: "a name of your own", autocomplete: "off" });
   const makeSlot = element("div", { class: "stack", hidden: true });
-  const uploads = new Uploads(changed, view.signal);
+  uploads.changed = changed;
+  view.signal.addEventListener("abort", () => { uploads.changed = () => {}; });
   const files = element("input", { type: "file", multiple: true, class: "unseen", tabindex: -1, "aria-label": "Files", onchange: () => { uploads.add(files.files); files.value = ""; } });
   const folder = element("input", { type: "file", webkitdirectory: true, class: "unseen", tabindex: -1, "aria-label": "Folder", onchange: () => { uploads.add(folder.files); folder.value = ""; } });
   const drop = element("div", { class: "drop" }, element("p", {}, element("strong", {}, "Drop the model's files here")),
@@ -260,7 +261,6 @@ function uploadBox(view, made) {
   }, { kind: "primary", place: () => { told.replaceChildren(); return told; } });
   makeSlot.append(field("Name", name, { pointer: "/name" }), element("div", { class: "actions" }, make));
   const rows = new Map();
-  uploads.recall();
 
   function changed() {
     for (const [item, row] of rows) if (!uploads.items.includes(item)) { row.node.remove(); rows.delete(item); }
@@ -274,6 +274,8 @@ function uploadBox(view, made) {
     makeSlot.hidden = uploads.items.length === 0;
     make.disabled = !uploads.complete;
   }
+  changed();
+  uploads.recall();
   return element("div", { class: "stack" }, drop, list, makeSlot, told);
 }
 
