@@ -136,7 +136,8 @@ fn survives(point: Point, expected: &BTreeMap<String, String>, database: &[(&str
     // The model's file and the artifact's, and nothing of the attempt that died.
     assert_eq!(
         count(&dir.path().join("store/blobs")),
-        1 + expected.len(),
+        // The model and the files, with the signature.
+        2 + expected.len(),
         "{point:?}: {events:?}"
     );
     // Only the living process's lock; its last folder goes a moment after the job has ended.
