@@ -60,6 +60,11 @@ export interface AnalysisIn {
   priority?: number | undefined;
   /** Answer 200 with the analysis of the same model bytes that is already waiting or running, if any. */
   deduplicate?: boolean | undefined;
+  /**
+   * A recipe with calibration, or a preset's name: what each scheme that its technique has would cost each tensor, by
+   * the gradients of the loss on the calibration data. `budget.candidates` names the schemes.
+   */
+  sensitivity?: Recipe | null | undefined;
 }
 
 /** An artifact. */
@@ -225,6 +230,14 @@ export interface EventOut {
   created_at: string;
 }
 
+/** Failures with one code. */
+export interface FailureCountOut {
+  /** The error's code. */
+  code: string;
+  /** How many jobs. */
+  count: number;
+}
+
 /** One field or file that is wrong. */
 export interface FieldError {
   /** JSON pointer into the request body (or `/parameter` of the query). */
@@ -281,6 +294,20 @@ export interface HealthOut {
   version: string;
 }
 
+/** Jobs in each state. */
+export interface JobCountsOut {
+  /** Waiting. */
+  queued: number;
+  /** At work. */
+  running: number;
+  /** Done. */
+  succeeded: number;
+  /** Ended by an error. */
+  failed: number;
+  /** Ended on request. */
+  cancelled: number;
+}
+
 /** Why a job failed. */
 export interface JobErrorOut {
   /** Stable name. */
@@ -312,13 +339,13 @@ export interface JobOut {
   /** Always `job`. */
   object: string;
   /** `queued`, `running`, `succeeded`, `failed` or `cancelled`. */
-  status: string;
+  status: 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled' | (string & {});
   /** The model. */
   model: string;
   /** `compression`, or `analysis` for a job that looks at the model and publishes nothing but a report. */
   kind: string;
   /** The recipe, as sent; `{"analysis": {}}` of an analysis. */
-  recipe: JsonObject;
+  recipe: string | JsonObject;
   /** Higher goes first. */
   priority: number;
   /** Your own pairs. */
@@ -387,6 +414,14 @@ export interface KeyOut {
   last_used_at: string | null;
   /** When it was revoked. */
   revoked_at: string | null;
+}
+
+/** A loop of the process that answers. */
+export interface LoopOut {
+  /** What it does. */
+  name: string;
+  /** When it last did; null where it never ran here. */
+  last_tick_at: string | null;
 }
 
 /** The fields of a multipart form. */
@@ -479,6 +514,60 @@ export interface NewWebhookOut {
   secret: string;
   /** The webhook. */
   webhook: WebhookOut;
+}
+
+/** A worker that runs jobs now. */
+export interface NodeOut {
+  /** The worker's name, as in the log. */
+  node: string;
+  /** Jobs that it runs. */
+  running: number;
+  /** When the last of their leases runs out unless it is renewed. */
+  lease_expires_at: string;
+}
+
+/** What is going on. */
+export interface OverviewOut {
+  /** Always `overview`. */
+  object: string;
+  /** Version of the process that answers. */
+  version: string;
+  /** True where it is going away and takes no more work. */
+  draining: boolean;
+  /** Jobs in each state, as long as they are kept. */
+  jobs: JobCountsOut;
+  /** Creation of the oldest waiting job; null where none waits. */
+  oldest_queued_at: string | null;
+  /** Jobs that failed in the last 24 hours, by code, the most frequent first. */
+  failures_24h: Array<FailureCountOut>;
+  /** Bytes of the models that artifacts were made from, once for each artifact. */
+  source_bytes: number;
+  /** Bytes of these artifacts. */
+  artifact_bytes: number;
+  /** Bytes of everything that is stored: models, datasets, artifacts, uploads. */
+  stored_bytes: number;
+  /** How many may be stored; null where there is no bound. */
+  quota_bytes: number | null;
+  /** Free space on the data folder's disk; null where it cannot be told. */
+  disk_free_bytes: number | null;
+  /** Size of that disk. */
+  disk_total_bytes: number | null;
+  /** Memory that the plans of jobs running in this process may ask for at once; null where it has no workers. */
+  memory_limit_bytes: number | null;
+  /** Memory that the plans of the running jobs ask for, on all nodes. */
+  memory_planned_bytes: number;
+}
+
+/** A page of a list. */
+export interface PageOut_ArtifactOut {
+  /** Always `list`. */
+  object: string;
+  /** The items. */
+  data: Array<ArtifactOut>;
+  /** Whether another page follows. */
+  has_more: boolean;
+  /** Pass it as `after` to get the next page; null on the last one. */
+  next_cursor: string | null;
 }
 
 /** A page of a list. */
@@ -621,6 +710,26 @@ export interface PlanOut {
   plan: JsonObject;
 }
 
+/** The plots of a report. */
+export interface PlotListOut {
+  /** Always `list`. */
+  object: string;
+  /** All of them. */
+  data: Array<PlotOut>;
+  /** Always false. */
+  has_more: boolean;
+}
+
+/** A plot. */
+export interface PlotOut {
+  /** Its name. */
+  name: string;
+  /** Where it is as SVG. */
+  svg: string;
+  /** Where it is as PNG. */
+  png: string;
+}
+
 /** A recipe of a search. */
 export interface PointOut {
   /** What it is called. */
@@ -635,9 +744,9 @@ export interface PointOut {
   error: JobErrorOut | null;
   /** What came out; null until it is done. */
   result: ResultOut | null;
-  /** Whether no other recipe beats it in size and loss. */
+  /** Whether no other recipe beats it in size, loss and, where all were timed, decoding speed. */
   on_front: boolean;
-  /** `size`, `quality` or `balance`, for the one that is best for it. */
+  /** `size`, `quality`, `speed` or `balance`, for the one that is best for it. */
   best_for: string | null;
 }
 
@@ -705,6 +814,8 @@ export interface ResultOut {
   loss: number | null;
   /** What was measured, as in the job's report. */
   measures: Array<JsonObject>;
+  /** Tokens a second that an engine decodes with its first format; null where nobody measures it (`decode_command`). */
+  decode_tokens_per_second: number | null;
   /** Wall-clock seconds of its stages. */
   seconds: number;
   /** Highest resident memory of its process. */
@@ -740,16 +851,16 @@ export interface SearchIn {
   /** A model that is ready. */
   model: string;
   /** Names of presets or recipe objects, at most 64 with those of the grid. */
-  recipes?: Array<JsonObject> | null | undefined;
+  recipes?: Array<Recipe> | null | undefined;
   /** A `recipe`, and in `vary` lists of values for JSON pointers into it: every combination is tried. */
   grid?: JsonObject | null | undefined;
   /**
    * Calibration of the recipes that have none of their own. What calibration finds is shared between jobs on one
    * machine.
    */
-  calibration?: JsonObject | null | undefined;
+  calibration?: string | JsonObject | null | undefined;
   /** Evaluation of the recipes that have none of their own; `true` unless given. */
-  evaluation?: JsonObject | null | undefined;
+  evaluation?: string | boolean | JsonObject | null | undefined;
   /** Up to 16 pairs of your own. */
   metadata?: { [key: string]: string } | undefined;
   /** −100 to 100; higher goes first. */
@@ -772,7 +883,10 @@ export interface SearchOut {
   loss_metric: string | null;
   /** Every recipe, in the order in which they were asked for. */
   points: Array<PointOut>;
-  /** Names of those that no other beats in size and loss, from the smallest to the one that loses least. */
+  /**
+   * Names of those that no other beats in size, loss and, where all were timed, decoding speed; from the smallest to the
+   * largest.
+   */
   front: Array<string>;
   /** Your own pairs. */
   metadata: { [key: string]: string };
@@ -780,6 +894,20 @@ export interface SearchOut {
   created_at: string;
   /** When you ended it. */
   cancelled_at: string | null;
+}
+
+/** The key that artifacts are signed with. */
+export interface SigningKeyOut {
+  /** Always `signing_key`. */
+  object: string;
+  /** Always `ssh-ed25519`. */
+  algorithm: string;
+  /** The public key, a line of OpenSSH's `allowed_signers` without its first word. */
+  public_key: string;
+  /** Its fingerprint, as `ssh-keygen -l` shows it. */
+  fingerprint: string;
+  /** What signatures are for (`ssh-keygen -Y verify -n`). */
+  namespace: string;
 }
 
 /** The stage a job is at. */
@@ -790,6 +918,26 @@ export interface StageOut {
   index: number;
   /** How many stages there are. */
   of: number;
+}
+
+/** The installation. */
+export interface SystemOut {
+  /** Always `system`. */
+  object: string;
+  /** Version of the process that answers. */
+  version: string;
+  /** `sqlite` or `postgres`. */
+  database: string;
+  /** The database's schema. */
+  schema_version: number;
+  /** When the process that answers was started. */
+  started_at: string;
+  /** Workers that run jobs now, in all processes. */
+  nodes: Array<NodeOut>;
+  /** The loops of the process that answers. */
+  loops: Array<LoopOut>;
+  /** Its settings, secrets left out, as `modelpress check-config` prints them. */
+  config: JsonObject;
 }
 
 /** A tensor of a model. */
@@ -1010,6 +1158,17 @@ export interface WebhookMessage {
   };
 }
 
+export interface ListArtifactsInput {
+  /** Only what this job made. */
+  job?: string | undefined;
+  /** Only what was made from this model. */
+  model?: string | undefined;
+  /** Items a page, 1 to 100 (20 unless given). */
+  limit?: number | undefined;
+  /** The `next_cursor` of the page before. */
+  after?: string | undefined;
+}
+
 export interface GetArtifactInput {
   /** The artifact */
   id: string;
@@ -1101,6 +1260,18 @@ export interface ListJobEventsInput {
   after?: number | undefined;
   /** Only events after this `seq` */
   lastEventId?: number | null | undefined;
+}
+
+export interface ListJobPlotsInput {
+  /** The job */
+  id: string;
+}
+
+export interface GetJobPlotInput {
+  /** The job */
+  id: string;
+  /** Name and kind */
+  plot: string;
 }
 
 export interface GetJobReportInput {
@@ -1339,6 +1510,7 @@ export const OPERATIONS = {
   metrics: { method: 'GET', path: '/metrics', parameters: [], sends: [], accept: 'text/plain', answer: 'text', keyed: false },
   getOpenapi: { method: 'GET', path: '/openapi.json', parameters: [], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   readyz: { method: 'GET', path: '/readyz', parameters: [], sends: [], accept: 'application/json', answer: 'json', keyed: false },
+  listArtifacts: { method: 'GET', path: '/v1/artifacts', parameters: [['job', 'query', 'job'], ['model', 'query', 'model'], ['limit', 'query', 'limit'], ['after', 'query', 'after']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   getArtifact: { method: 'GET', path: '/v1/artifacts/{id}', parameters: [['id', 'path', 'id']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   getArtifactArchive: { method: 'GET', path: '/v1/artifacts/{id}/archive', parameters: [['id', 'path', 'id']], sends: [], accept: 'application/x-tar', answer: 'response', keyed: false },
   getArtifactFile: { method: 'GET', path: '/v1/artifacts/{id}/files/{path}', parameters: [['id', 'path', 'id'], ['path', 'path', 'path'], ['range', 'header', 'Range'], ['ifRange', 'header', 'If-Range'], ['ifNoneMatch', 'header', 'If-None-Match']], sends: [], accept: 'application/octet-stream', answer: 'response', keyed: false },
@@ -1353,6 +1525,8 @@ export const OPERATIONS = {
   getJob: { method: 'GET', path: '/v1/jobs/{id}', parameters: [['id', 'path', 'id']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   cancelJob: { method: 'POST', path: '/v1/jobs/{id}/cancel', parameters: [['id', 'path', 'id']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   listJobEvents: { method: 'GET', path: '/v1/jobs/{id}/events', parameters: [['id', 'path', 'id'], ['limit', 'query', 'limit'], ['after', 'query', 'after'], ['lastEventId', 'header', 'Last-Event-ID']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
+  listJobPlots: { method: 'GET', path: '/v1/jobs/{id}/plots', parameters: [['id', 'path', 'id']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
+  getJobPlot: { method: 'GET', path: '/v1/jobs/{id}/plots/{plot}', parameters: [['id', 'path', 'id'], ['plot', 'path', 'plot']], sends: [], accept: 'image/svg+xml', answer: 'response', keyed: false },
   getJobReport: { method: 'GET', path: '/v1/jobs/{id}/report', parameters: [['id', 'path', 'id']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   getJobReportHtml: { method: 'GET', path: '/v1/jobs/{id}/report.html', parameters: [['id', 'path', 'id']], sends: [], accept: 'text/html', answer: 'text', keyed: false },
   listKeys: { method: 'GET', path: '/v1/keys', parameters: [['limit', 'query', 'limit'], ['after', 'query', 'after']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
@@ -1368,12 +1542,15 @@ export const OPERATIONS = {
   commitModel: { method: 'POST', path: '/v1/models/{id}/commit', parameters: [['id', 'path', 'id']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   putModelFile: { method: 'PUT', path: '/v1/models/{id}/files/{path}', parameters: [['id', 'path', 'id'], ['path', 'path', 'path'], ['reprDigest', 'header', 'Repr-Digest']], sends: ['application/octet-stream'], accept: 'application/json', answer: 'json', keyed: false },
   listModelTensors: { method: 'GET', path: '/v1/models/{id}/tensors', parameters: [['id', 'path', 'id'], ['limit', 'query', 'limit'], ['after', 'query', 'after']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
+  getOverview: { method: 'GET', path: '/v1/overview', parameters: [], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   createPlan: { method: 'POST', path: '/v1/plans', parameters: [], sends: ['application/json'], accept: 'application/json', answer: 'json', keyed: false },
   listPresets: { method: 'GET', path: '/v1/presets', parameters: [], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   listSearches: { method: 'GET', path: '/v1/searches', parameters: [['limit', 'query', 'limit'], ['after', 'query', 'after']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   createSearch: { method: 'POST', path: '/v1/searches', parameters: [['idempotencyKey', 'header', 'Idempotency-Key']], sends: ['application/json'], accept: 'application/json', answer: 'json', keyed: true },
   getSearch: { method: 'GET', path: '/v1/searches/{id}', parameters: [['id', 'path', 'id']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   cancelSearch: { method: 'POST', path: '/v1/searches/{id}/cancel', parameters: [['id', 'path', 'id']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
+  getSigningKey: { method: 'GET', path: '/v1/signing-key', parameters: [], sends: [], accept: 'application/json', answer: 'json', keyed: false },
+  getSystem: { method: 'GET', path: '/v1/system', parameters: [], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   listTechniques: { method: 'GET', path: '/v1/techniques', parameters: [], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   createUpload: { method: 'POST', path: '/v1/uploads', parameters: [['tusResumable', 'header', 'Tus-Resumable'], ['uploadLength', 'header', 'Upload-Length'], ['uploadDeferLength', 'header', 'Upload-Defer-Length'], ['uploadComplete', 'header', 'Upload-Complete'], ['uploadMetadata', 'header', 'Upload-Metadata'], ['uploadChecksum', 'header', 'Upload-Checksum']], sends: ['application/json', 'application/offset+octet-stream'], accept: 'application/json', answer: 'json', keyed: false },
   describeUploads: { method: 'OPTIONS', path: '/v1/uploads', parameters: [], sends: [], accept: '*/*', answer: 'headers', keyed: false },
@@ -1442,6 +1619,19 @@ export class Operations {
    */
   readyz(options: CallOptions = {}): Promise<HealthOut> {
     return this.caller.call(OPERATIONS.readyz, {}, options);
+  }
+
+  /**
+   * List artifacts
+   *
+   * Newest first; new artifacts do not disturb pages already begun.
+   *
+   * `GET /v1/artifacts`; scope `artifacts:read`
+   *
+   * Problems of its own: `query_invalid`, `cursor_invalid`, `cursor_mismatch`, `request_timeout`
+   */
+  listArtifacts(input: ListArtifactsInput = {}, options: CallOptions = {}): Promise<PageOut_ArtifactOut> {
+    return this.caller.call(OPERATIONS.listArtifacts, input, options);
   }
 
   /**
@@ -1636,6 +1826,33 @@ export class Operations {
   }
 
   /**
+   * List the plots of a job's report
+   *
+   * Those that this report has: sizes stage by stage, signal to noise, entropy, bits and errors by tensor, errors by layer,
+   * what a budget would lose at other sizes; of an analysis, the rate–distortion plane.
+   *
+   * `GET /v1/jobs/{id}/plots`; scope `jobs:read`
+   *
+   * Problems of its own: `not_found`, `not_ready`, `request_timeout`
+   */
+  listJobPlots(input: ListJobPlotsInput, options: CallOptions = {}): Promise<PlotListOut> {
+    return this.caller.call(OPERATIONS.listJobPlots, input, options);
+  }
+
+  /**
+   * Get a plot of a job's report
+   *
+   * `{plot}` is a name and how it is wanted: `sizes.svg`, `sizes.png`.
+   *
+   * `GET /v1/jobs/{id}/plots/{plot}`; scope `jobs:read`
+   *
+   * Problems of its own: `not_found`, `not_ready`, `request_timeout`
+   */
+  getJobPlot(input: GetJobPlotInput, options: CallOptions = {}): Promise<Response> {
+    return this.caller.call(OPERATIONS.getJobPlot, input, options);
+  }
+
+  /**
    * Get a job's report
    *
    * Sizes, ratio, bits per weight, entropy, error per tensor, time and peak memory per stage; of an analysis, its figures. JSON, or a
@@ -1796,7 +2013,7 @@ export class Operations {
    *
    * `POST /v1/models/{id}/analysis`; scope `jobs:write`
    *
-   * Problems of its own: `json_invalid`, `header_invalid`, `body_truncated`, `too_large`, `unsupported_media_type`, `fields_invalid`, `not_found`, `not_ready`, `conflict`, `idempotency_running`, `idempotency_mismatch`, `quota_exceeded`, `overloaded`, `request_timeout`
+   * Problems of its own: `json_invalid`, `header_invalid`, `body_truncated`, `too_large`, `unsupported_media_type`, `fields_invalid`, `recipe_refused`, `not_found`, `not_ready`, `conflict`, `idempotency_running`, `idempotency_mismatch`, `quota_exceeded`, `overloaded`, `request_timeout`
    */
   analyzeModel(input: AnalyzeModelInput, options: CallOptions = {}): Promise<JobOut> {
     return this.caller.call(OPERATIONS.analyzeModel, input, options);
@@ -1843,6 +2060,19 @@ export class Operations {
    */
   listModelTensors(input: ListModelTensorsInput, options: CallOptions = {}): Promise<PageOut_TensorOut> {
     return this.caller.call(OPERATIONS.listModelTensors, input, options);
+  }
+
+  /**
+   * See what is going on
+   *
+   * Jobs by state, what failed in the last day, what artifacts saved, and the room that is left.
+   *
+   * `GET /v1/overview`; scope `jobs:read`
+   *
+   * Problems of its own: `request_timeout`
+   */
+  getOverview(options: CallOptions = {}): Promise<OverviewOut> {
+    return this.caller.call(OPERATIONS.getOverview, {}, options);
   }
 
   /**
@@ -1901,7 +2131,8 @@ export class Operations {
   /**
    * Get a search
    *
-   * Every recipe with what came of it, and which of them are worth having: those that no other beats in size and loss.
+   * Every recipe with what came of it, and which of them are worth having: those that no other beats in size, loss and,
+   * where all were timed, decoding speed.
    *
    * `GET /v1/searches/{id}`; scope `jobs:read`
    *
@@ -1922,6 +2153,33 @@ export class Operations {
    */
   cancelSearch(input: CancelSearchInput, options: CallOptions = {}): Promise<SearchOut> {
     return this.caller.call(OPERATIONS.cancelSearch, input, options);
+  }
+
+  /**
+   * See the key that artifacts are signed with
+   *
+   * Each artifact holds `modelpress.json`, which has the digest of every other file, and `modelpress.json.sig`, its
+   * signature in OpenSSH's form: `modelpress verify FOLDER --key KEY`, or `ssh-keygen -Y verify`, checks both. Nobody needs
+   * a key of the API to read this one.
+   *
+   * `GET /v1/signing-key`
+   */
+  getSigningKey(options: CallOptions = {}): Promise<SigningKeyOut> {
+    return this.caller.call(OPERATIONS.getSigningKey, {}, options);
+  }
+
+  /**
+   * See the installation
+   *
+   * Versions, who works, the loops and the settings of the process that answers. Only for administrators of the tenant
+   * `default`: it is about the whole house.
+   *
+   * `GET /v1/system`; scope `admin`
+   *
+   * Problems of its own: `request_timeout`
+   */
+  getSystem(options: CallOptions = {}): Promise<SystemOut> {
+    return this.caller.call(OPERATIONS.getSystem, {}, options);
   }
 
   /**
