@@ -31,7 +31,7 @@ export async function mainJob({ browser, server, larger }) {
   for (const file of [config, tokenizer]) await row(page, path.basename(file)).getByText("complete").waitFor();
   const line = await page.context().newCDPSession(page);
   await line.send("Network.enable");
-  await line.send("Network.emulateNetworkConditions", { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: 600_000 });
+  await line.send("Network.emulateNetworkConditions", { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: 300_000 });
   await page.getByLabel("Files", { exact: true }).setInputFiles(weights);
   const bar = page.getByLabel("Upload of model.safetensors");
   await page.waitForFunction((node) => node.value > node.max * 0.1, await bar.elementHandle());
@@ -44,6 +44,8 @@ export async function mainJob({ browser, server, larger }) {
   await browser.shot(page, "wizard-upload");
   await page.reload();
   await settled(page);
+
+  await line.send("Network.emulateNetworkConditions", { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
 
   // What was begun stands there; the same file goes on where the server is, not at its beginning.
   await row(page, "model.safetensors").getByText("begun earlier").waitFor();

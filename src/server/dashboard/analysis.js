@@ -30,15 +30,16 @@ const MOST_UNITS = 300;
 /** What each scheme would cost tensors that must have the same one; who would lose most by the smallest scheme first. */
 function sensitivity(found) {
   if (!found) return null;
+  const candidates = found.candidates.filter((scheme) => found.units.some((unit) => unit.schemes.some((one) => one.scheme === scheme)));
   const loss = (unit, scheme) => unit.schemes.find((one) => one.scheme === scheme);
   const worst = (unit) => Math.max(...unit.schemes.map((one) => one.predicted_kl));
   const units = [...found.units].sort((a, b) => worst(b) - worst(a));
   const cell = (one) => one ? element("span", { class: "num", title: `${one.predicted_kl} nats, ${one.bytes} bytes` }, digits(one.predicted_kl, 3)) : element("span", { class: "quiet" }, "–");
   const all = (scheme) => found.units.map((unit) => loss(unit, scheme)).filter(Boolean);
-  const totals = { tensors: null, parameters: found.units.reduce((sum, unit) => sum + unit.parameters, 0), schemes: found.candidates.map((scheme) => ({ scheme, predicted_kl: all(scheme).reduce((sum, one) => sum + one.predicted_kl, 0), bytes: all(scheme).reduce((sum, one) => sum + one.bytes, 0) })) };
+  const totals = { tensors: null, parameters: found.units.reduce((sum, unit) => sum + unit.parameters, 0), schemes: candidates.map((scheme) => ({ scheme, predicted_kl: all(scheme).reduce((sum, one) => sum + one.predicted_kl, 0), bytes: all(scheme).reduce((sum, one) => sum + one.bytes, 0) })) };
   return section("What each scheme would cost each tensor", element("p", { class: "quiet small" }, `Divergence that is expected, nats a token, by the gradients on ${found.tokens} tokens of ${found.dataset}; schemes of ${found.format}.`),
     table("Sensitivity, highest first", [["Tensors", (unit) => unit.tensors ? element("code", { title: unit.tensors.join(", ") }, unit.tensors.length > 1 ? `${unit.tensors[0]} and ${unit.tensors.length - 1} more` : unit.tensors[0]) : element("strong", {}, "All that can have it")],
-      ["Weights", (unit) => count(unit.parameters), "right"], ...found.candidates.map((scheme) => [scheme, (unit) => cell(loss(unit, scheme)), "right"])], [totals, ...units.slice(0, MOST_UNITS)]),
+      ["Weights", (unit) => count(unit.parameters), "right"], ...candidates.map((scheme) => [scheme, (unit) => cell(loss(unit, scheme)), "right"])], [totals, ...units.slice(0, MOST_UNITS)]),
     units.length > MOST_UNITS ? element("p", { class: "quiet small" }, `The first ${MOST_UNITS} of ${units.length}.`) : "");
 }
 
