@@ -12,18 +12,40 @@ const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript; ch
 const REFUSALS = [401, 403, 404, 409, 422];
 
 export async function openBrowser({ assets, screenshots }) {
-  const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync"] });
+  const browser = await chromium.launch({
+    executablePath: "/usr/bin/chromium",
+    args: [
+      "--headless",
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
+  });
   const faults = [];
 
   /** A tab of its own; `key` is in its session as if it had been typed. */
   async function tab(origin, { narrow = false, dark = false, key = null } = {}) {
-    const context = await browser.newContext({ viewport: narrow ? { width: 360, height: 740 } : { width: 1280, height: 860 }, colorScheme: dark ? "dark" : "light", acceptDownloads: true });
+    const context = await browser.newContext({
+      viewport: narrow ? { width: 360, height: 740 } : { width: 1280, height: 860 },
+      colorScheme: dark ? "dark" : "light",
+      acceptDownloads: true,
+    });
     context.setDefaultTimeout(30000);
     const told = (text) => faults.push(text);
     await context.exposeFunction("reportViolation", (text) => told(`policy: ${text}`));
-    await context.addInitScript(() => addEventListener("securitypolicyviolation", (event) => window.reportViolation(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`)));
-    if (key) await context.addInitScript((text) => { if (sessionStorage.getItem("modelpress-key") === null) sessionStorage.setItem("modelpress-key", text); }, key);
+    await context.addInitScript(() =>
+      addEventListener("securitypolicyviolation", (event) =>
+        window.reportViolation(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`),
+      ),
+    );
+    if (key)
+      await context.addInitScript((text) => {
+        if (sessionStorage.getItem("modelpress-key") === null) sessionStorage.setItem("modelpress-key", text);
+      }, key);
     if (assets) await fromFolder(context, origin, assets);
     const page = await context.newPage();
     page.on("pageerror", (error) => told(`error: ${error.stack}`));
@@ -56,20 +78,29 @@ export async function openBrowser({ assets, screenshots }) {
 /** Pages and modules from a folder, under the policy that the server gives. */
 async function fromFolder(context, origin, folder) {
   const policy = (await fetch(`${origin}/`)).headers.get("content-security-policy");
-  await context.route((url) => url.origin === new URL(origin).origin && /(^|\/)$|\/assets\//.test(url.pathname) && !url.pathname.includes("/v1/"), (route) => {
-    const { pathname } = new URL(route.request().url());
-    const name = pathname.includes("/assets/") ? path.basename(pathname) : "index.html";
-    const file = path.join(folder, name);
-    if (!fs.existsSync(file)) return route.fulfill({ status: 404, body: "" });
-    return route.fulfill({ status: 200, headers: { "content-type": TYPES[path.extname(name)], "content-security-policy": policy }, body: fs.readFileSync(file) });
-  });
+  await context.route(
+    (url) => url.origin === new URL(origin).origin && /(^|\/)$|\/assets\//.test(url.pathname) && !url.pathname.includes("/v1/"),
+    (route) => {
+      const { pathname } = new URL(route.request().url());
+      const name = pathname.includes("/assets/") ? path.basename(pathname) : "index.html";
+      const file = path.join(folder, name);
+      if (!fs.existsSync(file)) return route.fulfill({ status: 404, body: "" });
+      return route.fulfill({
+        status: 200,
+        headers: { "content-type": TYPES[path.extname(name)], "content-security-policy": policy },
+        body: fs.readFileSync(file),
+      });
+    },
+  );
 }
 
 /** Goes to a page and waits until it has read what it shows. */
 export async function visit(page, origin, hash = "#/") {
   const to = `${origin}/${hash}`;
   if (page.url().split("#")[0] === `${origin}/`) {
-    await page.evaluate((text) => { location.hash = text; }, hash);
+    await page.evaluate((text) => {
+      location.hash = text;
+    }, hash);
     await page.waitForFunction((text) => location.hash.startsWith(text.split("?")[0]), hash);
   } else {
     await page.goto(to);
@@ -80,7 +111,9 @@ export async function visit(page, origin, hash = "#/") {
 /** Nothing loads any more. */
 export async function settled(page) {
   await page.locator("#main h1").first().waitFor();
-  await page.waitForFunction(() => !/(Loading|Reading|Planning)( |…)/.test(document.getElementById("main").innerText), null, { timeout: 30000 });
+  await page.waitForFunction(() => !/(Loading|Reading|Planning)( |…)/.test(document.getElementById("main").innerText), null, {
+    timeout: 30000,
+  });
   await page.waitForTimeout(250);
 }
 
@@ -89,7 +122,17 @@ export async function accessible(page, where) {
   await page.evaluate(AXE);
   const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
   const serious = violations.filter((one) => ["serious", "critical"].includes(one.impact));
-  assert.deepEqual(serious.map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => `${node.target.join(" ")} (${node.failureSummary.split("\n")[1]})`).join("; ")}`), [], where);
+  assert.deepEqual(
+    serious.map(
+      (one) =>
+        `${one.id}: ${one.nodes
+          .slice(0, 3)
+          .map((node) => `${node.target.join(" ")} (${node.failureSummary.split("\n")[1]})`)
+          .join("; ")}`,
+    ),
+    [],
+    where,
+  );
 }
 
 /** The page itself does not scroll sideways. */

@@ -10,14 +10,36 @@ async function pagesOf(server, files) {
   const model = await someJobs(server, files);
   const jobs = (await server.call("GET", `v1/jobs?model=${model}&limit=100`)).data;
   const pick = (test) => jobs.find(test).id;
-  const { id: search } = (await server.call("GET", "v1/searches?limit=1")).data[0]
-    ?? await server.call("POST", "v1/searches", { model, recipes: ["Q8_0", "Q4_0"], evaluation: { num_samples: 8, max_seq_length: 64 } });
+  const { id: search } =
+    (await server.call("GET", "v1/searches?limit=1")).data[0] ??
+    (await server.call("POST", "v1/searches", {
+      model,
+      recipes: ["Q8_0", "Q4_0"],
+      evaluation: { num_samples: 8, max_seq_length: 64 },
+    }));
   await server.ended(`v1/searches/${search}`);
   const budget = pick((job) => job.recipe.budget);
   const [artifact] = jobs.find((job) => job.id === budget).artifacts;
-  return { overview: "#/", new: "#/new", wizard: `#/new?model=${model}&recipe=W4A16`, jobs: "#/jobs", job: `#/jobs/${budget}`, failed: `#/jobs/${pick((job) => job.status === "failed")}`,
-    report: `#/jobs/${budget}/report`, analysis: `#/jobs/${pick((job) => job.kind === "analysis")}/report`, compare: `#/compare?model=${model}`, searches: "#/searches", search: `#/searches/${search}`,
-    models: "#/models", model: `#/models/${model}`, artifacts: "#/artifacts", artifact: `#/artifacts/${artifact}`, webhooks: "#/webhooks", keys: "#/keys", system: "#/system" };
+  return {
+    overview: "#/",
+    new: "#/new",
+    wizard: `#/new?model=${model}&recipe=W4A16`,
+    jobs: "#/jobs",
+    job: `#/jobs/${budget}`,
+    failed: `#/jobs/${pick((job) => job.status === "failed")}`,
+    report: `#/jobs/${budget}/report`,
+    analysis: `#/jobs/${pick((job) => job.kind === "analysis")}/report`,
+    compare: `#/compare?model=${model}`,
+    searches: "#/searches",
+    search: `#/searches/${search}`,
+    models: "#/models",
+    model: `#/models/${model}`,
+    artifacts: "#/artifacts",
+    artifact: `#/artifacts/${artifact}`,
+    webhooks: "#/webhooks",
+    keys: "#/keys",
+    system: "#/system",
+  };
 }
 
 export async function everywhere({ browser, server, files }) {
@@ -28,7 +50,9 @@ export async function everywhere({ browser, server, files }) {
       for (const [name, hash] of Object.entries(pages)) {
         await visit(page, server.origin, hash);
         // Everything that folds is open: what is hidden is not looked at.
-        await page.evaluate(() => { for (const box of document.querySelectorAll("#main details")) box.open = true; });
+        await page.evaluate(() => {
+          for (const box of document.querySelectorAll("#main details")) box.open = true;
+        });
         await page.waitForTimeout(150);
         await settled(page);
         const where = `${name}, ${dark ? "dark" : "light"}, ${narrow ? "narrow" : "wide"}`;
@@ -113,12 +137,17 @@ export async function prefix({ browser, server, files }) {
     const at = `${proxy.origin}/press`;
     const page = await browser.tab(at);
     const astray = [];
-    page.on("request", (request) => { if (!request.url().startsWith(`${at}/`) && !request.url().startsWith("data:")) astray.push(request.url()); });
+    page.on("request", (request) => {
+      if (!request.url().startsWith(`${at}/`) && !request.url().startsWith("data:")) astray.push(request.url());
+    });
     for (const name of ["overview", "wizard", "job", "report", "compare", "artifact"]) await visit(page, at, pages[name]);
     assert.deepEqual(astray, [], "requests beside the path");
     assert.ok((await page.locator(".command code").first().innerText()).includes(`${at}/v1/`), "commands name the path");
     const coming = page.waitForEvent("download");
-    await page.getByRole("link", { name: /^Download model/ }).first().click();
+    await page
+      .getByRole("link", { name: /^Download model/ })
+      .first()
+      .click();
     assert.ok((await coming).url().startsWith(`${at}/v1/artifacts/`));
     await page.context().close();
   } finally {

@@ -35,7 +35,7 @@ async function asksForAKey(browser, server) {
   await page.getByRole("button", { name: "Use it in this tab" }).click();
   await page.getByRole("heading", { name: "Jobs" }).waitFor();
   await settled(page);
-  assert.ok(await page.locator("tbody tr").count() > 0);
+  assert.ok((await page.locator("tbody tr").count()) > 0);
   assert.ok(!page.url().includes("mp_"));
   assert.ok(!(await page.evaluate(() => JSON.stringify(localStorage))).includes("mp_"));
   assert.ok((await page.locator(".command code").first().innerText()).includes("$MODELPRESS_KEY"));
@@ -77,7 +77,8 @@ async function admin(browser, server, hook, job) {
   await page.getByLabel("jobs:read").check();
   await page.getByRole("button", { name: "Make the key" }).click();
   const token = await page.getByText(/^mp_/).innerText();
-  const answer = () => fetch(`${server.origin}/v1/jobs`, { headers: { Authorization: `Bearer ${token}` } }).then((one) => one.status);
+  const answer = () =>
+    fetch(`${server.origin}/v1/jobs`, { headers: { Authorization: `Bearer ${token}` } }).then((one) => one.status);
   assert.equal(await answer(), 200);
   await browser.shot(page, "keys");
   await page.getByRole("button", { name: "Revoke made here" }).click();
@@ -100,7 +101,12 @@ async function admin(browser, server, hook, job) {
   await page.getByRole("button", { name: `Download ${artifact.files[0].name}`, exact: true }).click();
   const download = await coming;
   assert.equal(download.suggestedFilename(), artifact.files[0].name);
-  assert.equal(`sha256:${createHash("sha256").update(fs.readFileSync(await download.path())).digest("hex")}`, artifact.files[0].digest);
+  assert.equal(
+    `sha256:${createHash("sha256")
+      .update(fs.readFileSync(await download.path()))
+      .digest("hex")}`,
+    artifact.files[0].digest,
+  );
   await page.context().close();
 }
 
@@ -108,8 +114,20 @@ async function admin(browser, server, hook, job) {
 async function reader(browser, server, job, model) {
   const page = await browser.tab(server.origin, { key: server.reader, narrow: true });
   const [webhook] = (await server.call("GET", "v1/webhooks")).data;
-  const absent = /^(New job|New webhook|New key|New search|Upload a model|Cancel|Run again|Change and run|Analyse|Analyse sensitivity|Delete|Disable|Enable|Send a test|Send again|Rotate|Rotate the secret|Revoke.*|Start the job|Upload)$/;
-  for (const hash of ["#/", "#/jobs", `#/jobs/${job.id}`, `#/jobs/${job.id}/report`, "#/searches", "#/models", `#/models/${model}`, "#/webhooks", `#/webhooks/${webhook.id}`, `#/new?model=${model}`]) {
+  const absent =
+    /^(New job|New webhook|New key|New search|Upload a model|Cancel|Run again|Change and run|Analyse|Analyse sensitivity|Delete|Disable|Enable|Send a test|Send again|Rotate|Rotate the secret|Revoke.*|Start the job|Upload)$/;
+  for (const hash of [
+    "#/",
+    "#/jobs",
+    `#/jobs/${job.id}`,
+    `#/jobs/${job.id}/report`,
+    "#/searches",
+    "#/models",
+    `#/models/${model}`,
+    "#/webhooks",
+    `#/webhooks/${webhook.id}`,
+    `#/new?model=${model}`,
+  ]) {
     await visit(page, server.origin, hash);
     for (const role of ["button", "link"]) {
       const names = await page.getByRole(role, { name: absent }).allInnerTexts();
@@ -120,7 +138,7 @@ async function reader(browser, server, job, model) {
   await page.getByText("This key may not start jobs.").waitFor();
   assert.ok(await page.locator("#nav a", { hasText: "Keys" }).isHidden());
   await visit(page, server.origin, `#/jobs/${job.id}`);
-  assert.ok(await page.getByRole("button", { name: "Download all" }).count() > 0, "artifacts may be read");
+  assert.ok((await page.getByRole("button", { name: "Download all" }).count()) > 0, "artifacts may be read");
   await visit(page, server.origin, "#/keys");
   await page.getByRole("alert").first().getByText("insufficient_scope").waitFor();
   await page.context().close();

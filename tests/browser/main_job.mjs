@@ -10,11 +10,14 @@ const row = (page, name) => page.locator(`[data-file="${name}"]`);
 
 /** Drops files on the page, as a file manager does. */
 async function drop(page, files) {
-  const data = await page.evaluateHandle((list) => {
-    const transfer = new DataTransfer();
-    for (const { name, text } of list) transfer.items.add(new File([text], name, { lastModified: 1700000000000 }));
-    return transfer;
-  }, files.map((file) => ({ name: path.basename(file), text: fs.readFileSync(file, "utf8") })));
+  const data = await page.evaluateHandle(
+    (list) => {
+      const transfer = new DataTransfer();
+      for (const { name, text } of list) transfer.items.add(new File([text], name, { lastModified: 1700000000000 }));
+      return transfer;
+    },
+    files.map((file) => ({ name: path.basename(file), text: fs.readFileSync(file, "utf8") })),
+  );
   await page.dispatchEvent(".drop", "drop", { dataTransfer: data });
 }
 
@@ -31,7 +34,12 @@ export async function mainJob({ browser, server, larger }) {
   for (const file of [config, tokenizer]) await row(page, path.basename(file)).getByText("complete").waitFor();
   const line = await page.context().newCDPSession(page);
   await line.send("Network.enable");
-  await line.send("Network.emulateNetworkConditions", { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: 600_000 });
+  await line.send("Network.emulateNetworkConditions", {
+    offline: false,
+    latency: 0,
+    downloadThroughput: -1,
+    uploadThroughput: 300_000,
+  });
   await page.getByLabel("Files", { exact: true }).setInputFiles(weights);
   const bar = page.getByLabel("Upload of model.safetensors");
   await page.waitForFunction((node) => node.value > node.max * 0.1, await bar.elementHandle());
@@ -44,6 +52,8 @@ export async function mainJob({ browser, server, larger }) {
   await browser.shot(page, "wizard-upload");
   await page.reload();
   await settled(page);
+
+  await line.send("Network.emulateNetworkConditions", { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
 
   // What was begun stands there; the same file goes on where the server is, not at its beginning.
   await row(page, "model.safetensors").getByText("begun earlier").waitFor();
@@ -60,7 +70,11 @@ export async function mainJob({ browser, server, larger }) {
   await page.locator("dd", { hasText: "LlamaForCausalLM" }).waitFor();
   const [model] = (await server.call("GET", "v1/models?limit=1")).data;
   assert.equal(model.files.find((file) => file.name === "model.safetensors").digest, `sha256:${sha256(weights)}`);
-  assert.equal(await page.evaluate(() => localStorage.getItem("modelpress-uploads")), "[]", "nothing is remembered of what was taken");
+  assert.equal(
+    await page.evaluate(() => localStorage.getItem("modelpress-uploads")),
+    "[]",
+    "nothing is remembered of what was taken",
+  );
 
   // A refusal stands at its field, and goes with its cause.
   await page.getByLabel("Preset", { exact: true }).selectOption("W4A16");
@@ -80,12 +94,15 @@ export async function mainJob({ browser, server, larger }) {
   await page.locator("summary", { hasText: /^Evaluation$/ }).click();
   await page.getByLabel("Compare the result with the original").check();
   const evaluation = page.locator("details", { has: page.getByLabel("Compare the result with the original") });
-  for (const metric of ["perplexity", "kl", "top1_agreement", "layer_error"]) await evaluation.getByLabel(metric, { exact: true }).check();
+  for (const metric of ["perplexity", "kl", "top1_agreement", "layer_error"])
+    await evaluation.getByLabel(metric, { exact: true }).check();
   await evaluation.locator('[data-pointer="/recipe/evaluation/num_samples"] input').fill("64");
   await evaluation.locator('[data-pointer="/recipe/evaluation/max_seq_length"] input').fill("128");
   await page.locator("summary", { hasText: /^Gates$/ }).click();
   await page.locator('[data-pointer="/recipe/gates/max_kl"] input').fill("5");
-  const planned = page.waitForResponse((answer) => answer.url().endsWith("/v1/plans") && answer.request().postData()?.includes('"max_kl":5'));
+  const planned = page.waitForResponse(
+    (answer) => answer.url().endsWith("/v1/plans") && answer.request().postData()?.includes('"max_kl":5'),
+  );
   const { plan } = await (await planned).json();
   assert.deepEqual([plan.recipe.preset, plan.evaluation.sequences, plan.recipe.gates.max_kl], ["Q4_0", 64, 5]);
   const start = page.getByRole("button", { name: "Start the job" });
@@ -102,8 +119,9 @@ export async function mainJob({ browser, server, larger }) {
   await page.locator(".head .state", { hasText: "succeeded" }).waitFor({ timeout: 240000 });
   assert.equal(await state.innerText(), "succeeded");
   await page.getByText("complete", { exact: true }).waitFor();
-  assert.ok(await page.locator(".events tbody tr").count() > seen, "events came in while the page was open");
-  for (const stage of ["compress", "verify", "evaluate", "compare"]) await page.locator(".timeline strong", { hasText: stage }).waitFor();
+  assert.ok((await page.locator(".events tbody tr").count()) > seen, "events came in while the page was open");
+  for (const stage of ["compress", "verify", "evaluate", "compare"])
+    await page.locator(".timeline strong", { hasText: stage }).waitFor();
   await browser.shot(page, "job");
   const id = /job_[0-9a-f]+/.exec(page.url())[0];
   const job = await server.call("GET", `v1/jobs/${id}`);
@@ -121,11 +139,26 @@ async function checkReport(page, browser, server, id) {
   await settled(page);
   const report = await server.call("GET", `v1/jobs/${id}/report`);
   const text = await page.locator("#main").innerText();
-  for (const words of ["Quality", "95 % interval", "at most 5: held", "Error behind each block", "Error of each tensor, worst first", "Bits of each matrix", "Recipe, spelled out", "Cost"]) assert.ok(text.includes(words), words);
+  for (const words of [
+    "Quality",
+    "95 % interval",
+    "at most 5: held",
+    "Error behind each block",
+    "Error of each tensor, worst first",
+    "Bits of each matrix",
+    "Recipe, spelled out",
+    "Cost",
+  ])
+    assert.ok(text.includes(words), words);
   assert.ok(text.includes(report.formats[0].compression_ratio.toFixed(2)), "the ratio of the report");
-  const worst = report.tensors.filter((one) => one.compressed && one.mse > 0).sort((a, b) => b.mse / b.mean_square - a.mse / a.mean_square);
+  const worst = report.tensors
+    .filter((one) => one.compressed && one.mse > 0)
+    .sort((a, b) => b.mse / b.mean_square - a.mse / a.mean_square);
   const names = await page.getByRole("region", { name: "Tensors, worst first" }).locator("tbody tr td:first-child").allInnerTexts();
-  assert.deepEqual(names, worst.slice(0, names.length).map((one) => one.name));
+  assert.deepEqual(
+    names,
+    worst.slice(0, names.length).map((one) => one.name),
+  );
   const whole = await page.getByRole("link", { name: "As one page" }).getAttribute("href");
   assert.equal((await fetch(`${server.origin}/${whole}`)).status, 200);
   await browser.shot(page, "report");
@@ -146,7 +179,9 @@ async function checkDownload(page, server, job) {
 export async function reference({ browser, server }) {
   const folder = process.env.MODELPRESS_SMOLLM2;
   if (!folder) return console.log("        MODELPRESS_SMOLLM2 is not set: no large model is sent");
-  const names = fs.readdirSync(folder).filter((name) => /^(config|generation_config|tokenizer|tokenizer_config)\.json$|\.safetensors$/.test(name));
+  const names = fs
+    .readdirSync(folder)
+    .filter((name) => /^(config|generation_config|tokenizer|tokenizer_config)\.json$|\.safetensors$/.test(name));
   const page = await browser.tab(server.origin);
   await visit(page, server.origin, "#/new");
   await page.getByRole("button", { name: "Upload", exact: true }).click();

@@ -8,7 +8,9 @@ import { startServer } from "./server.mjs";
 
 /** The next plan that is asked for after `work`, of a recipe that is meant. */
 async function planned(page, work, isMeant = () => true) {
-  const coming = page.waitForResponse((answer) => answer.url().endsWith("/v1/plans") && isMeant(JSON.parse(answer.request().postData()).recipe));
+  const coming = page.waitForResponse(
+    (answer) => answer.url().endsWith("/v1/plans") && isMeant(JSON.parse(answer.request().postData()).recipe),
+  );
   await work();
   const answer = await coming;
   return { asked: JSON.parse(answer.request().postData()).recipe, status: answer.status(), answer: await answer.json() };
@@ -22,12 +24,18 @@ export async function recipes({ browser, server, files, folder }) {
 
   // The same recipe as stages: what is planned does not change.
   const stages = await planned(page, () => page.getByRole("button", { name: "Stages", exact: true }).click());
-  assert.deepEqual(stages.asked.stages.map((stage) => stage.technique), ["smoothquant", "rtn"]);
+  assert.deepEqual(
+    stages.asked.stages.map((stage) => stage.technique),
+    ["smoothquant", "rtn"],
+  );
   const preset = await server.call("POST", "v1/plans", { model, recipe: "W8A8_SMOOTHQUANT" });
   assert.deepEqual(stages.answer.plan.formats, preset.plan.formats);
   await page.getByRole("group", { name: "Stage 2" }).waitFor();
   const two = await planned(page, () => page.getByRole("button", { name: "Remove this stage" }).first().click());
-  assert.deepEqual(two.asked.stages.map((stage) => stage.technique), ["rtn"]);
+  assert.deepEqual(
+    two.asked.stages.map((stage) => stage.technique),
+    ["rtn"],
+  );
 
   // As JSON: what is none says so at its field; a seed of 64 bits stays what it is.
   await page.getByRole("button", { name: "JSON", exact: true }).click();
@@ -47,20 +55,31 @@ export async function recipes({ browser, server, files, folder }) {
   await page.locator('[data-pointer="/recipe/budget"] select').selectOption("target_bytes");
   await page.locator('[data-pointer="/recipe/budget/target_bytes"] input').fill("5");
   await page.locator('[data-pointer="/recipe/budget/target_bytes"] .wrong', { hasText: "smallest possible" }).waitFor();
-  const possible = await planned(page, () => page.locator('[data-pointer="/recipe/budget/target_bytes"] input').fill("120000"), (recipe) => recipe.budget?.target_bytes === 120000);
+  const possible = await planned(
+    page,
+    () => page.locator('[data-pointer="/recipe/budget/target_bytes"] input').fill("120000"),
+    (recipe) => recipe.budget?.target_bytes === 120000,
+  );
   assert.equal(possible.asked.budget.target_bytes, 120000);
   await page.locator('[data-pointer="/recipe/budget"] select').selectOption("");
 
   // A dataset of one's own is there to choose as soon as it is taken.
   const data = path.join(folder, "mine.jsonl");
-  fs.writeFileSync(data, Array.from({ length: 20 }, (_, i) => JSON.stringify({ text: "abc def ghi jkl ".repeat(20 + i) })).join("\n"));
+  fs.writeFileSync(
+    data,
+    Array.from({ length: 20 }, (_, i) => JSON.stringify({ text: "abc def ghi jkl ".repeat(20 + i) })).join("\n"),
+  );
   await page.locator("summary", { hasText: "Add a dataset" }).click();
   await page.locator('[data-pointer="/files"] input').setInputFiles(data);
   await page.getByRole("button", { name: "Send", exact: true }).click();
   await page.getByText("20 records of text").waitFor();
   const [dataset] = (await server.call("GET", "v1/datasets")).data;
   await page.locator("summary", { hasText: "Calibration data" }).click();
-  const chosen = await planned(page, () => page.locator('[data-pointer="/recipe/calibration/dataset"] select').selectOption(dataset.id), (recipe) => recipe.calibration);
+  const chosen = await planned(
+    page,
+    () => page.locator('[data-pointer="/recipe/calibration/dataset"] select').selectOption(dataset.id),
+    (recipe) => recipe.calibration,
+  );
   assert.equal(chosen.asked.calibration.dataset, dataset.id);
 
   // What a job did is changed and run again.

@@ -13,9 +13,30 @@ import { cancels, recipes } from "./recipes.mjs";
 import { startServer } from "./server.mjs";
 import { writeModel } from "./tiny_model.mjs";
 
-const PARTS = { paths, mainJob, reference, recipes, cancels, comparison, analyses, search, trouble, keyboard, firstLoad, prefix, everywhere, keys };
+const PARTS = {
+  paths,
+  mainJob,
+  reference,
+  recipes,
+  cancels,
+  comparison,
+  analyses,
+  search,
+  trouble,
+  keyboard,
+  firstLoad,
+  prefix,
+  everywhere,
+  keys,
+};
 
-const { values, positionals: [binary] } = parseArgs({ allowPositionals: true, options: { assets: { type: "string" }, only: { type: "string" }, screenshots: { type: "string" } } });
+const {
+  values,
+  positionals: [binary],
+} = parseArgs({
+  allowPositionals: true,
+  options: { assets: { type: "string" }, only: { type: "string" }, screenshots: { type: "string" } },
+});
 const asked = values.only ? values.only.split(",") : Object.keys(PARTS);
 for (const name of asked) if (!PARTS[name]) throw new Error(`no part ${name}: ${Object.keys(PARTS).join(" ")}`);
 if (values.screenshots) fs.mkdirSync(values.screenshots, { recursive: true });

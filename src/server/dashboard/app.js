@@ -33,8 +33,13 @@ function viewOf(path, args, words) {
   leave = new AbortController();
   const root = element("div", { class: "page" });
   return {
-    root, args, params: words, signal: leave.signal,
-    title(text) { document.title = `${text} · modelpress`; },
+    root,
+    args,
+    params: words,
+    signal: leave.signal,
+    title(text) {
+      document.title = `${text} · modelpress`;
+    },
     /** Changes the query of the address without another visit. */
     setQuery(values) {
       for (const [name, value] of Object.entries(values)) value ? words.set(name, value) : words.delete(name);
@@ -42,7 +47,9 @@ function viewOf(path, args, words) {
       history.replaceState(null, "", hash);
       shown = hash;
     },
-    go(hash) { location.hash = hash; },
+    go(hash) {
+      location.hash = hash;
+    },
     askForKey,
   };
 }
@@ -59,7 +66,10 @@ async function route({ focus = true } = {}) {
     else link.removeAttribute("aria-current");
   }
   const view = viewOf(path, found?.match.slice(1) ?? [], new URLSearchParams(words));
-  const waiting = setTimeout(() => main.replaceChildren(element("p", { class: "quiet", role: "status" }, "Loading the page…")), 200);
+  const waiting = setTimeout(
+    () => main.replaceChildren(element("p", { class: "quiet", role: "status" }, "Loading the page…")),
+    200,
+  );
   try {
     if (!found) throw new Error(`There is no page ${path}.`);
     const page = await found.load();
@@ -69,7 +79,13 @@ async function route({ focus = true } = {}) {
   } catch (problem) {
     if (view.signal.aborted) return;
     if (found) console.error(problem);
-    main.replaceChildren(element("h1", {}, "modelpress"), trouble(problem, () => { shown = null; route(); }));
+    main.replaceChildren(
+      element("h1", {}, "modelpress"),
+      trouble(problem, () => {
+        shown = null;
+        route();
+      }),
+    );
   } finally {
     clearTimeout(waiting);
   }
@@ -81,17 +97,36 @@ async function route({ focus = true } = {}) {
 function askForKey(problem) {
   leave.abort();
   document.title = "Key · modelpress";
-  const input = element("input", { type: "password", id: "key", autocomplete: "off", required: true, "aria-describedby": "key-why" });
-  const form = element("form", { class: "panel narrow", onsubmit: async (event) => {
-    event.preventDefault();
-    keepKey(input.value.trim());
-    await begin();
-  } },
-  element("h1", {}, "A key, please"),
-  element("p", { id: "key-why" }, `This server asks for a key: ${problem.message}.`),
-  element("label", { for: "key" }, "Key"), input,
-  element("p", { class: "small quiet" }, "It stays in this tab and ends with it. One is made with ", element("code", {}, "modelpress keys create"), "."),
-  element("div", { class: "actions" }, element("button", { type: "submit", class: "primary" }, "Use it in this tab")));
+  const input = element("input", {
+    type: "password",
+    id: "key",
+    autocomplete: "off",
+    required: true,
+    "aria-describedby": "key-why",
+  });
+  const form = element(
+    "form",
+    {
+      class: "panel narrow",
+      onsubmit: async (event) => {
+        event.preventDefault();
+        keepKey(input.value.trim());
+        await begin();
+      },
+    },
+    element("h1", {}, "A key, please"),
+    element("p", { id: "key-why" }, `This server asks for a key: ${problem.message}.`),
+    element("label", { for: "key" }, "Key"),
+    input,
+    element(
+      "p",
+      { class: "small quiet" },
+      "It stays in this tab and ends with it. One is made with ",
+      element("code", {}, "modelpress keys create"),
+      ".",
+    ),
+    element("div", { class: "actions" }, element("button", { type: "submit", class: "primary" }, "Use it in this tab")),
+  );
   main.replaceChildren(form);
   input.focus();
 }
@@ -133,7 +168,9 @@ function setTheme(name) {
   themeButton.textContent = `Theme: ${name}`;
   localStorage.setItem("modelpress-theme", name);
 }
-themeButton.addEventListener("click", () => setTheme(THEMES[(THEMES.indexOf(localStorage.getItem("modelpress-theme")) + 1) % THEMES.length]));
+themeButton.addEventListener("click", () =>
+  setTheme(THEMES[(THEMES.indexOf(localStorage.getItem("modelpress-theme")) + 1) % THEMES.length]),
+);
 setTheme(THEMES.includes(localStorage.getItem("modelpress-theme")) ? localStorage.getItem("modelpress-theme") : "auto");
 
 document.getElementById("forget").addEventListener("click", () => {
@@ -145,7 +182,14 @@ document.getElementById("skip").addEventListener("click", (event) => {
   main.focus();
 });
 document.addEventListener("keydown", (event) => {
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog")) return;
+  if (
+    event.defaultPrevented ||
+    event.ctrlKey ||
+    event.metaKey ||
+    event.altKey ||
+    event.target.closest("input, select, textarea, dialog")
+  )
+    return;
   const field = document.querySelector("[data-filter]");
   if (event.key === "/" && field) {
     event.preventDefault();

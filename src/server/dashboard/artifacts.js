@@ -11,8 +11,15 @@ export default function artifacts(view) {
   const job = view.params.get("job") ?? "";
   const place = element("div", {});
   let pages = 1;
-  view.root.append(element("div", { class: "head" }, element("h1", {}, "Artifacts"), model ? element("span", {}, "of model ", ident(model), " ", element("a", { href: "#/artifacts" }, "Show all")) : null),
-    section(null, place, retention(view), command("GET", query("v1/artifacts", { job, model, limit: 50 }))));
+  view.root.append(
+    element(
+      "div",
+      { class: "head" },
+      element("h1", {}, "Artifacts"),
+      model ? element("span", {}, "of model ", ident(model), " ", element("a", { href: "#/artifacts" }, "Show all")) : null,
+    ),
+    section(null, place, retention(view), command("GET", query("v1/artifacts", { job, model, limit: 50 }))),
+  );
   const again = live(view, place, { what: "the artifacts", every: 10, load, draw });
 
   async function load(signal) {
@@ -37,11 +44,30 @@ export default function artifacts(view) {
   }
 
   function draw({ found, more, listed }, where) {
-    where.replaceChildren(listed ? "" : unsaid("a list of its artifacts (GET /v1/artifacts); these are of its latest jobs"),
-      found.length === 0 ? empty("No artifacts yet.") : table("Artifacts", [
-        ["Artifact", (one) => ident(one.id, one.format)], ["Size", (one) => bytes(one.bytes), "right"], ["Files", (one) => String(one.files.length), "right"],
-        ["Job", (one) => ident(one.job)], ["Model", (one) => ident(one.model)], ["Digest", (one) => digest(one.digest)], ["Published", (one) => when(one.created_at)],
-        ["", (one) => download(`v1/artifacts/${one.id}/archive`, `${one.id}.tar`, one.bytes), "right"],
-      ], found), more ? moreButton(() => { pages += 1; again(); }) : "");
+    where.replaceChildren(
+      listed ? "" : unsaid("a list of its artifacts (GET /v1/artifacts); these are of its latest jobs"),
+      found.length === 0
+        ? empty("No artifacts yet.")
+        : table(
+            "Artifacts",
+            [
+              ["Artifact", (one) => ident(one.id, one.format)],
+              ["Size", (one) => bytes(one.bytes), "right"],
+              ["Files", (one) => String(one.files.length), "right"],
+              ["Job", (one) => ident(one.job)],
+              ["Model", (one) => ident(one.model)],
+              ["Digest", (one) => digest(one.digest)],
+              ["Published", (one) => when(one.created_at)],
+              ["", (one) => download(`v1/artifacts/${one.id}/archive`, `${one.id}.tar`, one.bytes), "right"],
+            ],
+            found,
+          ),
+      more
+        ? moreButton(() => {
+            pages += 1;
+            again();
+          })
+        : "",
+    );
   }
 }

@@ -39,7 +39,7 @@ export function headers(more = {}) {
 // Integers that a double would round (a seed has 64 bits) stay exact on their way through this page.
 const exact = (_name, value, context) =>
   Number.isInteger(value) && !Number.isSafeInteger(value) && context?.source ? BigInt(context.source) : value;
-const raw = (_name, value) => typeof value === "bigint" ? (JSON.rawJSON?.(String(value)) ?? Number(value)) : value;
+const raw = (_name, value) => (typeof value === "bigint" ? (JSON.rawJSON?.(String(value)) ?? Number(value)) : value);
 
 /** JSON text in which large integers stay what they are. */
 export const json = (value, indent) => JSON.stringify(value, raw, indent);
@@ -60,8 +60,11 @@ export async function refused(response) {
   try {
     return new Problem(response.status, JSON.parse(text));
   } catch {
-    return new Problem(response.status, { code: `http_${response.status}`, detail: text.slice(0, 200) || response.statusText,
-      request_id: response.headers.get("x-request-id") });
+    return new Problem(response.status, {
+      code: `http_${response.status}`,
+      detail: text.slice(0, 200) || response.statusText,
+      request_id: response.headers.get("x-request-id"),
+    });
   }
 }
 
@@ -71,7 +74,8 @@ export async function ask(method, path, { body, headers: more = {}, signal, type
   // A form's type names its boundary, which the browser knows.
   const sent = body === undefined || body instanceof FormData ? {} : { "Content-Type": type ?? "application/json" };
   const response = await answered(method, path, {
-    headers: { Accept: "application/json", ...sent, ...more }, signal,
+    headers: { Accept: "application/json", ...sent, ...more },
+    signal,
     body: body === undefined || isRaw ? body : json(body),
   });
   if (!response.ok) throw await refused(response);
@@ -89,7 +93,9 @@ export const post = (path, body, options) => call("POST", path, { ...options, bo
 
 /** A path with a query; what is undefined or empty is left out. */
 export function query(path, values) {
-  const words = new URLSearchParams(Object.entries(values).filter(([, value]) => value !== undefined && value !== null && value !== ""));
+  const words = new URLSearchParams(
+    Object.entries(values).filter(([, value]) => value !== undefined && value !== null && value !== ""),
+  );
   return words.size === 0 ? path : `${path}?${words}`;
 }
 
@@ -154,10 +160,18 @@ export function curl(method, path, body) {
   return parts.join(" ");
 }
 
-const pause = (ms, signal) => new Promise((resolve) => {
-  const timer = setTimeout(resolve, ms);
-  signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
-});
+const pause = (ms, signal) =>
+  new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        resolve();
+      },
+      { once: true },
+    );
+  });
 
 /**
  * Follows server-sent events over fetch, since EventSource cannot show a key. Goes on after a break with
@@ -168,7 +182,10 @@ export async function follow(path, { after = 0, signal, take, told }) {
   let wait = 1000;
   while (!signal.aborted) {
     try {
-      const response = await ask("GET", path, { signal, headers: { Accept: "text/event-stream", ...(last ? { "Last-Event-ID": String(last) } : {}) } });
+      const response = await ask("GET", path, {
+        signal,
+        headers: { Accept: "text/event-stream", ...(last ? { "Last-Event-ID": String(last) } : {}) },
+      });
       if (response.status === 204) return;
       told("live");
       for await (const event of events(response.body)) {

@@ -37,7 +37,12 @@ pub const DOCS: Asset = Asset {
 };
 
 /// What the pages load.
-pub const ASSETS: [Asset; 32] = [
+pub const ASSETS: [Asset; 34] = [
+    Asset {
+        path: "allocation.js",
+        content_type: SCRIPT,
+        text: include_str!("allocation.js"),
+    },
     Asset {
         path: "analysis.js",
         content_type: SCRIPT,
@@ -182,6 +187,11 @@ pub const ASSETS: [Asset; 32] = [
         path: "upload.js",
         content_type: SCRIPT,
         text: include_str!("upload.js"),
+    },
+    Asset {
+        path: "upload_box.js",
+        content_type: SCRIPT,
+        text: include_str!("upload_box.js"),
     },
     Asset {
         path: "webhook.js",

@@ -31,18 +31,54 @@ const percent = (value) => `${(100 * value).toFixed(2)} %`;
 export const LOSSES = {
   kl: { name: "divergence from the original, nats", of: (report) => measure(report, "kl")?.after, text: (v) => digits(v) },
   perplexity: { name: "growth of perplexity", of: (report) => measure(report, "perplexity")?.change, text: percent },
-  top1_agreement: { name: "other first choices", of: (report) => { const found = measure(report, "top1_agreement"); return found && 1 - found.after; }, text: percent },
-  accuracy: { name: "accuracy lost", of: (report) => { const found = measure(report, "accuracy"); return found?.change === undefined ? undefined : -found.change; }, text: percent },
-  cosine: { name: "1 − cosine of the embeddings", of: (report) => { const found = measure(report, "cosine"); return found && 1 - found.after; }, text: (v) => digits(v) },
-  retrieval: { name: "other nearest neighbours", of: (report) => { const found = measure(report, "retrieval"); return found && 1 - found.after; }, text: percent },
-  noise: { name: "noise to signal of the weights", of: (report) => report.totals.snr_db === undefined ? 0 : 10 ** (-report.totals.snr_db / 10), text: (v) => digits(v, 3) },
+  top1_agreement: {
+    name: "other first choices",
+    of: (report) => {
+      const found = measure(report, "top1_agreement");
+      return found && 1 - found.after;
+    },
+    text: percent,
+  },
+  accuracy: {
+    name: "accuracy lost",
+    of: (report) => {
+      const found = measure(report, "accuracy");
+      return found?.change === undefined ? undefined : -found.change;
+    },
+    text: percent,
+  },
+  cosine: {
+    name: "1 − cosine of the embeddings",
+    of: (report) => {
+      const found = measure(report, "cosine");
+      return found && 1 - found.after;
+    },
+    text: (v) => digits(v),
+  },
+  retrieval: {
+    name: "other nearest neighbours",
+    of: (report) => {
+      const found = measure(report, "retrieval");
+      return found && 1 - found.after;
+    },
+    text: percent,
+  },
+  noise: {
+    name: "noise to signal of the weights",
+    of: (report) => (report.totals.snr_db === undefined ? 0 : 10 ** (-report.totals.snr_db / 10)),
+    text: (v) => digits(v, 3),
+  },
 };
 
 /** Sizes: less is better. */
 export const SIZES = {
   bytes: { name: "all files", of: (report) => report.formats[0]?.bytes, text: bytesText },
   bits_per_weight: { name: "bits a weight", of: (report) => report.formats[0]?.bits_per_weight, text: (v) => digits(v, 3) },
-  seconds: { name: "time it took", of: (report) => report.stages.reduce((sum, stage) => sum + stage.seconds, 0), text: (v) => `${digits(v, 3)} s` },
+  seconds: {
+    name: "time it took",
+    of: (report) => report.stages.reduce((sum, stage) => sum + stage.seconds, 0),
+    text: (v) => `${digits(v, 3)} s`,
+  },
 };
 
 /** Which of the points no other beats in both. */

@@ -14,10 +14,14 @@ export function retention(view) {
   const line = element("div", { class: "quiet small" });
   const none = () => line.replaceChildren(unsaid("how long it keeps things"));
   if (!may("admin")) return line;
-  get("v1/system", { signal: view.signal }).then(({ config }) => {
-    const told = Object.entries(WORDS).filter(([name]) => name in config).map(([name, text]) =>
-      `${text}: ${config[name] === null || config[name] === 0 ? "for ever" : `${config[name]} days`}`);
-    told.length ? line.replaceChildren(`Kept: ${told.join("; ")}. Models stay until they are deleted.`) : none();
-  }, (problem) => problem.status === 404 ? none() : null);
+  get("v1/system", { signal: view.signal }).then(
+    ({ config }) => {
+      const told = Object.entries(WORDS)
+        .filter(([name]) => name in config)
+        .map(([name, text]) => `${text}: ${config[name] === null || config[name] === 0 ? "for ever" : `${config[name]} days`}`);
+      told.length ? line.replaceChildren(`Kept: ${told.join("; ")}. Models stay until they are deleted.`) : none();
+    },
+    (problem) => (problem.status === 404 ? none() : null),
+  );
   return line;
 }

@@ -26,7 +26,11 @@ export function bytes(value) {
 export function count(value) {
   if (value === null || value === undefined) return element("span", { class: "quiet" }, "–");
   const n = Number(value);
-  const [unit, size] = [["G", 1e9], ["M", 1e6], ["k", 1e4]].find(([, least]) => n >= least) ?? ["", 1];
+  const [unit, size] = [
+    ["G", 1e9],
+    ["M", 1e6],
+    ["k", 1e4],
+  ].find(([, least]) => n >= least) ?? ["", 1];
   const divisor = unit === "k" ? 1e3 : size;
   const text = unit ? `${(n / divisor).toFixed(n / divisor < 100 ? 1 : 0)} ${unit}` : grouped(n);
   return element("span", { class: "num", title: grouped(n) }, text);
@@ -43,7 +47,12 @@ export function digits(value, most = 4) {
 
 /** A measured number, all of its digits on hover. */
 export function number(value, most = 4, unit = "") {
-  return element("span", { class: "num", title: value === null || value === undefined ? undefined : `${value}${unit}` }, digits(value, most), unit && value !== null && value !== undefined ? unit : "");
+  return element(
+    "span",
+    { class: "num", title: value === null || value === undefined ? undefined : `${value}${unit}` },
+    digits(value, most),
+    unit && value !== null && value !== undefined ? unit : "",
+  );
 }
 
 export function secondsText(seconds) {
@@ -56,8 +65,8 @@ export function secondsText(seconds) {
 }
 
 /** A length of time. */
-export const seconds = (value) => value === null || value === undefined ? "–"
-  : element("span", { class: "num", title: `${value} s` }, secondsText(value));
+export const seconds = (value) =>
+  value === null || value === undefined ? "–" : element("span", { class: "num", title: `${value} s` }, secondsText(value));
 
 /** Seconds between two times; until now without the second. */
 export const between = (from, to) => Math.max(0, ((to ? Date.parse(to) : Date.now()) - Date.parse(from)) / 1000);
@@ -66,7 +75,12 @@ function relative(text) {
   const delta = (Date.parse(text) - Date.now()) / 1000;
   const size = Math.abs(delta);
   if (size < 5) return "now";
-  const [unit, length] = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]].find(([, least]) => size >= least) ?? ["second", 1];
+  const [unit, length] = [
+    ["day", 86400],
+    ["hour", 3600],
+    ["minute", 60],
+    ["second", 1],
+  ].find(([, least]) => size >= least) ?? ["second", 1];
   return new Intl.RelativeTimeFormat("en", { style: "short" }).format(Math.trunc(delta / length), unit);
 }
 
@@ -88,8 +102,24 @@ export function keepTimes() {
   }, 5000);
 }
 
-const MARKS = { succeeded: "good", ready: "good", enabled: "good", complete: "good", running: "busy", pulling: "busy", queued: "idle", pending: "idle",
-  draft: "idle", failed: "bad", refused: "bad", disabled: "bad", cancelled: "off", forgotten: "off", revoked: "off", expired: "off" };
+const MARKS = {
+  succeeded: "good",
+  ready: "good",
+  enabled: "good",
+  complete: "good",
+  running: "busy",
+  pulling: "busy",
+  queued: "idle",
+  pending: "idle",
+  draft: "idle",
+  failed: "bad",
+  refused: "bad",
+  disabled: "bad",
+  cancelled: "off",
+  forgotten: "off",
+  revoked: "off",
+  expired: "off",
+};
 
 /** A state as a word with a mark. */
 export const state = (word) => element("span", { class: `state ${MARKS[word] ?? "idle"}` }, word);
@@ -101,57 +131,123 @@ export function ident(id, text) {
   if (!id) return element("span", { class: "quiet" }, "–");
   const home = HOMES[id.split("_")[0]];
   const short = text ?? `…${id.slice(-8)}`;
-  return home ? element("a", { href: `#/${home}/${id}`, title: id, class: text ? undefined : "id" }, short)
+  return home
+    ? element("a", { href: `#/${home}/${id}`, title: id, class: text ? undefined : "id" }, short)
     : element("code", { title: id, class: "id" }, short);
 }
 
 /** An identifier or digest in full, to copy. */
-export const copyable = (text, what) => element("span", { class: "copyline" }, element("code", {}, text), copyButton(() => text, what));
+export const copyable = (text, what) =>
+  element(
+    "span",
+    { class: "copyline" },
+    element("code", {}, text),
+    copyButton(() => text, what),
+  );
 
 /** A digest: its beginning to see, all of it to copy. */
-export const digest = (text) => text
-  ? element("span", { class: "copyline" }, element("code", { title: text }, `${text.slice(0, 19)}…`), copyButton(() => text, "digest"))
-  : "–";
+export const digest = (text) =>
+  text
+    ? element(
+        "span",
+        { class: "copyline" },
+        element("code", { title: text }, `${text.slice(0, 19)}…`),
+        copyButton(() => text, "digest"),
+      )
+    : "–";
 
 /** A recipe in a few words. */
 export function recipeName(recipe) {
   if (typeof recipe === "string") return recipe;
   if (recipe?.analysis) return "analysis";
   const name = recipe?.preset ?? (recipe?.stages ?? []).map((stage) => stage.technique).join(" + ");
-  const limit = Object.entries(recipe?.budget ?? {}).find(([field]) => field.startsWith("target_") || field.startsWith("max_k") || field.startsWith("max_p"));
+  const limit = Object.entries(recipe?.budget ?? {}).find(
+    ([field]) => field.startsWith("target_") || field.startsWith("max_k") || field.startsWith("max_p"),
+  );
   return limit ? `${name}, ${limit[0].replaceAll("_", " ")} ${limit[1]}` : name || "recipe";
 }
 
 /** The command behind what is shown. */
 export function command(method, path, body) {
   const text = () => curl(method, path, body);
-  return element("div", { class: "command" }, element("code", { tabindex: 0, role: "region", "aria-label": "Command" }, text()), copyButton(text, "command"));
+  return element(
+    "div",
+    { class: "command" },
+    element("code", { tabindex: 0, role: "region", "aria-label": "Command" }, text()),
+    copyButton(text, "command"),
+  );
 }
 
 /** Names and values side by side. */
-export const facts = (rows) => element("dl", { class: "facts" }, rows.filter(Boolean).map(([name, ...value]) =>
-  element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+export const facts = (rows) =>
+  element(
+    "dl",
+    { class: "facts" },
+    rows.filter(Boolean).map(([name, ...value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))),
+  );
 
 /** A table that scrolls by itself where it is too wide. `columns`: [name, cell, class]. */
 export function table(label, columns, rows, { row } = {}) {
-  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, element("table", {},
-    element("thead", {}, element("tr", {}, columns.map(([name, , kind]) => element("th", { scope: "col", class: kind }, name)))),
-    element("tbody", {}, rows.map((item, at) => element("tr", row?.(item) ?? {}, columns.map(([, cell, kind]) => element("td", { class: kind }, cell(item, at))))))));
+  return element(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": label },
+    element(
+      "table",
+      {},
+      element(
+        "thead",
+        {},
+        element(
+          "tr",
+          {},
+          columns.map(([name, , kind]) => element("th", { scope: "col", class: kind }, name)),
+        ),
+      ),
+      element(
+        "tbody",
+        {},
+        rows.map((item, at) =>
+          element(
+            "tr",
+            row?.(item) ?? {},
+            columns.map(([, cell, kind]) => element("td", { class: kind }, cell(item, at))),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 /** A section under a heading, with its command below. */
-export const section = (title, ...children) => element("section", { class: "panel" }, title ? element("h2", {}, title) : null, ...children);
+export const section = (title, ...children) =>
+  element("section", { class: "panel" }, title ? element("h2", {}, title) : null, ...children);
 
 export const empty = (text, ...more) => element("div", { class: "empty" }, element("p", {}, text), ...more);
 
 /** What went wrong, with the code and the request's id to look for in the log. */
 export function trouble(problem, again) {
-  return element("div", { class: "trouble", role: "alert" },
+  return element(
+    "div",
+    { class: "trouble", role: "alert" },
     element("p", {}, problem.message),
-    problem.errors?.length > 0 ? element("ul", {}, problem.errors.map((one) => element("li", {}, element("code", {}, one.pointer || "/"), " ", one.detail))) : null,
-    element("p", { class: "small quiet" }, "Code ", element("code", {}, problem.code ?? problem.name),
-      problem.requestId ? [", request ", element("code", {}, problem.requestId), " ", copyButton(() => problem.requestId, "request id")] : null),
-    again ? element("button", { type: "button", onclick: again }, "Try again") : null);
+    problem.errors?.length > 0
+      ? element(
+          "ul",
+          {},
+          problem.errors.map((one) => element("li", {}, element("code", {}, one.pointer || "/"), " ", one.detail)),
+        )
+      : null,
+    element(
+      "p",
+      { class: "small quiet" },
+      "Code ",
+      element("code", {}, problem.code ?? problem.name),
+      problem.requestId
+        ? [", request ", element("code", {}, problem.requestId), " ", copyButton(() => problem.requestId, "request id")]
+        : null,
+    ),
+    again ? element("button", { type: "button", onclick: again }, "Try again") : null,
+  );
 }
 
 /** What an older server does not know. */
@@ -168,7 +264,9 @@ function redrawn(place, draw) {
   const sign = (node) => [node.tagName, node.getAttribute("href"), node.getAttribute("aria-label"), node.textContent].join("|");
   const twins = (node) => [...place.querySelectorAll(node.tagName)].filter((one) => sign(one) === sign(node));
   const at = place.contains(old) ? twins(old).indexOf(old) : -1;
-  const scrolled = [...place.querySelectorAll(".scroll")].filter((box) => box.scrollLeft > 0).map((box) => [box.getAttribute("aria-label"), box.scrollLeft]);
+  const scrolled = [...place.querySelectorAll(".scroll")]
+    .filter((box) => box.scrollLeft > 0)
+    .map((box) => [box.getAttribute("aria-label"), box.scrollLeft]);
   draw();
   if (at >= 0 && !old.isConnected) twins(old)[at]?.focus({ preventScroll: true });
   for (const [name, left] of scrolled) {
@@ -210,15 +308,26 @@ export function live(view, place, { load, draw, every = 0, what = "this" }) {
       if (seen === null) body.replaceChildren(trouble(problem, again));
       else {
         note.hidden = false;
-        note.replaceChildren(element("div", { class: "stale", role: "status" }, `As of ${seen.toLocaleTimeString("en-GB")}; it cannot be read again: ${problem.message} (`,
-          element("code", {}, problem.code ?? problem.name), problem.requestId ? [", request ", element("code", {}, problem.requestId)] : null, ") ",
-          element("button", { type: "button", onclick: again }, "Try again")));
+        note.replaceChildren(
+          element(
+            "div",
+            { class: "stale", role: "status" },
+            `As of ${seen.toLocaleTimeString("en-GB")}; it cannot be read again: ${problem.message} (`,
+            element("code", {}, problem.code ?? problem.name),
+            problem.requestId ? [", request ", element("code", {}, problem.requestId)] : null,
+            ") ",
+            element("button", { type: "button", onclick: again }, "Try again"),
+          ),
+        );
       }
     }
     if (every > 0 && !view.signal.aborted) timer = setTimeout(next, every * 1000);
   }
-  const next = () => document.hidden ? (timer = setTimeout(next, 1000)) : turn(false);
-  view.signal.addEventListener("abort", () => { clearTimeout(timer); clearTimeout(waiting); });
+  const next = () => (document.hidden ? (timer = setTimeout(next, 1000)) : turn(false));
+  view.signal.addEventListener("abort", () => {
+    clearTimeout(timer);
+    clearTimeout(waiting);
+  });
   turn(true);
   return again;
 }
@@ -229,12 +338,22 @@ export const moreButton = (action) => element("p", {}, element("button", { type:
 /** Asks before something that cannot be undone. */
 export function confirm(title, text, word, { danger = true } = {}) {
   return new Promise((resolve) => {
-    const dialog = element("dialog", { "aria-labelledby": "confirm-title" },
-      element("h2", { id: "confirm-title" }, title), element("p", {}, text),
-      element("div", { class: "actions" },
+    const dialog = element(
+      "dialog",
+      { "aria-labelledby": "confirm-title" },
+      element("h2", { id: "confirm-title" }, title),
+      element("p", {}, text),
+      element(
+        "div",
+        { class: "actions" },
         element("button", { type: "button", onclick: () => dialog.close("no") }, "Keep"),
-        element("button", { type: "button", class: danger ? "danger" : "primary", onclick: () => dialog.close("yes") }, word)));
-    dialog.addEventListener("close", () => { dialog.remove(); resolve(dialog.returnValue === "yes"); });
+        element("button", { type: "button", class: danger ? "danger" : "primary", onclick: () => dialog.close("yes") }, word),
+      ),
+    );
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    });
     document.body.append(dialog);
     dialog.showModal();
   });

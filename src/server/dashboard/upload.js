@@ -26,7 +26,13 @@ class Uploads {
       if (this.items.some((item) => same(item, entry))) continue;
       try {
         const upload = await get(`v1/uploads/${entry.id}`);
-        this.items.push({ ...entry, file: null, offset: upload.offset, state: upload.status === "complete" ? "complete" : "missing", problem: null });
+        this.items.push({
+          ...entry,
+          file: null,
+          offset: upload.offset,
+          state: upload.status === "complete" ? "complete" : "missing",
+          problem: null,
+        });
       } catch (problem) {
         if (problem.status === 404 || problem.status === 410) keep(kept().filter((other) => other.id !== entry.id));
       }
@@ -109,11 +115,18 @@ class Uploads {
     this.changed();
     for (let tries = 0; item.state === "sending"; tries += 1) {
       try {
-        await this.pieces(item, () => { tries = 0; });
+        await this.pieces(item, () => {
+          tries = 0;
+        });
         item.state = "complete";
       } catch (problem) {
         if (item.state !== "sending") break;
-        const passes = problem.status === 0 || problem.status === 429 || problem.status >= 500 || problem.code === "offset_mismatch" || problem.code === "body_truncated";
+        const passes =
+          problem.status === 0 ||
+          problem.status === 429 ||
+          problem.status >= 500 ||
+          problem.code === "offset_mismatch" ||
+          problem.code === "body_truncated";
         if (!passes || tries >= TRIES) {
           item.state = "failed";
           item.problem = problem;
@@ -165,13 +178,17 @@ class Uploads {
     const request = new XMLHttpRequest();
     item.request = request;
     request.open("PATCH", `v1/uploads/${item.id}`);
-    for (const [name, value] of Object.entries(headers({ "Content-Type": "application/offset+octet-stream", "Upload-Offset": String(from) }))) request.setRequestHeader(name, value);
+    for (const [name, value] of Object.entries(
+      headers({ "Content-Type": "application/offset+octet-stream", "Upload-Offset": String(from) }),
+    ))
+      request.setRequestHeader(name, value);
     return new Promise((resolve, reject) => {
       request.upload.onprogress = (event) => {
         item.offset = from + event.loaded;
         this.changed();
       };
-      request.onload = () => request.status === 204 ? resolve(Number(request.getResponseHeader("upload-offset"))) : reject(problemOf(request));
+      request.onload = () =>
+        request.status === 204 ? resolve(Number(request.getResponseHeader("upload-offset"))) : reject(problemOf(request));
       request.onerror = () => reject(new Problem(0, { code: "unreachable", detail: "The connection broke." }));
       request.onabort = () => reject(new Problem(0, { code: "paused", detail: "paused" }));
       request.send(item.file.slice(from, Math.min(from + PIECE, item.bytes)));
