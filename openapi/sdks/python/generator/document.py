@@ -52,15 +52,15 @@ def snake(name: str) -> str:
 
 def without_null(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """The schema of what is there, and whether there may be nothing."""
-    if "oneOf" in schema:
-        real = [one for one in schema["oneOf"] if one.get("type") != "null"]
+    choices = schema.get("oneOf") or schema.get("anyOf")
+    if choices:
+        real = [one for one in choices if one.get("type") != "null"]
         assert len(real) == 1, f"a choice of several types: {schema}"
-        return real[0], len(real) < len(schema["oneOf"])
+        return real[0], len(real) < len(choices)
     kinds = schema.get("type")
     if isinstance(kinds, list) and "null" in kinds:
         rest = [kind for kind in kinds if kind != "null"]
-        assert len(rest) == 1, f"a choice of several types: {schema}"
-        return {**schema, "type": rest[0]}, True
+        return {**schema, "type": rest[0] if len(rest) == 1 else rest}, True
     return schema, False
 
 
@@ -77,6 +77,9 @@ def plain(schema: dict[str, Any]) -> str:
         page = PAGE.match(name)
         return f"Page[{class_name(page.group(1))}]" if page else class_name(name)
     kind = schema.get("type")
+    if isinstance(kind, list):
+        # What may be of several types is for whoever reads it.
+        return "Any"
     if kind == "string":
         return "datetime" if schema.get("format") == "date-time" else "str"
     if kind == "array":

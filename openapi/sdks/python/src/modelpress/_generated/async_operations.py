@@ -26,10 +26,14 @@ from .models import (
     Model,
     NewKey,
     NewWebhook,
+    Overview,
     Page,
     Plan,
+    PlotList,
     Search,
     SearchEntry,
+    SigningKey,
+    System,
     Tensor,
     Upload,
     UploadedFileIn,
@@ -121,6 +125,23 @@ class AsyncOperations:
         """
         answer = await self._transport.send("GET", "/readyz", repeatable=True)
         return Health.from_json(answer.json())
+
+    async def list_artifacts(
+        self,
+        *,
+        job: Optional[str] = None,
+        model: Optional[str] = None,
+        limit: Optional[int] = None,
+        after: Optional[str] = None,
+    ) -> Page[Artifact]:
+        """List artifacts.
+
+        Newest first; new artifacts do not disturb pages already begun.
+
+        `GET /v1/artifacts`. Needs `artifacts:read`.
+        """
+        answer = await self._transport.send("GET", "/v1/artifacts", query={"job": job, "model": model, "limit": limit, "after": after}, repeatable=True)
+        return Page.from_json(answer.json(), Artifact.from_json)
 
     async def get_artifact(
         self,
@@ -409,6 +430,34 @@ class AsyncOperations:
         """
         return self._transport.stream("GET", f"/v1/jobs/{escaped(id)}/events", query={"after": after}, headers={"Last-Event-ID": last_event_id, "Accept": "text/event-stream"})
 
+    async def list_job_plots(
+        self,
+        id: str,
+    ) -> PlotList:
+        """List the plots of a job's report.
+
+        Those that this report has: sizes stage by stage, signal to noise, entropy, bits and errors by tensor, errors by layer,
+        what a budget would lose at other sizes; of an analysis, the rate–distortion plane.
+
+        `GET /v1/jobs/{id}/plots`. Needs `jobs:read`.
+        """
+        answer = await self._transport.send("GET", f"/v1/jobs/{escaped(id)}/plots", repeatable=True)
+        return PlotList.from_json(answer.json())
+
+    async def get_job_plot(
+        self,
+        id: str,
+        plot: str,
+    ) -> str:
+        """Get a plot of a job's report.
+
+        `{plot}` is a name and how it is wanted: `sizes.svg`, `sizes.png`.
+
+        `GET /v1/jobs/{id}/plots/{plot}`. Needs `jobs:read`.
+        """
+        answer = await self._transport.send("GET", f"/v1/jobs/{escaped(id)}/plots/{escaped(plot)}", repeatable=True)
+        return answer.text
+
     async def get_job_report(
         self,
         id: str,
@@ -616,6 +665,7 @@ class AsyncOperations:
         metadata: Union[Dict[str, str], Unset] = UNSET,
         priority: Union[int, Unset] = UNSET,
         deduplicate: Union[bool, Unset] = UNSET,
+        sensitivity: Union[Optional[Recipe], Unset] = UNSET,
         idempotency_key: Optional[str] = None,
     ) -> Job:
         """Analyze a model.
@@ -628,10 +678,11 @@ class AsyncOperations:
         - metadata: Up to 16 pairs of your own.
         - priority: −100 to 100; higher goes first.
         - deduplicate: Answer 200 with the analysis of the same model bytes that is already waiting or running, if any.
+        - sensitivity: A recipe with calibration, or a preset's name: what each scheme that its technique has would cost each tensor, by the gradients of the loss on the calibration data. `budget.candidates` names the schemes.
 
         `POST /v1/models/{id}/analysis`. Needs `jobs:write`.
         """
-        answer = await self._transport.send("POST", f"/v1/models/{escaped(id)}/analysis", headers={"Idempotency-Key": idempotency_key or fresh_key()}, body={"metadata": metadata, "priority": priority, "deduplicate": deduplicate}, repeatable=True)
+        answer = await self._transport.send("POST", f"/v1/models/{escaped(id)}/analysis", headers={"Idempotency-Key": idempotency_key or fresh_key()}, body={"metadata": metadata, "priority": priority, "deduplicate": deduplicate, "sensitivity": sensitivity}, repeatable=True)
         return Job.from_json(answer.json())
 
     async def commit_model(
@@ -685,6 +736,18 @@ class AsyncOperations:
         answer = await self._transport.send("GET", f"/v1/models/{escaped(id)}/tensors", query={"limit": limit, "after": after}, repeatable=True)
         return Page.from_json(answer.json(), Tensor.from_json)
 
+    async def get_overview(
+        self,
+    ) -> Overview:
+        """See what is going on.
+
+        Jobs by state, what failed in the last day, what artifacts saved, and the room that is left.
+
+        `GET /v1/overview`. Needs `jobs:read`.
+        """
+        answer = await self._transport.send("GET", "/v1/overview", repeatable=True)
+        return Overview.from_json(answer.json())
+
     async def create_plan(
         self,
         *,
@@ -737,7 +800,7 @@ class AsyncOperations:
         self,
         *,
         model: str,
-        recipes: Union[Optional[List[Any]], Unset] = UNSET,
+        recipes: Union[Optional[List[Recipe]], Unset] = UNSET,
         grid: Any = UNSET,
         calibration: Any = UNSET,
         evaluation: Any = UNSET,
@@ -770,7 +833,8 @@ class AsyncOperations:
     ) -> Search:
         """Get a search.
 
-        Every recipe with what came of it, and which of them are worth having: those that no other beats in size and loss.
+        Every recipe with what came of it, and which of them are worth having: those that no other beats in size, loss and,
+        where all were timed, decoding speed.
 
         `GET /v1/searches/{id}`. Needs `jobs:read`.
         """
@@ -789,6 +853,33 @@ class AsyncOperations:
         """
         answer = await self._transport.send("POST", f"/v1/searches/{escaped(id)}/cancel", repeatable=True)
         return Search.from_json(answer.json())
+
+    async def get_signing_key(
+        self,
+    ) -> SigningKey:
+        """See the key that artifacts are signed with.
+
+        Each artifact holds `modelpress.json`, which has the digest of every other file, and `modelpress.json.sig`, its
+        signature in OpenSSH's form: `modelpress verify FOLDER --key KEY`, or `ssh-keygen -Y verify`, checks both. Nobody needs
+        a key of the API to read this one.
+
+        `GET /v1/signing-key`.
+        """
+        answer = await self._transport.send("GET", "/v1/signing-key", repeatable=True)
+        return SigningKey.from_json(answer.json())
+
+    async def get_system(
+        self,
+    ) -> System:
+        """See the installation.
+
+        Versions, who works, the loops and the settings of the process that answers. Only for administrators of the tenant
+        `default`: it is about the whole house.
+
+        `GET /v1/system`. Needs `admin`.
+        """
+        answer = await self._transport.send("GET", "/v1/system", repeatable=True)
+        return System.from_json(answer.json())
 
     async def list_techniques(
         self,

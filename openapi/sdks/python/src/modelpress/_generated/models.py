@@ -302,6 +302,26 @@ class Event:
 
 
 @dataclass(frozen=True)
+class FailureCount:
+    """Failures with one code."""
+
+    code: str
+    """The error's code."""
+    count: int
+    """How many jobs."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The object as it came, with fields that this version does not know."""
+
+    @classmethod
+    def from_json(cls, value: Any) -> FailureCount:
+        return cls(
+            code=required("FailureCount", value, "code"),
+            count=required("FailureCount", value, "count"),
+            raw=value,
+        )
+
+
+@dataclass(frozen=True)
 class FieldError:
     """One field or file that is wrong."""
 
@@ -421,6 +441,35 @@ class Health:
         return cls(
             status=required("Health", value, "status"),
             version=required("Health", value, "version"),
+            raw=value,
+        )
+
+
+@dataclass(frozen=True)
+class JobCounts:
+    """Jobs in each state."""
+
+    queued: int
+    """Waiting."""
+    running: int
+    """At work."""
+    succeeded: int
+    """Done."""
+    failed: int
+    """Ended by an error."""
+    cancelled: int
+    """Ended on request."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The object as it came, with fields that this version does not know."""
+
+    @classmethod
+    def from_json(cls, value: Any) -> JobCounts:
+        return cls(
+            queued=required("JobCounts", value, "queued"),
+            running=required("JobCounts", value, "running"),
+            succeeded=required("JobCounts", value, "succeeded"),
+            failed=required("JobCounts", value, "failed"),
+            cancelled=required("JobCounts", value, "cancelled"),
             raw=value,
         )
 
@@ -573,6 +622,26 @@ class Key:
 
 
 @dataclass(frozen=True)
+class Loop:
+    """A loop of the process that answers."""
+
+    name: str
+    """What it does."""
+    last_tick_at: Optional[datetime]
+    """When it last did; null where it never ran here."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The object as it came, with fields that this version does not know."""
+
+    @classmethod
+    def from_json(cls, value: Any) -> Loop:
+        return cls(
+            name=required("Loop", value, "name"),
+            last_tick_at=optional(value.get("last_tick_at"), parse_time),
+            raw=value,
+        )
+
+
+@dataclass(frozen=True)
 class Model:
     """A model."""
 
@@ -676,6 +745,85 @@ class NewWebhook:
 
 
 @dataclass(frozen=True)
+class Node:
+    """A worker that runs jobs now."""
+
+    node: str
+    """The worker's name, as in the log."""
+    running: int
+    """Jobs that it runs."""
+    lease_expires_at: datetime
+    """When the last of their leases runs out unless it is renewed."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The object as it came, with fields that this version does not know."""
+
+    @classmethod
+    def from_json(cls, value: Any) -> Node:
+        return cls(
+            node=required("Node", value, "node"),
+            running=required("Node", value, "running"),
+            lease_expires_at=parse_time(required("Node", value, "lease_expires_at")),
+            raw=value,
+        )
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What is going on."""
+
+    object: str
+    """Always `overview`."""
+    version: str
+    """Version of the process that answers."""
+    draining: bool
+    """True where it is going away and takes no more work."""
+    jobs: JobCounts
+    """Jobs in each state, as long as they are kept."""
+    oldest_queued_at: Optional[datetime]
+    """Creation of the oldest waiting job; null where none waits."""
+    failures_24h: List[FailureCount]
+    """Jobs that failed in the last 24 hours, by code, the most frequent first."""
+    source_bytes: int
+    """Bytes of the models that artifacts were made from, once for each artifact."""
+    artifact_bytes: int
+    """Bytes of these artifacts."""
+    stored_bytes: int
+    """Bytes of everything that is stored: models, datasets, artifacts, uploads."""
+    quota_bytes: Optional[int]
+    """How many may be stored; null where there is no bound."""
+    disk_free_bytes: Optional[int]
+    """Free space on the data folder's disk; null where it cannot be told."""
+    disk_total_bytes: Optional[int]
+    """Size of that disk."""
+    memory_limit_bytes: Optional[int]
+    """Memory that the plans of jobs running in this process may ask for at once; null where it has no workers."""
+    memory_planned_bytes: int
+    """Memory that the plans of the running jobs ask for, on all nodes."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The object as it came, with fields that this version does not know."""
+
+    @classmethod
+    def from_json(cls, value: Any) -> Overview:
+        return cls(
+            object=required("Overview", value, "object"),
+            version=required("Overview", value, "version"),
+            draining=required("Overview", value, "draining"),
+            jobs=JobCounts.from_json(required("Overview", value, "jobs")),
+            oldest_queued_at=optional(value.get("oldest_queued_at"), parse_time),
+            failures_24h=[FailureCount.from_json(item) for item in required("Overview", value, "failures_24h")],
+            source_bytes=required("Overview", value, "source_bytes"),
+            artifact_bytes=required("Overview", value, "artifact_bytes"),
+            stored_bytes=required("Overview", value, "stored_bytes"),
+            quota_bytes=value.get("quota_bytes"),
+            disk_free_bytes=value.get("disk_free_bytes"),
+            disk_total_bytes=value.get("disk_total_bytes"),
+            memory_limit_bytes=value.get("memory_limit_bytes"),
+            memory_planned_bytes=required("Overview", value, "memory_planned_bytes"),
+            raw=value,
+        )
+
+
+@dataclass(frozen=True)
 class Plan:
     """A plan."""
 
@@ -699,6 +847,52 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class PlotList:
+    """The plots of a report."""
+
+    object: str
+    """Always `list`."""
+    data: List[Plot]
+    """All of them."""
+    has_more: bool
+    """Always false."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The object as it came, with fields that this version does not know."""
+
+    @classmethod
+    def from_json(cls, value: Any) -> PlotList:
+        return cls(
+            object=required("PlotList", value, "object"),
+            data=[Plot.from_json(item) for item in required("PlotList", value, "data")],
+            has_more=required("PlotList", value, "has_more"),
+            raw=value,
+        )
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot."""
+
+    name: str
+    """Its name."""
+    svg: str
+    """Where it is as SVG."""
+    png: str
+    """Where it is as PNG."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The object as it came, with fields that this version does not know."""
+
+    @classmethod
+    def from_json(cls, value: Any) -> Plot:
+        return cls(
+            name=required("Plot", value, "name"),
+            svg=required("Plot", value, "svg"),
+            png=required("Plot", value, "png"),
+            raw=value,
+        )
+
+
+@dataclass(frozen=True)
 class Point:
     """A recipe of a search."""
 
@@ -715,9 +909,9 @@ class Point:
     result: Optional[PointResult]
     """"""
     on_front: bool
-    """Whether no other recipe beats it in size and loss."""
+    """Whether no other recipe beats it in size, loss and, where all were timed, decoding speed."""
     best_for: Optional[str]
-    """`size`, `quality` or `balance`, for the one that is best for it."""
+    """`size`, `quality`, `speed` or `balance`, for the one that is best for it."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
     """The object as it came, with fields that this version does not know."""
 
@@ -852,6 +1046,8 @@ class PointResult:
     """What is lost: nats (`kl`), the share by which perplexity grew, or the share of answers (`accuracy`, agreements)."""
     measures: List[Any]
     """What was measured, as in the job's report."""
+    decode_tokens_per_second: Optional[float]
+    """Tokens a second that an engine decodes with its first format; null where nobody measures it (`decode_command`)."""
     seconds: float
     """Wall-clock seconds of its stages."""
     peak_memory_bytes: int
@@ -867,6 +1063,7 @@ class PointResult:
             compression_ratio=required("PointResult", value, "compression_ratio"),
             loss=value.get("loss"),
             measures=required("PointResult", value, "measures"),
+            decode_tokens_per_second=value.get("decode_tokens_per_second"),
             seconds=required("PointResult", value, "seconds"),
             peak_memory_bytes=required("PointResult", value, "peak_memory_bytes"),
             raw=value,
@@ -927,7 +1124,8 @@ class Search:
     points: List[Point]
     """Every recipe, in the order in which they were asked for."""
     front: List[str]
-    """Names of those that no other beats in size and loss, from the smallest to the one that loses least."""
+    """Names of those that no other beats in size, loss and, where all were timed, decoding speed; from the smallest to the
+    largest."""
     metadata: Dict[str, str]
     """Your own pairs."""
     created_at: datetime
@@ -956,6 +1154,35 @@ class Search:
 
 
 @dataclass(frozen=True)
+class SigningKey:
+    """The key that artifacts are signed with."""
+
+    object: str
+    """Always `signing_key`."""
+    algorithm: str
+    """Always `ssh-ed25519`."""
+    public_key: str
+    """The public key, a line of OpenSSH's `allowed_signers` without its first word."""
+    fingerprint: str
+    """Its fingerprint, as `ssh-keygen -l` shows it."""
+    namespace: str
+    """What signatures are for (`ssh-keygen -Y verify -n`)."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The object as it came, with fields that this version does not know."""
+
+    @classmethod
+    def from_json(cls, value: Any) -> SigningKey:
+        return cls(
+            object=required("SigningKey", value, "object"),
+            algorithm=required("SigningKey", value, "algorithm"),
+            public_key=required("SigningKey", value, "public_key"),
+            fingerprint=required("SigningKey", value, "fingerprint"),
+            namespace=required("SigningKey", value, "namespace"),
+            raw=value,
+        )
+
+
+@dataclass(frozen=True)
 class JobStage:
     """The stage a job is at."""
 
@@ -974,6 +1201,44 @@ class JobStage:
             name=required("JobStage", value, "name"),
             index=required("JobStage", value, "index"),
             of=required("JobStage", value, "of"),
+            raw=value,
+        )
+
+
+@dataclass(frozen=True)
+class System:
+    """The installation."""
+
+    object: str
+    """Always `system`."""
+    version: str
+    """Version of the process that answers."""
+    database: str
+    """`sqlite` or `postgres`."""
+    schema_version: int
+    """The database's schema."""
+    started_at: datetime
+    """When the process that answers was started."""
+    nodes: List[Node]
+    """Workers that run jobs now, in all processes."""
+    loops: List[Loop]
+    """The loops of the process that answers."""
+    config: Any
+    """Its settings, secrets left out, as `modelpress check-config` prints them."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The object as it came, with fields that this version does not know."""
+
+    @classmethod
+    def from_json(cls, value: Any) -> System:
+        return cls(
+            object=required("System", value, "object"),
+            version=required("System", value, "version"),
+            database=required("System", value, "database"),
+            schema_version=required("System", value, "schema_version"),
+            started_at=parse_time(required("System", value, "started_at")),
+            nodes=[Node.from_json(item) for item in required("System", value, "nodes")],
+            loops=[Loop.from_json(item) for item in required("System", value, "loops")],
+            config=required("System", value, "config"),
             raw=value,
         )
 
