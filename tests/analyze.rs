@@ -94,7 +94,15 @@ fn known_matrices_have_known_figures() {
             "{tensor:?}"
         );
         assert_eq!(tensor.outliers, 0);
+        assert_eq!(tensor.spectrum.as_ref().expect("a matrix").full_rank, SIDE);
     }
+    // The figures do not know how large the numbers are; a duplicate has its original's.
+    let rank = |tensor: &modelpress_engine::analyze::TensorAnalysis| {
+        tensor.spectrum.as_ref().expect("a matrix").effective_rank
+    };
+    assert!((rank(a) / rank(b) - 1.0).abs() < 0.01 && rank(a) == rank(c));
+    // Two numbers in one row.
+    assert!((rank(d) - 1.0).abs() < 1e-6, "{d:?}");
     // Four times the deviation is two bits.
     let entropy = |tensor: &modelpress_engine::analyze::TensorAnalysis| {
         tensor.gaussian_entropy_bits.expect("it varies")
@@ -124,6 +132,11 @@ fn the_model_has_the_sums_of_its_tensors() {
         (4 * parameters, parameters / 2)
     );
     assert_eq!(model.duplicate_bytes, 2 * (SIDE * SIDE) as u64);
+    let compute = model.compute.as_ref().expect("it is said");
+    assert_eq!(
+        (compute.active_parameters, compute.flops_per_token),
+        (parameters, 2 * parameters)
+    );
     let bits: f64 = analysis
         .tensors
         .iter()
@@ -186,6 +199,11 @@ fn presets_come_out_as_foretold() {
         let snr = 10.0 * (sum(|tensor| tensor.mean_square) / sum(|tensor| tensor.mse)).log10();
         let foretold = told.snr_db.expect("something is lost");
         assert!((snr - foretold).abs() < 0.2, "{snr}: {told:?}");
+        assert_eq!(told.flops_per_token, 4 * (SIDE * SIDE) as u64, "{told:?}");
+        assert!(
+            told.bytes_per_token.abs_diff(told.weight_bytes) < 4096,
+            "{told:?}"
+        );
         // A Gaussian source: nothing comes nearer than its bound.
         assert!(told.gap_db > Some(0.0), "{told:?}");
     }

@@ -189,6 +189,19 @@ async fn equal_work_is_done_once_and_calibration_too() {
             .count();
     }
     assert_eq!(known, 1, "the second job took what the first one found");
+    // A recipe more: what is done is not done again.
+    let more = search(
+        &model,
+        &data,
+        &json!({"recipes": [budget(7.0), budget(9.0), bits(4)]}),
+    );
+    let more = json_of(app.post("/v1/searches", &more).await, StatusCode::ACCEPTED).await;
+    for at in 0..2 {
+        assert_eq!(more["points"][at]["job"], done["points"][at]["job"]);
+        assert_eq!(more["points"][at]["status"], "succeeded");
+    }
+    let more = over(&app, &text(&more["id"])).await;
+    assert_eq!(more["status"], "succeeded", "{more}");
     app.stop().await;
 }
 

@@ -21,33 +21,51 @@ pub struct Compute {
     pub bytes_per_token: Memory,
 }
 
-/// The cost of a token of this model.
-pub(super) fn of(model: &Checkpoint) -> Compute {
-    let role = |info: &TensorInfo| model.place(info).role;
-    let active = |info: &TensorInfo| {
-        let all = info.elements() as u64;
-        if info.name.contains(".experts.") || info.name.contains("_exps.") {
-            (all as f64 * share_of_experts(model)) as u64
-        } else {
-            all
-        }
-    };
-    let linear = model.tensors.iter().filter(|info| role(info).is_linear());
-    let mut parameters: u64 = linear.map(active).sum();
-    if !model.tensors.iter().any(|info| role(info) == Role::Output) {
-        // The table of embeddings is the head too, in models that have one.
-        let tied = model
+/// Of which tensors how much takes part in a token, 0 to 1.
+pub(super) struct Active<'a> {
+    model: &'a Checkpoint,
+    experts: f64,
+    has_tied_head: bool,
+}
+
+impl<'a> Active<'a> {
+    pub(super) fn of(model: &'a Checkpoint) -> Self {
+        let has_output = model
             .tensors
             .iter()
-            .filter(|info| role(info) == Role::TokenEmbedding);
+            .any(|info| model.place(info).role == Role::Output);
         let name = model.architecture().unwrap_or_default();
         let has_head = name.contains("CausalLM") || model.gguf.is_some() && !name.contains("bert");
-        parameters += tied.map(active).sum::<u64>() * u64::from(has_head);
+        Self {
+            model,
+            experts: share_of_experts(model),
+            // The table of embeddings is the head too.
+            has_tied_head: has_head && !has_output,
+        }
     }
-    Compute {
-        active_parameters: parameters,
-        flops_per_token: 2 * parameters,
-        bytes_per_token: Memory::of(parameters),
+
+    /// The share of a tensor of that name and part; `untied` where the head has a tensor of its own beside the table.
+    pub(super) fn share(&self, name: &str, role: Role, untied: bool) -> f64 {
+        match role {
+            Role::TokenEmbedding if self.has_tied_head && !untied => 1.0,
+            _ if !role.is_linear() => 0.0,
+            _ if name.contains(".experts.") || name.contains("_exps.") => self.experts,
+            _ => 1.0,
+        }
+    }
+
+    /// The cost of a token of the model as it is.
+    pub(super) fn compute(&self) -> Compute {
+        let own = |info: &TensorInfo| {
+            let share = self.share(&info.name, self.model.place(info).role, false);
+            (info.elements() as f64 * share) as u64
+        };
+        let parameters: u64 = self.model.tensors.iter().map(own).sum();
+        Compute {
+            active_parameters: parameters,
+            flops_per_token: 2 * parameters,
+            bytes_per_token: Memory::of(parameters),
+        }
     }
 }
 

@@ -361,7 +361,7 @@ fn whole(
         parameters,
         bytes: tensors.iter().map(|tensor| tensor.bytes).sum(),
         memory: Memory::of(parameters),
-        compute: Some(compute::of(model)),
+        compute: Some(compute::Active::of(model).compute()),
         lossless_bytes: lossless,
         duplicate_bytes: tensors
             .iter()

@@ -7,11 +7,13 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::compute::Active;
 use super::gaussian;
 use super::sample::Sample;
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
 use crate::error::{Class, Error, Result};
+use crate::models::Role;
 use crate::observe::Observer;
 use crate::plan::{self, Plan, StagePlan, TensorPlan};
 use crate::presets;
@@ -36,6 +38,12 @@ pub struct PresetOutlook {
     pub compression_ratio: f64,
     /// Upper bound of the memory that the job takes.
     pub peak_memory_bytes: u64,
+    /// Floating-point operations a token, attention over what came before it not counted.
+    #[serde(default)]
+    pub flops_per_token: u64,
+    /// Bytes of weights, with their scales, that one stream of tokens reads for each: what bounds its speed.
+    #[serde(default)]
+    pub bytes_per_token: u64,
     /// What matrices are multiplied in while the model answers.
     #[serde(default)]
     pub arithmetic: Arithmetic,
@@ -149,6 +157,7 @@ fn outlook(
         .filter(|sums| sums.power > 0.0 && sums.error > 0.0)
         .map(|sums| 10.0 * (sums.power / sums.error).log10());
     let bound = gaussian::curve(sources, &[format.bits_per_weight]);
+    let cost = cost(plan, model);
     let bound_db = bound.first().map(|point| point.snr_db);
     Ok(Some(PresetOutlook {
         preset: name.to_owned(),
@@ -158,12 +167,32 @@ fn outlook(
         bits_per_weight: format.bits_per_weight,
         compression_ratio: format.compression_ratio,
         peak_memory_bytes: plan.peak_memory_bytes,
+        flops_per_token: cost.flops,
+        bytes_per_token: cost.bytes,
         arithmetic: Arithmetic::of(plan),
         calibrated: work.is_none(),
         snr_db,
         bound_db,
         gap_db: snr_db.zip(bound_db).map(|(snr, bound)| bound - snr),
     }))
+}
+
+/// Of a token.
+struct Cost {
+    flops: u64,
+    bytes: u64,
+}
+
+fn cost(plan: &Plan, model: &Checkpoint) -> Cost {
+    let active = Active::of(model);
+    let untied = plan.tensors.iter().any(|tensor| tensor.role == Role::Output);
+    let mut cost = Cost { flops: 0, bytes: 0 };
+    for tensor in &plan.tensors {
+        let share = active.share(&tensor.name, tensor.role, untied);
+        cost.flops += 2 * (tensor.elements() as f64 * share) as u64;
+        cost.bytes += (tensor.kind.payload_bytes(tensor.rows(), tensor.cols()) as f64 * share) as u64;
+    }
+    cost
 }
 
 /// The work of every stage, if none needs data.

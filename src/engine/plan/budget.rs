@@ -368,7 +368,7 @@ fn cap(largest: &mut Plan, budget: &BudgetSpec) {
             let weights = (bits * largest.parameter_count as f64 / 8.0) as u64;
             (format.bytes - format.weight_bytes).saturating_add(weights)
         }
-        Budget::MaxPerplexityIncrease(_) | Budget::MaxKl(_) => return,
+        Budget::MaxPerplexityIncrease(_) | Budget::MaxKl(_) | Budget::MaxAccuracyDrop(_) => return,
     };
     let saved = format.bytes.saturating_sub(most);
     format.bytes -= saved;

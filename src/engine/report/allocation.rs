@@ -61,7 +61,7 @@ pub struct Round {
     pub predicted_kl: f64,
     /// What was measured.
     pub metric: String,
-    /// Its value; of perplexity, by which share it grew.
+    /// Its value; of perplexity, by which share it grew, of accuracy, by which share of the answers it fell.
     pub measured: f64,
     /// 95 % interval; none for trials on calibration data, which decide no limit.
     #[serde(skip_serializing_if = "Option::is_none", default)]

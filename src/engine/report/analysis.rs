@@ -145,12 +145,12 @@ fn presets(out: &mut String, analysis: &Analysis) {
     sorted.sort_by_key(|told| told.bytes);
     out.push_str(
         "<h2>Presets on this model</h2><p>Sizes are exact; errors are estimated from samples, where no calibration is needed.</p>\
-         <div class=scroll><table><tr><th>preset<th>format<th>size<th>bits per weight<th>ratio<th>SNR, dB<th>to the bound, dB<th>memory of the job<th>multiplied in</tr>",
+         <div class=scroll><table><tr><th>preset<th>format<th>size<th>bits per weight<th>ratio<th>SNR, dB<th>to the bound, dB<th>memory of the job<th>read for a token<th>multiplied in</tr>",
     );
     for told in sorted {
         let _ = write!(
             out,
-            "<tr><td>{}<td>{}<td title=\"{} bytes\">{}<td>{:.3}<td>{:.2}×<td>{}<td>{}<td>{}<td>{}</tr>",
+            "<tr><td>{}<td>{}<td title=\"{} bytes\">{}<td>{:.3}<td>{:.2}×<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
             escape(&told.preset),
             escape(&told.format),
             grouped(told.bytes),
@@ -164,6 +164,7 @@ fn presets(out: &mut String, analysis: &Analysis) {
             },
             decibels(told.gap_db),
             bytes(told.peak_memory_bytes),
+            bytes(told.bytes_per_token),
             match told.arithmetic {
                 Arithmetic::Float16 => "FP16",
                 Arithmetic::Int8 => "INT8",
@@ -302,6 +303,8 @@ mod tests {
             bits_per_weight: 4.5,
             compression_ratio: 3.5,
             peak_memory_bytes: 1 << 28,
+            flops_per_token: 0,
+            bytes_per_token: 0,
             arithmetic: Arithmetic::Int8,
             calibrated: false,
             snr_db: Some(22.0),

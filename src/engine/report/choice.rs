@@ -45,6 +45,7 @@ fn asked(limit: Budget) -> String {
         Budget::TargetBitsPerWeight(bits) => format!("at most {bits} bits a weight"),
         Budget::MaxPerplexityIncrease(share) => format!("perplexity at most {} % higher", 100.0 * share),
         Budget::MaxKl(kl) => format!("a divergence of at most {kl} nats"),
+        Budget::MaxAccuracyDrop(share) => format!("accuracy at most {} points lower", 100.0 * share),
     }
 }
 
@@ -188,12 +189,10 @@ fn rounds(out: &mut String, allocation: &Allocation) {
          <th></tr>",
     );
     for round in &allocation.rounds {
-        let value = |v: f64| {
-            if round.metric == "perplexity" {
-                format!("{:+.2} %", 100.0 * v)
-            } else {
-                format!("{v:.5}")
-            }
+        let value = |v: f64| match round.metric.as_str() {
+            "perplexity" => format!("{:+.2} %", 100.0 * v),
+            "accuracy" => format!("{:+.2} points", -100.0 * v),
+            _ => format!("{v:.5}"),
         };
         let interval = round.interval.map_or_else(
             || "–".to_owned(),

@@ -6,10 +6,11 @@ import { METRICS } from "./quality.js";
 
 export function allocation(found) {
   const limit = Object.entries(found.budget).find(
-    ([name]) => name.startsWith("target_") || name.startsWith("max_kl") || name.startsWith("max_perplexity"),
+    ([name]) => name.startsWith("target_") || ["max_kl", "max_perplexity_increase", "max_accuracy_drop"].includes(name),
   );
   const kept = found.rounds.find((round) => round.kept);
-  const value = (round, v) => (round.metric === "perplexity" ? `${(100 * v).toFixed(2)} %` : digits(v));
+  const shares = { perplexity: " %", accuracy: " points lost" };
+  const value = (round, v) => (shares[round.metric] ? `${(100 * v).toFixed(2)}${shares[round.metric]}` : digits(v));
   const most = Math.max(...found.tensors.map((tensor) => tensor.predicted_kl), Number.MIN_VALUE);
   return section(
     "What the budget chose",

@@ -402,6 +402,15 @@ const cost = (report) =>
       report.stages,
     ),
     element("p", { class: "quiet small" }, "Planned: ", bytes(report.planned_peak_memory_bytes)),
+    (report.decode ?? []).map((timed) =>
+      element(
+        "p",
+        { class: "quiet small" },
+        `${timed.format}: `,
+        number(timed.tokens_per_second),
+        ` tokens a second decoded${timed.runtime ? ` by ${timed.runtime}` : ""}`,
+      ),
+    ),
   );
 
 function recipe(report) {

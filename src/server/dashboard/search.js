@@ -145,6 +145,9 @@ export default function page(view) {
                   : element("span", { class: "num", title: String(point.result.loss) }, metric.text(point.result.loss)),
               "right",
             ],
+            ...(done.some((point) => point.result.decode_tokens_per_second)
+              ? [["Tokens a second", (point) => number(point.result?.decode_tokens_per_second), "right"]]
+              : []),
             [
               "Best for",
               (point) => [

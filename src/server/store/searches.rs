@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Rows;
-use super::db::{Arg, Row, json, text};
+use super::db::{Arg, Row, Session, json, text};
 use super::jobs::LAST;
 use super::statement as sql;
 use crate::domain::job::Failure;
 use crate::domain::model::hex;
 use crate::domain::ports::{Room, Sought, StoreError};
 use crate::domain::search::{NewSearch, Point};
-use crate::domain::{JobId, Search, SearchId};
+use crate::domain::{JobId, NewJob, Search, SearchId};
 
 /// A point as it is kept.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,7 +31,10 @@ impl Rows {
         let mut tx = self.db.write().await?;
         let mut search = new.search.clone();
         for (index, job) in &new.jobs {
-            let (id, _) = self.place(&mut tx, job).await?;
+            let id = match self.finished_work(&mut tx, job).await? {
+                Some(done) => done,
+                None => self.place(&mut tx, job).await?.0,
+            };
             if let Some(point) = search.points.get_mut(*index) {
                 point.job = Some(id);
             }
@@ -74,6 +77,17 @@ impl Rows {
         let id = row.parsed("id")?;
         drop(session);
         Ok(Sought::Replayed(self.find_search(id).await?))
+    }
+
+    /// A job of the same model that did the same and succeeded: the same recipe on the same bytes by the same version makes the
+    /// same again.
+    async fn finished_work(&self, tx: &mut Session, job: &NewJob) -> Result<Option<JobId>, StoreError> {
+        let Some(key) = &job.dedupe_key else {
+            return Ok(None);
+        };
+        let args = [text(job.model), self.owned(key), self.owner()];
+        let row = tx.one(&sql::JOB_DONE_BEFORE, &args).await?;
+        row.map(|row| row.parsed("id")).transpose()
     }
 
     pub(super) async fn find_search(&self, id: SearchId) -> Result<Search, StoreError> {

@@ -66,6 +66,7 @@ statements! {
         JOB_BY_DEDUPE "job_by_dedupe"
         JOB_COUNTS "job_counts"
         JOB_DATASET_INSERT "job_dataset_insert"
+        JOB_DONE_BEFORE "job_done_before"
         JOB_GET "job_get"
         JOB_LIST "job_list"
         JOB_LIST_MODEL "job_list_model"

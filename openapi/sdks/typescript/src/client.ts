@@ -39,6 +39,12 @@ export interface Compressed {
   artifacts: ArtifactOut[];
 }
 
+/** How an analysis is waited for, and what it weighs beside the weights. */
+export interface AnalyzeOptions extends Omit<WaitOptions, 'allowFailure'> {
+  /** A recipe with calibration, or a preset's name: what each of its schemes would cost each tensor. */
+  sensitivity?: Recipe | undefined;
+}
+
 /** What an analysis found. */
 export interface Analyzed {
   job: JobOut;
@@ -50,8 +56,13 @@ export interface Searched {
   search: SearchOut;
   /** The points that no other beats in size and loss, from the smallest to the one that loses least. */
   front: PointOut[];
-  /** The point of the front that is best for size, quality and the balance of both. */
-  best: { size: PointOut | undefined; quality: PointOut | undefined; balance: PointOut | undefined };
+  /** The point of the front that is best for size, quality and the balance of both, and for speed where it was timed. */
+  best: {
+    size: PointOut | undefined;
+    quality: PointOut | undefined;
+    balance: PointOut | undefined;
+    speed: PointOut | undefined;
+  };
 }
 
 /** A client, on a platform that has `In` for files. */
@@ -93,8 +104,10 @@ export class Client<In> {
   }
 
   /** Says what a model's weights are, and what each preset would make of them. */
-  async analyze(model: string | ModelOut, options: Omit<WaitOptions, 'allowFailure'> = {}): Promise<Analyzed> {
-    const job = await this.#finish(await this.jobs.analyze(idOf(model), {}, { signal: options.signal }), options);
+  async analyze(model: string | ModelOut, options: AnalyzeOptions = {}): Promise<Analyzed> {
+    const { sensitivity, ...waiting } = options;
+    const asked = sensitivity === undefined ? {} : { sensitivity };
+    const job = await this.#finish(await this.jobs.analyze(idOf(model), asked, { signal: options.signal }), waiting);
     return { job, report: await this.jobs.analysis(job.id, { signal: options.signal }) };
   }
 
@@ -109,6 +122,7 @@ export class Client<In> {
       size: bestOf(search, 'size'),
       quality: bestOf(search, 'quality'),
       balance: bestOf(search, 'balance'),
+      speed: bestOf(search, 'speed'),
     };
     return { search, front: frontOf(search), best };
   }

@@ -1,7 +1,7 @@
 // What both entries export.
 
 export type { Artifacts, DownloadOptions } from './artifacts.js';
-export type { Analyzed, Compressed, CompressOptions, CompressRequest, Searched } from './client.js';
+export type { Analyzed, AnalyzeOptions, Compressed, CompressOptions, CompressRequest, Searched } from './client.js';
 export { JobFailedError, ModelpressError, WebhookVerificationError, type LocalCode } from './errors.js';
 export { isOver, type EventOptions, type FollowOptions, type JobEvent } from './follow.js';
 export * from './generated.js';

@@ -71,6 +71,6 @@ export function frontOf(search: SearchOut): PointOut[] {
 }
 
 /** The point that is best for something; nothing if no recipe was measured. */
-export function bestOf(search: SearchOut, what: 'size' | 'quality' | 'balance'): PointOut | undefined {
+export function bestOf(search: SearchOut, what: 'size' | 'quality' | 'balance' | 'speed'): PointOut | undefined {
   return search.points.find((point) => point.best_for === what);
 }

@@ -23,9 +23,12 @@ const NEAR: f64 = 0.002;
 struct Tried {
     choice: Choice,
     said: f64,
-    measure: Measure,
+    metric: String,
     kl: f64,
-    /// Upper end of what the limit is on.
+    /// What the limit is on, and its interval.
+    lost: f64,
+    interval: [f64; 2],
+    /// Its upper end.
     upper: f64,
 }
 
@@ -34,6 +37,8 @@ pub(super) fn search<'a>(search: &mut Search<'a>, course: &'a Course<'a>) -> Res
     let (metric, most, first) = match limit {
         Budget::MaxPerplexityIncrease(share) => (Metric::Perplexity, share, share.ln_1p() / PERPLEXITY_A_NAT),
         Budget::MaxKl(kl) | Budget::TargetBitsPerWeight(kl) => (Metric::Kl, kl, kl),
+        // As many answers change as the distributions differ in total variation; Pinsker bounds that by the divergence.
+        Budget::MaxAccuracyDrop(share) => (Metric::Accuracy, share, 2.0 * share * share),
         Budget::TargetBytes(_) => return Err(Error::internal("a size is no limit on quality")),
     };
     let rounds = search.budget.budget.max_rounds as usize;
@@ -76,18 +81,28 @@ fn at_most(search: &Search<'_>, loss: f64) -> Result<Choice> {
 fn judged(search: &Search<'_>, choice: Choice, measures: &[Measure], metric: Metric) -> Result<Tried> {
     let of = |metric: Metric| measures.iter().find(|m| m.metric == metric.name());
     let none = || Error::internal("a trial without its metric");
-    let measure = of(metric).cloned().ok_or_else(none)?;
-    let upper = match measure.change_interval {
-        Some([_, high]) => high,
-        None => measure.interval[1],
-    };
+    let measure = of(metric).ok_or_else(none)?;
+    let (lost, interval) = lost(measure, metric);
     Ok(Tried {
         said: loss_of(&search.units, &choice.chosen),
         kl: of(Metric::Kl).ok_or_else(none)?.after,
         choice,
-        measure,
-        upper,
+        metric: measure.metric.clone(),
+        lost,
+        interval,
+        upper: interval[1],
     })
+}
+
+/// What is lost by a metric, with its interval: accuracy falls where others grow.
+fn lost(measure: &Measure, metric: Metric) -> (f64, [f64; 2]) {
+    let change = measure.change.unwrap_or(measure.after);
+    let interval = measure.change_interval.unwrap_or(measure.interval);
+    if metric == Metric::Accuracy {
+        (-change, [-interval[1], -interval[0]])
+    } else {
+        (change, interval)
+    }
 }
 
 /// The loss to ask for next; none where no further trial is worth it.
@@ -150,9 +165,9 @@ fn found(search: &Search<'_>, mut tried: Vec<Tried>, most: f64) -> Result<Found>
         bytes: bytes(t),
         bits_per_weight: t.choice.plan.formats[0].bits_per_weight,
         predicted_kl: t.choice.said,
-        metric: t.measure.metric.clone(),
-        measured: t.measure.change.unwrap_or(t.measure.after),
-        interval: Some(t.measure.change_interval.unwrap_or(t.measure.interval)),
+        metric: t.metric.clone(),
+        measured: t.lost,
+        interval: Some(t.interval),
         kept: at == best,
     });
     let rounds = rounds.collect();

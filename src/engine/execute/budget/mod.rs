@@ -93,7 +93,9 @@ pub(super) fn choose(
     };
     let found = match budget.budget.limit {
         Budget::TargetBytes(_) | Budget::TargetBitsPerWeight(_) => within::search(&mut search, course)?,
-        Budget::MaxPerplexityIncrease(_) | Budget::MaxKl(_) => keeping::search(&mut search, course)?,
+        Budget::MaxPerplexityIncrease(_) | Budget::MaxKl(_) | Budget::MaxAccuracyDrop(_) => {
+            keeping::search(&mut search, course)?
+        }
     };
     let allocation = search.report(&found);
     course.end();

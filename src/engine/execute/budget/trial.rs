@@ -6,7 +6,7 @@
 use crate::calibrate::{Pace, Stash, Walk};
 use crate::dataset::Datasets;
 use crate::error::Result;
-use crate::evaluate::{Comparison, Ends, Layers, Measure, check_hidden, compare};
+use crate::evaluate::{Comparison, Ends, Layers, Measure, check_hidden, class_numbers, compare};
 use crate::execute::Site;
 use crate::execute::course::Course;
 use crate::execute::made::Made;
@@ -51,6 +51,8 @@ pub(super) struct Trial<'a> {
     compute: Compute,
     site: &'a Site<'a>,
     sequences: Vec<Vec<u32>>,
+    /// Of the sequences, where they are measured with.
+    labels: Vec<usize>,
     metrics: Vec<Metric>,
     activation_bytes: u64,
     batches: Vec<Batch>,
@@ -79,6 +81,11 @@ impl<'a> Trial<'a> {
             datasets,
             network.as_ref(),
         )?;
+        let labels = if metrics.contains(&Metric::Accuracy) {
+            class_numbers(made.model, network.classes(), &taken.labels)?
+        } else {
+            Vec::new()
+        };
         let sequences = first_of(taken.ids, tokens);
         let original = made.before(0, span.course.observer);
         let head = head(network.as_ref(), &original, &site.compute)?;
@@ -97,6 +104,7 @@ impl<'a> Trial<'a> {
             network,
             compute: site.compute.clone(),
             site,
+            labels: labels.into_iter().take(sequences.len()).collect(),
             sequences,
             metrics,
             activation_bytes: data.activation_bytes / 2,
@@ -143,7 +151,7 @@ impl<'a> Trial<'a> {
                 },
             ],
             layers: &Layers::default(),
-            labels: &[],
+            labels: &self.labels,
             metrics: &self.metrics,
             seed: self.seed,
         };

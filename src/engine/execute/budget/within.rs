@@ -19,7 +19,7 @@ pub(super) fn search<'a>(search: &mut Search<'a>, course: &'a Course<'a>) -> Res
             (bytes as u64, false)
         }
         Budget::TargetBytes(bytes) => (bytes, true),
-        Budget::MaxPerplexityIncrease(_) | Budget::MaxKl(_) => (u64::MAX, true),
+        Budget::MaxPerplexityIncrease(_) | Budget::MaxKl(_) | Budget::MaxAccuracyDrop(_) => (u64::MAX, true),
     };
     let size = |plan: &Plan| {
         let format = &plan.formats[0];

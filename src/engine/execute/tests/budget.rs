@@ -64,6 +64,50 @@ fn what_cannot_be_weighed_or_measured_is_refused_when_planned() {
     );
 }
 
+/// A classifier keeps its accuracy on labels that the original itself gives, and one that may lose more becomes smaller.
+#[test]
+fn accuracy_is_kept_within_its_limit() {
+    let small = Small::new("bert_classes");
+    let labelled: Vec<Value> = rows(60)
+        .into_iter()
+        .enumerate()
+        .map(|(i, mut row)| {
+            row["label"] = json!(i % 3);
+            row
+        })
+        .collect();
+    let data = small.data(&labelled);
+    let within = |drop: f64| {
+        let budget =
+            json!({"max_accuracy_drop": drop, "candidates": ["W2", "W3", "W4", "W8"], "max_rounds": 4});
+        small.run(&recipe(&["accuracy", "kl"], &budget), &data).unwrap()
+    };
+    let (strict, loose) = (within(0.05), within(0.5));
+    for (outcome, most) in [(&strict, 0.05), (&loose, 0.5)] {
+        let found = allocation(outcome);
+        let kept = found.rounds.iter().find(|round| round.kept).unwrap();
+        assert_eq!(kept.metric, "accuracy");
+        let accuracy = outcome
+            .report
+            .quality
+            .as_ref()
+            .unwrap()
+            .measure("accuracy")
+            .unwrap();
+        let fell = -accuracy.change.unwrap();
+        assert!((kept.measured - fell).abs() < 1e-9, "{kept:?} {accuracy:?}");
+        assert_eq!(found.held, kept.interval.unwrap()[1] <= most, "{kept:?}");
+        assert_eq!(outcome.gate.is_none(), found.held);
+    }
+    let bytes = |outcome: &Outcome| outcome.report.formats[0].bytes;
+    assert!(
+        bytes(&loose) < bytes(&strict),
+        "{} {}",
+        bytes(&loose),
+        bytes(&strict)
+    );
+}
+
 /// What schemes would cost is what a budget would reckon with: every tensor that can have one, the fewer bits the more.
 #[test]
 fn sensitivity_is_weighed_where_it_is_asked_for() {

@@ -33,6 +33,8 @@ pub enum Budget {
     MaxPerplexityIncrease(f64),
     /// Most mean divergence, in nats, likewise.
     MaxKl(f64),
+    /// Accuracy may fall by this share of the answers, likewise.
+    MaxAccuracyDrop(f64),
 }
 
 impl BudgetSpec {
@@ -54,6 +56,7 @@ impl Budget {
             Self::TargetBitsPerWeight(_) => "target_bits_per_weight",
             Self::MaxPerplexityIncrease(_) => "max_perplexity_increase",
             Self::MaxKl(_) => "max_kl",
+            Self::MaxAccuracyDrop(_) => "max_accuracy_drop",
         }
     }
 
@@ -63,12 +66,13 @@ impl Budget {
             Self::TargetBytes(_) | Self::TargetBitsPerWeight(_) => None,
             Self::MaxPerplexityIncrease(_) => Some(Metric::Perplexity),
             Self::MaxKl(_) => Some(Metric::Kl),
+            Self::MaxAccuracyDrop(_) => Some(Metric::Accuracy),
         }
     }
 }
 
 /// Fields that set a limit, each with what it says.
-const LIMITS: [(&str, &str); 4] = [
+const LIMITS: [(&str, &str); 5] = [
     (
         "target_bytes",
         "Most bytes of all files; the least loss within them is looked for",
@@ -86,6 +90,11 @@ const LIMITS: [(&str, &str); 4] = [
         "max_kl",
         "Most mean divergence of the next-token distributions, in nats; the smallest result that keeps it with the \
          upper end of its 95 % interval is looked for",
+    ),
+    (
+        "max_accuracy_drop",
+        "Accuracy on labelled evaluation data may fall by this share of the answers, 0.01 is one point; the smallest result \
+         that keeps it with the upper end of its 95 % interval is looked for",
     ),
 ];
 
@@ -148,6 +157,7 @@ fn limit_of(map: &Map<String, Value>) -> Parsed<Budget> {
     {
         Some(number) if field == "target_bits_per_weight" => Ok(Budget::TargetBitsPerWeight(number)),
         Some(number) if field == "max_kl" => Ok(Budget::MaxKl(number)),
+        Some(number) if field == "max_accuracy_drop" => Ok(Budget::MaxAccuracyDrop(number)),
         Some(number) => Ok(Budget::MaxPerplexityIncrease(number)),
         None => refuse(
             &at,

@@ -22,6 +22,7 @@ pub mod uploads;
 pub mod webhooks;
 
 use axum::middleware::from_fn;
+use tower_http::compression::CompressionLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -69,7 +70,14 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
+        .merge(document())
+}
+
+/// The document is large, and pages read it too.
+fn document() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
         .routes(routes!(health::openapi))
+        .layer(CompressionLayer::new())
 }
 
 /// Webhooks.

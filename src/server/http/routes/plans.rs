@@ -109,7 +109,7 @@ impl Planned {
             priority: 0,
             dedupe_key: model
                 .digest
-                .map(|digest| format!("{digest}:{}", plan.recipe_hash)),
+                .map(|digest| format!("{digest}:{}:{}", plan.recipe_hash, plan.engine_version)),
             traceparent: None,
             idempotency: None,
             created_at,

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::bed::Bed;
+use super::bed::{Bed, HOUR, failure};
 use crate::domain::job::Failure;
 use crate::domain::ports::{Room, Sought, Store as _, StoreError, Stores as _};
-use crate::domain::queue::{Queue as _, Retention};
+use crate::domain::queue::{End, Queue as _, Retention};
 use crate::domain::search::{NewSearch, Point};
 use crate::domain::{Clock as _, JobState, NewJob, Search, SearchId};
 
@@ -112,6 +112,20 @@ pub(super) async fn equal_work_of_two_searches_is_one_job(bed: Bed) {
     assert_eq!(jobs(&first), jobs(&second));
     let third = made(bed.rows.add_search(&with_key("other"), ROOM).await.expect("adds"));
     assert_ne!(jobs(&first), jobs(&third));
+    // What succeeded is taken as it is; what failed is tried again.
+    let claims = [
+        bed.claim(HOUR).await.expect("waits"),
+        bed.claim(HOUR).await.expect("waits"),
+    ];
+    let done = bed.publication(claims[0].lease.job, 'b');
+    bed.finish(claims[0].lease, End::Succeeded(done))
+        .await
+        .expect("its own");
+    let failed = End::Failed(failure("numeric"));
+    bed.finish(claims[1].lease, failed).await.expect("its own");
+    let fourth = made(bed.rows.add_search(&with_key("same"), ROOM).await.expect("adds"));
+    assert_eq!(fourth.points[0].job, first.points[0].job);
+    assert_ne!(fourth.points[2].job, first.points[2].job);
 }
 
 pub(super) async fn one_key_makes_one_search(bed: Bed) {

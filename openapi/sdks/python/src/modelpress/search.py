@@ -39,7 +39,10 @@ class SearchResult:
         return [by_name[name] for name in self.search.front if name in by_name]
 
     def best(self, what: str = "balance") -> Optional[Point]:
-        """The one that is best for `size`, `quality` or the `balance` of both; of the last there need be none."""
+        """The one that is best for `size`, `quality` or the `balance` of both, or for `speed` where it was timed.
+
+        Of the last two there need be none.
+        """
         return next((point for point in self.points if point.best_for == what), None)
 
     def __repr__(self) -> str:

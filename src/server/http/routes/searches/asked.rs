@@ -105,6 +105,7 @@ fn name_of(recipe: &Value) -> String {
         "target_bits_per_weight",
         "max_perplexity_increase",
         "max_kl",
+        "max_accuracy_drop",
     ];
     let limit = limits.iter().find(|limit| !recipe["budget"][**limit].is_null());
     match limit {

@@ -150,13 +150,19 @@ class AsyncClient:
         self,
         model: Source,
         *,
+        sensitivity: Optional[Recipe] = None,
         timeout: Optional[float] = None,
         progress: Progress = None,
         cancel_on_interrupt: bool = False,
     ) -> AsyncAnalysis:
-        """What the weights are before anything is done to them, and what each preset would make of them."""
+        """What the weights are before anything is done to them, and what each preset would make of them.
+
+        With `sensitivity`, a recipe with calibration or a preset's name, also what each of its schemes would cost each tensor.
+        """
         id = await one_call.model_id(self, model, progress)
-        job = await self.operations.analyze_model(id)
+        job = await self.operations.analyze_model(
+            id, sensitivity=UNSET if sensitivity is None else sensitivity
+        )
         await one_call.until_over(self, job.id, timeout, progress, cancel_on_interrupt)
         return await self.jobs.analysis(job.id)
 

@@ -151,13 +151,19 @@ class Client:
         self,
         model: Source,
         *,
+        sensitivity: Optional[Recipe] = None,
         timeout: Optional[float] = None,
         progress: Progress = None,
         cancel_on_interrupt: bool = False,
     ) -> Analysis:
-        """What the weights are before anything is done to them, and what each preset would make of them."""
+        """What the weights are before anything is done to them, and what each preset would make of them.
+
+        With `sensitivity`, a recipe with calibration or a preset's name, also what each of its schemes would cost each tensor.
+        """
         id = one_call.model_id(self, model, progress)
-        job = self.operations.analyze_model(id)
+        job = self.operations.analyze_model(
+            id, sensitivity=UNSET if sensitivity is None else sensitivity
+        )
         one_call.until_over(self, job.id, timeout, progress, cancel_on_interrupt)
         return self.jobs.analysis(job.id)
 
