@@ -163,6 +163,8 @@ async fn equal_work_is_done_once_and_calibration_too() {
     let first = json_of(app.post("/v1/searches", &asked).await, StatusCode::ACCEPTED).await;
     let second = json_of(app.post("/v1/searches", &asked).await, StatusCode::ACCEPTED).await;
     assert_ne!(first["id"], second["id"]);
+    let path = format!("/v1/searches/{}/plots/front.svg", text(&first["id"]));
+    problem(app.get(&path).await, 409, "not_ready").await;
     for at in 0..2 {
         assert_eq!(first["points"][at]["job"], second["points"][at]["job"]);
     }
@@ -202,6 +204,31 @@ async fn equal_work_is_done_once_and_calibration_too() {
     }
     let more = over(&app, &text(&more["id"])).await;
     assert_eq!(more["status"], "succeeded", "{more}");
+    // For people: the page, and the front by itself.
+    let path = format!("/v1/searches/{}", text(&more["id"]));
+    let page = app
+        .get(&format!("{path}/report.html"))
+        .await
+        .text()
+        .await
+        .expect("text");
+    assert!(page.contains("3 recipes") && page.contains("<td>rtn"), "{page}");
+    let png = app.get(&format!("{path}/plots/front.png")).await;
+    assert_eq!(png.headers()["content-type"], "image/png");
+    assert!(
+        app.get(&format!("{path}/plots/front.svg"))
+            .await
+            .text()
+            .await
+            .expect("text")
+            .starts_with("<svg")
+    );
+    problem(
+        app.get(&format!("{path}/plots/other.svg")).await,
+        404,
+        "not_found",
+    )
+    .await;
     app.stop().await;
 }
 

@@ -11,6 +11,7 @@ mod faint;
 mod html;
 mod map;
 mod measure;
+mod pareto;
 mod plots;
 mod quality;
 mod suspect;
@@ -22,6 +23,7 @@ pub use card::Origin;
 pub(crate) use card::{Card, card};
 pub use html::html;
 pub use measure::measure;
+pub use pareto::{ParetoPoint, pareto_html, pareto_plot};
 pub use plots::{Plot, analysis_plots, plots};
 pub use waterfall::SizeStep;
 

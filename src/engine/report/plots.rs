@@ -72,7 +72,7 @@ const COLOURS: [(&str, &str); 4] = [
 const MARGIN: f64 = 16.0;
 
 /// The first drawing of a page as a file of its own: its size, its colours, its letters, white paper.
-fn alone(page: &str) -> Option<String> {
+pub(super) fn alone(page: &str) -> Option<String> {
     let begin = page.find("<svg ")?;
     let end = begin + page[begin..].find("</svg>")?;
     let (head, body) = page[begin..end].split_once('>')?;

@@ -1,6 +1,7 @@
 // One search: its recipes by size and loss, the front, and which is best for what.
 import { element } from "./page.js";
 import { scatter } from "./charts.js";
+import { download } from "./artifact.js";
 import { get, may, post } from "./client.js";
 import {
   action,
@@ -174,7 +175,17 @@ export default function page(view) {
           ? element(
               "p",
               { class: "quiet small" },
-              `The front, from the smallest to the one that loses least: ${search.front.join(", ")}.`,
+              `The front, from the smallest to the largest: ${search.front.join(", ")}.`,
+            )
+          : "",
+        done.length
+          ? element(
+              "div",
+              { class: "actions" },
+              download(`v1/searches/${id}/report.html`, `search-${id}.html`, 1, "Page"),
+              ["svg", "png"].map((kind) =>
+                download(`v1/searches/${id}/plots/front.${kind}`, `front-${id}.${kind}`, 1, kind.toUpperCase()),
+              ),
             )
           : "",
         command("GET", `v1/searches/${id}`),

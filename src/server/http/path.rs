@@ -36,7 +36,7 @@ impl<S: Send + Sync> FromRequestParts<S> for DeliveryOf {
     }
 }
 
-/// The `{plot}` of a route below a job.
+/// The `{plot}` of a route below a job or a search.
 #[derive(Debug, Clone)]
 pub struct Word(pub String);
 

@@ -54,6 +54,8 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         ))
         .routes(routes!(searches::get::get_search))
         .routes(routes!(searches::cancel::cancel_search))
+        .routes(routes!(searches::report::get_search_report_html))
+        .routes(routes!(searches::report::get_search_plot))
         .routes(routes!(artifacts::list::list_artifacts))
         .routes(routes!(artifacts::get::get_artifact))
         .routes(routes!(signing_key::get_signing_key))

@@ -9,6 +9,7 @@ pub mod cancel;
 pub mod create;
 pub mod get;
 pub mod list;
+pub mod report;
 
 use std::collections::BTreeMap;
 
