@@ -91,17 +91,23 @@ impl Signer {
         }
         let made = KeypairData::from(Ed25519Keypair::from_seed(&seed));
         let text = PrivateKey::new(made, COMMENT)?.to_openssh(LineEnding::LF)?;
+        // Whole under its name or not at all: another process of this installation may look at the same moment.
+        let new = path.with_extension(format!("{}.new", uuid::Uuid::now_v7()));
         let put = || {
             let mut file = OpenOptions::new()
                 .write(true)
-                .create_new(true)
+                .create(true)
+                .truncate(true)
                 .mode(0o600)
-                .open(path)?;
+                .open(&new)?;
             file.write_all(text.as_bytes())?;
-            file.sync_all()
+            file.sync_all()?;
+            let linked = fs::hard_link(&new, path);
+            fs::remove_file(&new)?;
+            linked
         };
         match put() {
-            // Another process of this installation was first.
+            // It was first.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(cause) => {
                 return Err(SigningError::File {

@@ -103,6 +103,30 @@ fn another_manifest_is_not_what_was_signed() {
     assert_eq!(found[0], Finding::Unsigned);
 }
 
+/// Whoever comes first, all processes of an installation have one key.
+#[test]
+fn processes_that_start_at_once_have_one_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("signing.key");
+    let keys: Vec<String> = std::thread::scope(|scope| {
+        let start = |seed: u8| {
+            scope.spawn(|| {
+                Signer::open_or_make(&path, [seed; 32])
+                    .expect("makes")
+                    .fingerprint()
+            })
+        };
+        let running: Vec<_> = (0..8).map(start).collect();
+        running.into_iter().map(|one| one.join().expect("ends")).collect()
+    });
+    assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    assert_eq!(
+        fs::read_dir(folder.path()).expect("reads").count(),
+        1,
+        "nothing else is left"
+    );
+}
+
 #[test]
 fn keys_of_other_kinds_are_refused_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
