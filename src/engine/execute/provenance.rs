@@ -2,8 +2,8 @@
 //!
 //! Owns: `README.md` and `modelpress.json`, the digests of what they were made from. Must not know: how files are
 //! encoded, who signs the manifest.
-//! Invariant: no times and no paths, so that the artifact is the same whenever and wherever it is made; the manifest
-//! names every other file.
+//! Invariant: no times, and no paths but those that a recipe names its data by, so that the artifact is the same whenever and
+//! wherever it is made; the manifest names every other file.
 
 use super::{Artifact, ArtifactFile, Target};
 use crate::checkpoint::{Checkpoint, SourceFile};

@@ -109,9 +109,10 @@ fn processes_that_start_at_once_have_one_key() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("signing.key");
     let keys: Vec<String> = std::thread::scope(|scope| {
+        let path = &path;
         let start = |seed: u8| {
-            scope.spawn(|| {
-                Signer::open_or_make(&path, [seed; 32])
+            scope.spawn(move || {
+                Signer::open_or_make(path, [seed; 32])
                     .expect("makes")
                     .fingerprint()
             })

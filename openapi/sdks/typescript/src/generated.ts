@@ -1123,6 +1123,8 @@ export type Recipe = string | {
     max_perplexity_increase?: number | undefined;
     /** Most mean divergence of the next-token distributions, in nats; the smallest result that keeps it with the upper end of its 95 % interval is looked for */
     max_kl?: number | undefined;
+    /** Accuracy on labelled evaluation data may fall by this share of the answers, 0.01 is one point; the smallest result that keeps it with the upper end of its 95 % interval is looked for */
+    max_accuracy_drop?: number | undefined;
     /** Schemes to choose from for each tensor, as `GET /v1/techniques` lists them; what the technique suggests if left out */
     candidates?: Array<string> | undefined;
     /** Most times that a choice is measured and corrected */
@@ -1393,6 +1395,18 @@ export interface CancelSearchInput {
   id: string;
 }
 
+export interface GetSearchPlotInput {
+  /** The search */
+  id: string;
+  /** Name and kind */
+  plot: string;
+}
+
+export interface GetSearchReportHtmlInput {
+  /** The search */
+  id: string;
+}
+
 export interface CreateUploadInput {
   /** `1.0.0` of tus clients */
   tusResumable?: string | null | undefined;
@@ -1549,6 +1563,8 @@ export const OPERATIONS = {
   createSearch: { method: 'POST', path: '/v1/searches', parameters: [['idempotencyKey', 'header', 'Idempotency-Key']], sends: ['application/json'], accept: 'application/json', answer: 'json', keyed: true },
   getSearch: { method: 'GET', path: '/v1/searches/{id}', parameters: [['id', 'path', 'id']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   cancelSearch: { method: 'POST', path: '/v1/searches/{id}/cancel', parameters: [['id', 'path', 'id']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
+  getSearchPlot: { method: 'GET', path: '/v1/searches/{id}/plots/{plot}', parameters: [['id', 'path', 'id'], ['plot', 'path', 'plot']], sends: [], accept: 'image/svg+xml', answer: 'response', keyed: false },
+  getSearchReportHtml: { method: 'GET', path: '/v1/searches/{id}/report.html', parameters: [['id', 'path', 'id']], sends: [], accept: 'text/html', answer: 'text', keyed: false },
   getSigningKey: { method: 'GET', path: '/v1/signing-key', parameters: [], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   getSystem: { method: 'GET', path: '/v1/system', parameters: [], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   listTechniques: { method: 'GET', path: '/v1/techniques', parameters: [], sends: [], accept: 'application/json', answer: 'json', keyed: false },
@@ -2153,6 +2169,32 @@ export class Operations {
    */
   cancelSearch(input: CancelSearchInput, options: CallOptions = {}): Promise<SearchOut> {
     return this.caller.call(OPERATIONS.cancelSearch, input, options);
+  }
+
+  /**
+   * Get a search's front as a plot
+   *
+   * `{plot}` is `front.svg` or `front.png`; there is none before a recipe has ended with a measure.
+   *
+   * `GET /v1/searches/{id}/plots/{plot}`; scope `jobs:read`
+   *
+   * Problems of its own: `not_found`, `not_ready`, `request_timeout`
+   */
+  getSearchPlot(input: GetSearchPlotInput, options: CallOptions = {}): Promise<Response> {
+    return this.caller.call(OPERATIONS.getSearchPlot, input, options);
+  }
+
+  /**
+   * Get a search as a page
+   *
+   * Size against loss with the front, and the table: technique, compression, quality loss, best for. One file without scripts.
+   *
+   * `GET /v1/searches/{id}/report.html`; scope `jobs:read`
+   *
+   * Problems of its own: `not_found`, `request_timeout`
+   */
+  getSearchReportHtml(input: GetSearchReportHtmlInput, options: CallOptions = {}): Promise<string> {
+    return this.caller.call(OPERATIONS.getSearchReportHtml, input, options);
   }
 
   /**

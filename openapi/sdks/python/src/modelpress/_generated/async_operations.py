@@ -854,6 +854,33 @@ class AsyncOperations:
         answer = await self._transport.send("POST", f"/v1/searches/{escaped(id)}/cancel", repeatable=True)
         return Search.from_json(answer.json())
 
+    async def get_search_plot(
+        self,
+        id: str,
+        plot: str,
+    ) -> str:
+        """Get a search's front as a plot.
+
+        `{plot}` is `front.svg` or `front.png`; there is none before a recipe has ended with a measure.
+
+        `GET /v1/searches/{id}/plots/{plot}`. Needs `jobs:read`.
+        """
+        answer = await self._transport.send("GET", f"/v1/searches/{escaped(id)}/plots/{escaped(plot)}", repeatable=True)
+        return answer.text
+
+    async def get_search_report_html(
+        self,
+        id: str,
+    ) -> str:
+        """Get a search as a page.
+
+        Size against loss with the front, and the table: technique, compression, quality loss, best for. One file without scripts.
+
+        `GET /v1/searches/{id}/report.html`. Needs `jobs:read`.
+        """
+        answer = await self._transport.send("GET", f"/v1/searches/{escaped(id)}/report.html", repeatable=True)
+        return answer.text
+
     async def get_signing_key(
         self,
     ) -> SigningKey:
