@@ -200,10 +200,9 @@ fn presets_come_out_as_foretold() {
         let foretold = told.snr_db.expect("something is lost");
         assert!((snr - foretold).abs() < 0.2, "{snr}: {told:?}");
         assert_eq!(told.flops_per_token, 4 * (SIDE * SIDE) as u64, "{told:?}");
-        assert!(
-            told.bytes_per_token.abs_diff(told.weight_bytes) < 4096,
-            "{told:?}"
-        );
+        // Formats pad, and some store zeros that need not be.
+        let read = told.bytes_per_token as f64 / told.weight_bytes as f64;
+        assert!((0.95..=1.0).contains(&read), "{told:?}");
         // A Gaussian source: nothing comes nearer than its bound.
         assert!(told.gap_db > Some(0.0), "{told:?}");
     }

@@ -109,7 +109,7 @@ fn made(
     let outcome = pool
         .install(|| execute(&plan, model, datasets, &site, &Silent))
         .unwrap();
-    let weights = outcome.artifacts.iter().flat_map(|artifact| artifact.planned());
+    let weights = outcome.artifacts.iter().flat_map(Artifact::planned);
     weights
         .map(|file| (file.name.clone(), std::fs::read(&file.path).unwrap()))
         .collect()

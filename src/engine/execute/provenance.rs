@@ -38,26 +38,30 @@ fn origin(file: &SourceFile, observer: &dyn Observer) -> Result<Origin> {
     let io = |e: std::io::Error| Error::io(&file.name, &e);
     let mut open = File::open(&file.path).map_err(io)?;
     let bytes = open.metadata().map_err(io)?.len();
-    let sha256 = match &file.sha256 {
-        Some(known) => known.clone(),
-        None => {
-            let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
-            loop {
-                if observer.should_stop() {
-                    return Err(Error::cancelled());
-                }
-                match open.read(&mut chunk).map_err(io)? {
-                    0 => break digest::hex(&hash.finalize()),
-                    count => hash.update(&chunk[..count]),
-                }
-            }
-        }
+    let sha256 = match file.sha256.clone() {
+        Some(known) => known,
+        None => hashed(&mut open, observer)?.map_err(io)?,
     };
     Ok(Origin {
         name: file.name.clone(),
         bytes,
         sha256,
     })
+}
+
+/// SHA-256 of a file's bytes; the outer error is that of a job that shall stop.
+fn hashed(file: &mut File, observer: &dyn Observer) -> Result<std::io::Result<String>> {
+    let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
+    loop {
+        if observer.should_stop() {
+            return Err(Error::cancelled());
+        }
+        match file.read(&mut chunk) {
+            Ok(0) => return Ok(Ok(digest::hex(&hash.finalize()))),
+            Ok(count) => hash.update(&chunk[..count]),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
 }
 
 /// Completes an artifact.

@@ -341,7 +341,7 @@ pub struct Settings {
     )]
     pub worker_device: Option<String>,
     /// Program that times how fast artifacts decode: it is given a format and a folder, and writes
-    /// {"decode_tokens_per_second": N, "runtime": "…"}, or exits with 3 where it knows no engine [default: none]
+    /// `{"decode_tokens_per_second": N, "runtime": "…"}`, or exits with 3 where it knows no engine [default: none]
     #[arg(
         long,
         env = "MODELPRESS_DECODE_COMMAND",

@@ -219,7 +219,8 @@ pub fn version() -> &'static str {
             hash.update(asset.text);
         }
         let digest = hash.finalize();
-        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        let first = digest.first_chunk().copied().unwrap_or_default();
+        format!("{:016x}", u64::from_be_bytes(first))
     });
     &VERSION
 }

@@ -86,6 +86,7 @@ pub struct ReadRecipe {
 
 impl ReadRecipe {
     /// The same, to weigh its schemes.
+    #[must_use]
     pub fn to_weigh(self) -> Self {
         Self {
             recipe: self.recipe.to_weigh(),

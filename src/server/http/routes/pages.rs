@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tower_http::compression::CompressionLayer;
 
 use crate::dashboard::{self, ASSETS, DOCS, HOME, POLICY};
+use crate::domain::model::hex;
 use crate::http::conditional::{self, Answer};
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -67,8 +68,7 @@ fn serve(
     request: &HeaderMap,
 ) -> Response {
     let digest = Sha256::digest(text.as_bytes());
-    let etag: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-    let etag = format!("\"{etag}\"");
+    let etag = format!("\"{}\"", hex(&digest[..6]));
     let mut response = match conditional::decide(request, &etag, text.len() as u64) {
         Answer::NotModified => StatusCode::NOT_MODIFIED.into_response(),
         _ => text.into_response(),

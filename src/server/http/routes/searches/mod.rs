@@ -313,7 +313,9 @@ fn mark(points: &mut [PointOut], metric: Option<&str>) -> Vec<usize> {
     }
     if outcomes.iter().any(|outcome| outcome.seconds.is_none()) {
         // Of some only: then speed compares nothing.
-        outcomes.iter_mut().for_each(|outcome| outcome.seconds = None);
+        for outcome in &mut outcomes {
+            outcome.seconds = None;
+        }
     }
     let front = front(&outcomes);
     for at in &front {
