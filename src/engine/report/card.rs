@@ -51,6 +51,8 @@ const CARRIED: [&str; 5] = [
     "language",
     "pipeline_tag",
 ];
+/// Longest front matter of a source that is read.
+const LONGEST_HEAD: usize = 16 << 10;
 /// Source files that are listed; the manifest has all.
 const LISTED: usize = 20;
 
@@ -109,7 +111,9 @@ fn own_front_matter(model: &Checkpoint) -> Value {
     let inner = text
         .strip_prefix("---\n")
         .and_then(|rest| rest.split_once("\n---"))
-        .map_or("", |(inner, _)| inner);
+        .map(|(inner, _)| inner)
+        .filter(|inner| inner.len() <= LONGEST_HEAD)
+        .unwrap_or_default();
     serde_norway::from_str(inner).unwrap_or_default()
 }
 

@@ -3,8 +3,8 @@
 //! Owns: this drawing. Must not know: what the values are.
 //! Invariant: every cell has its tensor's name and its numbers as text under the pointer.
 
-use super::Report;
 use super::html::escape;
+use super::{Report, TensorReport};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -73,9 +73,10 @@ pub(super) fn map(out: &mut String, label: &str, colour: &str, cells: &[Cell<'_>
     out.push_str("</svg></div>");
 }
 
-/// Bits a weight of every tensor.
+/// Bits a weight of every matrix; vectors stay as they are, and would outshine them.
 pub(super) fn bits(out: &mut String, report: &Report) {
-    let all = || report.tensors.iter().filter(|t| t.stored_bits_per_weight > 0.0);
+    let shown = |tensor: &&TensorReport| tensor.shape.len() > 1 && tensor.stored_bits_per_weight > 0.0;
+    let all = || report.tensors.iter().filter(shown);
     let (least, most) = all().fold((f64::INFINITY, 0.0_f64), |(least, most), tensor| {
         let bits = tensor.stored_bits_per_weight;
         (least.min(bits), most.max(bits))
@@ -85,7 +86,7 @@ pub(super) fn bits(out: &mut String, report: &Report) {
     }
     let _ = write!(
         out,
-        "<h2>Bits by tensor</h2><p>Bits of each tensor's weights, {least:.2} (pale) to {most:.2} (full): parts down, blocks \
+        "<h2>Bits by tensor</h2><p>Bits of each matrix's weights, {least:.2} (pale) to {most:.2} (full): parts down, blocks \
          across.</p>"
     );
     let cells: Vec<Cell<'_>> = all()
@@ -98,7 +99,7 @@ pub(super) fn bits(out: &mut String, report: &Report) {
             ),
         })
         .collect();
-    map(out, "bits of each tensor's weights", "--bar", &cells);
+    map(out, "bits of each matrix's weights", "--bar", &cells);
 }
 
 /// Error of every tensor that changed, relative to its own size.
