@@ -338,6 +338,7 @@ fn state(config: &Config, stores: Arc<dyn Stores>) -> Result<AppState, AppError>
         wake: Arc::new(Notify::new()),
         news: Arc::new(Notify::new()),
         drain: CancellationToken::new(),
+        known: http::routes::searches::known::Known::default(),
         readiness: http::readiness::Readiness::default(),
         about: about(config),
         metrics_elsewhere: config.metrics_listen.is_some(),

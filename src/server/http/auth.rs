@@ -232,6 +232,18 @@ impl<P: Permission> FromRequestParts<AppState> for May<P> {
     }
 }
 
+/// In a handler's signature: a caller who was let in, whatever they may do.
+#[derive(Debug)]
+pub struct LetIn(pub Caller);
+
+impl FromRequestParts<AppState> for LetIn {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Head, app: &AppState) -> Result<Self, Problem> {
+        Caller::of(head, app).await.map(Self)
+    }
+}
+
 /// The token of `Authorization: Bearer`, if the header is there at all.
 fn token(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();

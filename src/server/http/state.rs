@@ -16,6 +16,7 @@ use super::auth::Gate;
 use super::page::Cursors;
 use super::rates::Rates;
 use super::readiness::Readiness;
+use super::routes::searches::known::Known;
 use crate::child::Host;
 use crate::config::Limits;
 use crate::domain::ports::{Blobs, Bounds, Clock, Stores, Uploads};
@@ -83,6 +84,8 @@ pub struct Parts {
     pub news: Arc<Notify>,
     /// Ends when the server is going away.
     pub drain: CancellationToken,
+    /// What finished jobs of searches came to.
+    pub known: Known,
     /// The last look at the dependencies.
     pub readiness: Readiness,
     /// What this process can say of itself.

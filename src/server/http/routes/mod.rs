@@ -60,6 +60,7 @@ pub fn ordinary() -> OpenApiRouter<AppState> {
         .routes(routes!(artifacts::get::get_artifact))
         .routes(routes!(signing_key::get_signing_key))
         .routes(routes!(keys::create::create_key, keys::list::list_keys))
+        .routes(routes!(keys::own::get_own_key))
         .routes(routes!(keys::get::get_key, keys::revoke::revoke_key))
         .routes(routes!(keys::rotate::rotate_key))
         .routes(routes!(audit::list_audit_entries))

@@ -7,6 +7,7 @@
 pub mod create;
 pub mod get;
 pub mod list;
+pub mod own;
 pub mod revoke;
 pub mod rotate;
 
