@@ -558,6 +558,18 @@ export interface OverviewOut {
   memory_planned_bytes: number;
 }
 
+/** What who asks may do. */
+export interface OwnKeyOut {
+  /** Always `own_key`. */
+  object: string;
+  /** Whose things are seen. */
+  tenant: string;
+  /** What is allowed; writing includes reading, `admin` everything. */
+  scopes: Array<string>;
+  /** The key; null where none was shown because none is asked for. */
+  key: KeyOut | null;
+}
+
 /** A page of a list. */
 export interface PageOut_ArtifactOut {
   /** Always `list`. */
@@ -1545,6 +1557,7 @@ export const OPERATIONS = {
   getJobReportHtml: { method: 'GET', path: '/v1/jobs/{id}/report.html', parameters: [['id', 'path', 'id']], sends: [], accept: 'text/html', answer: 'text', keyed: false },
   listKeys: { method: 'GET', path: '/v1/keys', parameters: [['limit', 'query', 'limit'], ['after', 'query', 'after']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   createKey: { method: 'POST', path: '/v1/keys', parameters: [], sends: ['application/json'], accept: 'application/json', answer: 'json', keyed: false },
+  getOwnKey: { method: 'GET', path: '/v1/keys/self', parameters: [], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   getKey: { method: 'GET', path: '/v1/keys/{id}', parameters: [['id', 'path', 'id']], sends: [], accept: 'application/json', answer: 'json', keyed: false },
   revokeKey: { method: 'DELETE', path: '/v1/keys/{id}', parameters: [['id', 'path', 'id']], sends: [], accept: '*/*', answer: 'none', keyed: false },
   rotateKey: { method: 'POST', path: '/v1/keys/{id}/rotate', parameters: [['id', 'path', 'id']], sends: ['application/json'], accept: 'application/json', answer: 'json', keyed: false },
@@ -1919,6 +1932,19 @@ export class Operations {
    */
   createKey(input: CreateKeyInput, options: CallOptions = {}): Promise<NewKeyOut> {
     return this.caller.call(OPERATIONS.createKey, input, options);
+  }
+
+  /**
+   * See what your own key allows
+   *
+   * Any key may ask this about itself; without one, where none is asked for, everything is allowed.
+   *
+   * `GET /v1/keys/self`
+   *
+   * Problems of its own: `request_timeout`
+   */
+  getOwnKey(options: CallOptions = {}): Promise<OwnKeyOut> {
+    return this.caller.call(OPERATIONS.getOwnKey, {}, options);
   }
 
   /**

@@ -824,6 +824,32 @@ class Overview:
 
 
 @dataclass(frozen=True)
+class OwnKey:
+    """What who asks may do."""
+
+    object: str
+    """Always `own_key`."""
+    tenant: str
+    """Whose things are seen."""
+    scopes: List[str]
+    """What is allowed; writing includes reading, `admin` everything."""
+    key: Optional[Key]
+    """"""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The object as it came, with fields that this version does not know."""
+
+    @classmethod
+    def from_json(cls, value: Any) -> OwnKey:
+        return cls(
+            object=required("OwnKey", value, "object"),
+            tenant=required("OwnKey", value, "tenant"),
+            scopes=required("OwnKey", value, "scopes"),
+            key=optional(value.get("key"), Key.from_json),
+            raw=value,
+        )
+
+
+@dataclass(frozen=True)
 class Plan:
     """A plan."""
 

@@ -27,6 +27,7 @@ from .models import (
     NewKey,
     NewWebhook,
     Overview,
+    OwnKey,
     Page,
     Plan,
     PlotList,
@@ -519,6 +520,18 @@ class Operations:
         """
         answer = self._transport.send("POST", "/v1/keys", body={"name": name, "scopes": scopes, "expires_at": expires_at})
         return NewKey.from_json(answer.json())
+
+    def get_own_key(
+        self,
+    ) -> OwnKey:
+        """See what your own key allows.
+
+        Any key may ask this about itself; without one, where none is asked for, everything is allowed.
+
+        `GET /v1/keys/self`.
+        """
+        answer = self._transport.send("GET", "/v1/keys/self", repeatable=True)
+        return OwnKey.from_json(answer.json())
 
     def get_key(
         self,
