@@ -82,7 +82,7 @@ pub(super) fn complete(
         model,
         format,
         library: loading.library,
-        loading: loading.text,
+        loading: &loading.text,
         engines: target.writer.engines(),
         weights: files
             .iter()

@@ -31,17 +31,10 @@ impl Writer for Bitsandbytes {
     }
 
     fn loading(&self) -> Loading {
-        Loading {
-            library: Some("transformers"),
-            text: "In Python, also as the base of a QLoRA adapter (PEFT):\n\
-             \n\
-             ```python\n\
-             from transformers import AutoModelForCausalLM, AutoTokenizer\n\
-             \n\
-             model = AutoModelForCausalLM.from_pretrained(\".\", device_map=\"auto\")  # pip install bitsandbytes\n\
-             tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
-             ```",
-        }
+        Loading::with_transformers(
+            "In Python, also as the base of a QLoRA adapter (PEFT):",
+            Some("bitsandbytes"),
+        )
     }
 
     fn schema(&self) -> Value {

@@ -33,17 +33,7 @@ impl Writer for CompressedTensors {
     }
 
     fn loading(&self) -> Loading {
-        Loading {
-            library: Some("transformers"),
-            text: "`vllm serve .`, or in Python:\n\
-             \n\
-             ```python\n\
-             from transformers import AutoModelForCausalLM, AutoTokenizer\n\
-             \n\
-             model = AutoModelForCausalLM.from_pretrained(\".\", device_map=\"auto\")  # pip install compressed-tensors\n\
-             tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
-             ```",
-        }
+        Loading::with_transformers("`vllm serve .`, or in Python:", Some("compressed-tensors"))
     }
 
     fn schema(&self) -> Value {

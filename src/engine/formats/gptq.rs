@@ -33,17 +33,7 @@ impl Writer for Gptq {
     }
 
     fn loading(&self) -> Loading {
-        Loading {
-            library: Some("transformers"),
-            text: "`vllm serve .`, or in Python:\n\
-             \n\
-             ```python\n\
-             from transformers import AutoModelForCausalLM, AutoTokenizer\n\
-             \n\
-             model = AutoModelForCausalLM.from_pretrained(\".\", device_map=\"auto\")  # pip install gptqmodel\n\
-             tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
-             ```",
-        }
+        Loading::with_transformers("`vllm serve .`, or in Python:", Some("gptqmodel"))
     }
 
     fn schema(&self) -> Value {

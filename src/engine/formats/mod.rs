@@ -77,12 +77,27 @@ impl Request<'_> {
 }
 
 /// What an artifact's card says about loading it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Loading {
     /// The hub's name of the library, where it is one's own format.
     pub library: Option<&'static str>,
     /// Markdown, in the artifact's folder; `{file}` stands for its first file of weights.
-    pub text: &'static str,
+    pub text: String,
+}
+
+impl Loading {
+    /// By transformers, behind these words; `needs` is a package that it wants for it.
+    fn with_transformers(words: &str, needs: Option<&str>) -> Self {
+        let install = needs.map_or_else(String::new, |package| format!("  # pip install {package}"));
+        Self {
+            library: Some("transformers"),
+            text: format!(
+                "{words}\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
+                 model = AutoModelForCausalLM.from_pretrained(\".\", device_map=\"auto\"){install}\n\
+                 tokenizer = AutoTokenizer.from_pretrained(\".\")\n```"
+            ),
+        }
+    }
 }
 
 /// Lays out and encodes artifacts.

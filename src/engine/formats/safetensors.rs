@@ -210,17 +210,10 @@ impl Writer for Safetensors {
     }
 
     fn loading(&self) -> Loading {
-        Loading {
-            library: Some("transformers"),
-            text: "`vllm serve .`, or in Python, with the class that `config.json` names:\n\
-             \n\
-             ```python\n\
-             from transformers import AutoModelForCausalLM, AutoTokenizer\n\
-             \n\
-             model = AutoModelForCausalLM.from_pretrained(\".\", device_map=\"auto\")\n\
-             tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
-             ```",
-        }
+        Loading::with_transformers(
+            "`vllm serve .`, or in Python, with the class that `config.json` names:",
+            None,
+        )
     }
 
     fn schema(&self) -> Value {

@@ -99,6 +99,19 @@ export function query(path, values) {
   return words.size === 0 ? path : `${path}?${words}`;
 }
 
+/** So many first pages of a list, and whether there are more. */
+export async function firstPages(path, values, pages, signal) {
+  const found = [];
+  let after;
+  for (let page = 0; page < pages; page += 1) {
+    const answer = await get(query(path, { ...values, after }), { signal });
+    found.push(...answer.data);
+    after = answer.has_more ? answer.next_cursor : undefined;
+    if (!after) break;
+  }
+  return { found, more: Boolean(after) };
+}
+
 /** Items of a list, page after page, up to `most`. */
 export async function all(path, values, most, signal) {
   const items = [];

@@ -1,6 +1,6 @@
 // Keys: who may use the API, their making and their end, and who changed what.
 import { element } from "./page.js";
-import { all, call, get, may, post, query } from "./client.js";
+import { all, call, firstPages, get, may, post } from "./client.js";
 import {
   absolute,
   action,
@@ -107,17 +107,7 @@ export default function keys(view) {
   const readChanges = live(view, changes, {
     what: "the changes",
     every: 15,
-    load: async (signal) => {
-      const found = [];
-      let after;
-      for (let page = 0; page < pages; page += 1) {
-        const answer = await get(query("v1/audit", { limit: 20, after }), { signal });
-        found.push(...answer.data);
-        after = answer.has_more ? answer.next_cursor : undefined;
-        if (!after) break;
-      }
-      return { found, more: Boolean(after) };
-    },
+    load: (signal) => firstPages("v1/audit", { limit: 20 }, pages, signal),
     draw: ({ found, more }, where) =>
       where.replaceChildren(
         found.length === 0

@@ -1,6 +1,6 @@
 // Models: what was uploaded or brought, newest first.
 import { element } from "./page.js";
-import { get, may, query } from "./client.js";
+import { firstPages, may } from "./client.js";
 import { retention } from "./retention.js";
 import { bytes, command, count, empty, ident, live, moreButton, section, state, table, when } from "./show.js";
 
@@ -22,17 +22,7 @@ export default function models(view) {
   const again = live(view, place, {
     what: "the models",
     every: 10,
-    load: async (signal) => {
-      const found = [];
-      let after;
-      for (let page = 0; page < pages; page += 1) {
-        const answer = await get(query("v1/models", { limit: 50, after }), { signal });
-        found.push(...answer.data);
-        after = answer.has_more ? answer.next_cursor : undefined;
-        if (!after) break;
-      }
-      return { found, more: Boolean(after) };
-    },
+    load: (signal) => firstPages("v1/models", { limit: 50 }, pages, signal),
     draw: ({ found, more }, where) =>
       where.replaceChildren(
         found.length === 0

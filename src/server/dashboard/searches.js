@@ -1,6 +1,6 @@
 // Searches: several recipes on one model, and a way to ask for another.
 import { element } from "./page.js";
-import { all, get, may, post, query } from "./client.js";
+import { all, firstPages, get, may, post } from "./client.js";
 import { action, command, count, empty, ident, live, moreButton, section, table, when } from "./show.js";
 import { field, select } from "./form.js";
 
@@ -37,17 +37,7 @@ export default function searches(view) {
   const again = live(view, place, {
     what: "the searches",
     every: 10,
-    load: async (signal) => {
-      const found = [];
-      let after;
-      for (let page = 0; page < pages; page += 1) {
-        const answer = await get(query("v1/searches", { limit: 50, after }), { signal });
-        found.push(...answer.data);
-        after = answer.has_more ? answer.next_cursor : undefined;
-        if (!after) break;
-      }
-      return { found, more: Boolean(after) };
-    },
+    load: (signal) => firstPages("v1/searches", { limit: 50 }, pages, signal),
     draw: ({ found, more }, where) =>
       where.replaceChildren(
         found.length === 0

@@ -39,7 +39,7 @@ impl Writer for Gguf {
     fn loading(&self) -> Loading {
         Loading {
             library: None,
-            text: "With llama.cpp: `llama-cli -m {file}`, or `llama-server -m {file}`. With Ollama: a Modelfile that says `FROM ./{file}`.",
+            text: "With llama.cpp: `llama-cli -m {file}`, or `llama-server -m {file}`. With Ollama: a Modelfile that says `FROM ./{file}`.".to_owned(),
         }
     }
 

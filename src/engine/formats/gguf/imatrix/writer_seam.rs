@@ -40,7 +40,7 @@ impl Writer for Imatrix {
     fn loading(&self) -> Loading {
         Loading {
             library: None,
-            text: "With llama.cpp, on the unquantized model: `llama-quantize --imatrix {file} MODEL.gguf OUT.gguf Q4_K_M`.",
+            text: "With llama.cpp, on the unquantized model: `llama-quantize --imatrix {file} MODEL.gguf OUT.gguf Q4_K_M`.".to_owned(),
         }
     }
 
