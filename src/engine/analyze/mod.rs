@@ -33,7 +33,7 @@ pub use compute::Compute;
 pub use layers::NearPair;
 pub use plan::AnalysisPlan;
 pub use presets::{Arithmetic, PresetOutlook, PresetRefusal};
-pub use sensitivity::{SchemeLoss, Sensitivity, UnitSensitivity};
+pub use sensitivity::{SchemeLoss, SchemeTotal, Sensitivity, UnitSensitivity};
 pub use spectrum::{EnergyRank, Spectrum};
 
 /// Rates at which the bound of the model is given, bits a weight.

@@ -42,28 +42,58 @@ pub struct SchemeLoss {
     pub predicted_kl: f64,
 }
 
+/// All units that can have a scheme.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SchemeTotal<'a> {
+    /// The scheme.
+    pub scheme: &'a str,
+    /// Their weights.
+    pub parameters: u64,
+    /// Bytes that they would take.
+    pub bytes: u64,
+    /// What they would lose together, nats a token.
+    pub predicted_kl: f64,
+}
+
+impl SchemeTotal<'_> {
+    /// `8 · bytes / parameters`.
+    pub fn bits_per_weight(&self) -> f64 {
+        8.0 * self.bytes as f64 / self.parameters.max(1) as f64
+    }
+}
+
 /// Bits a weight near which sensitivities are compared: where most choices are made.
 const COMPARED_AT: f64 = 4.5;
 
 impl Sensitivity {
-    /// Each candidate with the bytes and losses of all units that can have it.
-    pub fn totals(&self) -> Vec<(&str, u64, f64)> {
-        let of = |name: &String| {
-            let all = self.units.iter().flat_map(|unit| &unit.schemes);
-            let own = all.filter(|scheme| scheme.scheme == *name);
-            own.fold((0, 0.0), |(bytes, loss), scheme| {
-                (bytes + scheme.bytes, loss + scheme.predicted_kl)
+    /// Each candidate with what all units that can have it would be, the smallest first.
+    pub fn totals(&self) -> Vec<SchemeTotal<'_>> {
+        let of = |name: &'_ String| {
+            let own =
+                |unit: &UnitSensitivity| unit.schemes.iter().find(|scheme| scheme.scheme == *name).cloned();
+            let found = self
+                .units
+                .iter()
+                .filter_map(|unit| Some((unit.parameters, own(unit)?)));
+            found.fold((0, 0, 0.0), |(parameters, bytes, loss), (more, scheme)| {
+                (
+                    parameters + more,
+                    bytes + scheme.bytes,
+                    loss + scheme.predicted_kl,
+                )
             })
         };
-        let mut totals: Vec<_> = self
-            .candidates
-            .iter()
-            .map(|name| {
-                let (bytes, loss) = of(name);
-                (name.as_str(), bytes, loss)
-            })
-            .collect();
-        totals.sort_by_key(|(_, bytes, _)| *bytes);
+        let total = |name| {
+            let (parameters, bytes, predicted_kl) = of(name);
+            SchemeTotal {
+                scheme: name,
+                parameters,
+                bytes,
+                predicted_kl,
+            }
+        };
+        let mut totals: Vec<_> = self.candidates.iter().map(total).collect();
+        totals.sort_by_key(|total| total.bytes);
         totals
     }
 

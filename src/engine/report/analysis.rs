@@ -211,14 +211,18 @@ pub(super) fn sensitivity(out: &mut String, analysis: &Analysis) {
         .collect();
     map(out, "sensitivity of each tensor", "--two", &cells);
     out.push_str(
-        "<div class=scroll><table><tr><th>scheme, of all tensors that can have it<th>bytes<th>nats a token</tr>",
+        "<div class=scroll><table><tr><th>scheme, of all tensors that can have it<th>weights<th>bytes\
+         <th>bits per weight<th>nats a token</tr>",
     );
-    for (scheme, size, loss) in found.totals() {
+    for total in found.totals() {
         let _ = write!(
             out,
-            "<tr><td>{}<td>{}<td>{loss:.3e}</tr>",
-            escape(scheme),
-            grouped(size)
+            "<tr><td>{}<td>{}<td>{}<td>{:.3}<td>{:.3e}</tr>",
+            escape(total.scheme),
+            grouped(total.parameters),
+            grouped(total.bytes),
+            total.bits_per_weight(),
+            total.predicted_kl
         );
     }
     out.push_str("</table></div>");

@@ -163,14 +163,25 @@ fn outlooks(presets: &[PresetOutlook]) -> String {
 /// What each scheme would cost in all, and the tensors that mind most.
 fn schemes(sensitivity: &Sensitivity) -> String {
     let mut text = format!(
-        "\nschemes by the gradients on {} tokens of {}\n{:>15} {:>12}  scheme, of all tensors that can have it\n",
+        "\nschemes by the gradients on {} tokens of {}\n{:>15} {:>15} {:>7} {:>12}  scheme, of all tensors that can have \
+         it\n",
         grouped(sensitivity.tokens as u64),
         sensitivity.dataset,
+        "weights",
         "bytes",
+        "bits",
         "nats a token"
     );
-    for (scheme, bytes, loss) in sensitivity.totals() {
-        let _infallible = writeln!(text, "{:>15} {loss:>12.4e}  {scheme}", grouped(bytes));
+    for total in sensitivity.totals() {
+        let _infallible = writeln!(
+            text,
+            "{:>15} {:>15} {:>7.3} {:>12.4e}  {}",
+            grouped(total.parameters),
+            grouped(total.bytes),
+            total.bits_per_weight(),
+            total.predicted_kl,
+            total.scheme
+        );
     }
     let _infallible = writeln!(
         text,

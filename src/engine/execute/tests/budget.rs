@@ -132,6 +132,16 @@ fn sensitivity_is_weighed_where_it_is_asked_for() {
         assert!(losses.is_sorted_by(|a, b| a > b), "{unit:?}");
         assert!(unit.schemes.is_sorted_by(|a, b| a.bytes < b.bytes), "{unit:?}");
     }
+    let totals = found.totals();
+    let weights: u64 = found.units.iter().map(|unit| unit.parameters).sum();
+    assert!(
+        totals.iter().all(|total| total.parameters == weights),
+        "{totals:?}"
+    );
+    assert!(
+        totals.is_sorted_by(|a, b| a.bits_per_weight() < b.bits_per_weight()),
+        "{totals:?}"
+    );
     let page = analysis_html(&analysis);
     assert!(page.contains("<h2>Sensitivity</h2>"));
     let plots = analysis_plots(&analysis);
