@@ -2,7 +2,7 @@
 //!
 //! Owns: this memory.
 //! Must not know: how a report is read.
-//! Invariant: only what cannot change is kept, and no more than [`MOST`] of it.
+//! Invariant: only what cannot change is kept, and no more than 4096 of it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
