@@ -23,7 +23,7 @@ pub struct Compute {
 
 /// Of which tensors how much takes part in a token, 0 to 1.
 pub(super) struct Active<'a> {
-    model: &'a Checkpoint,
+    pub(super) model: &'a Checkpoint,
     experts: f64,
     has_tied_head: bool,
 }

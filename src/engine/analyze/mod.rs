@@ -317,7 +317,7 @@ fn spectra(
             .par_iter()
             .zip(&*tensors)
             .map(|(info, tensor)| {
-                if info.shape.len() < 2 || tensor.not_finite > 0 {
+                if info.shape.len() < 2 || tensor.not_finite > 0 || tensor.duplicate_of.is_some() {
                     return Ok(None);
                 }
                 let rows = model.rows(info)?;
@@ -330,6 +330,14 @@ fn spectra(
         }
         done += infos.iter().map(|info| info.bytes).sum::<u64>();
         observer.advanced(done, total, infos.last().map_or("", |info| &info.name));
+    }
+    for at in 0..tensors.len() {
+        // An original stands before its duplicates.
+        let (before, rest) = tensors.split_at_mut(at);
+        if let Some(name) = rest[0].duplicate_of.as_ref() {
+            let original = before.iter().find(|tensor| tensor.name == *name);
+            rest[0].spectrum = original.and_then(|tensor| tensor.spectrum.clone());
+        }
     }
     Ok(())
 }

@@ -117,6 +117,7 @@ pub(super) fn all(
     let bytes: u64 = model.tensor_bytes();
     let told =
         |done: usize, name: &str| observer.advanced(bytes * done as u64 / names.len() as u64, bytes, name);
+    let active = Active::of(model);
     let (mut outlooks, mut refused) = (Vec::new(), Vec::new());
     for (done, name) in names.iter().enumerate() {
         super::go_on(observer)?;
@@ -125,7 +126,7 @@ pub(super) fn all(
             continue;
         };
         match plan::plan(&recipe, model, &Datasets::new()) {
-            Ok(plan) => outlooks.extend(outlook(name, &plan, model, sources, observer)?),
+            Ok(plan) => outlooks.extend(outlook(name, &plan, &active, sources, observer)?),
             Err(reasons) => refused.extend(reasons.into_iter().next().map(|reason| PresetRefusal {
                 preset: (*name).to_owned(),
                 code: reason.code.to_owned(),
@@ -141,7 +142,7 @@ pub(super) fn all(
 fn outlook(
     name: &str,
     plan: &Plan,
-    model: &Checkpoint,
+    active: &Active<'_>,
     sources: &[(u64, f64)],
     observer: &dyn Observer,
 ) -> Result<Option<PresetOutlook>> {
@@ -150,14 +151,14 @@ fn outlook(
     };
     let work = work_of(&plan.stages);
     let sums = match &work {
-        Some(work) => distortion(plan, work, model, observer)?,
+        Some(work) => distortion(plan, work, active.model, observer)?,
         None => None,
     };
     let snr_db = sums
         .filter(|sums| sums.power > 0.0 && sums.error > 0.0)
         .map(|sums| 10.0 * (sums.power / sums.error).log10());
     let bound = gaussian::curve(sources, &[format.bits_per_weight]);
-    let cost = cost(plan, model);
+    let cost = cost(plan, active);
     let bound_db = bound.first().map(|point| point.snr_db);
     Ok(Some(PresetOutlook {
         preset: name.to_owned(),
@@ -183,8 +184,7 @@ struct Cost {
     bytes: u64,
 }
 
-fn cost(plan: &Plan, model: &Checkpoint) -> Cost {
-    let active = Active::of(model);
+fn cost(plan: &Plan, active: &Active<'_>) -> Cost {
     let untied = plan.tensors.iter().any(|tensor| tensor.role == Role::Output);
     let mut cost = Cost { flops: 0, bytes: 0 };
     for tensor in &plan.tensors {

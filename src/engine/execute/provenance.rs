@@ -15,9 +15,7 @@ use crate::observe::Observer;
 use crate::plan::Plan;
 use crate::report::{Card, Origin, Report, card};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 /// The manifest's name.
@@ -26,8 +24,6 @@ pub const MANIFEST: &str = "modelpress.json";
 pub const SIGNATURE: &str = "modelpress.json.sig";
 /// The card's name.
 pub(super) const CARD: &str = "README.md";
-/// Bytes of a source file that are hashed at a time.
-const CHUNK: usize = 1 << 20;
 
 /// What the artifacts were made from: each file with its digest, which is looked up or else found by reading it.
 pub(super) fn origins(model: &Checkpoint, observer: &dyn Observer) -> Result<Vec<Origin>> {
@@ -40,28 +36,15 @@ fn origin(file: &SourceFile, observer: &dyn Observer) -> Result<Origin> {
     let bytes = open.metadata().map_err(io)?.len();
     let sha256 = match file.sha256.clone() {
         Some(known) => known,
-        None => hashed(&mut open, observer)?.map_err(io)?,
+        None => digest::sha256_of(&mut open, &|| !observer.should_stop())
+            .map_err(io)?
+            .ok_or_else(Error::cancelled)?,
     };
     Ok(Origin {
         name: file.name.clone(),
         bytes,
         sha256,
     })
-}
-
-/// SHA-256 of a file's bytes; the outer error is that of a job that shall stop.
-fn hashed(file: &mut File, observer: &dyn Observer) -> Result<std::io::Result<String>> {
-    let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
-    loop {
-        if observer.should_stop() {
-            return Err(Error::cancelled());
-        }
-        match file.read(&mut chunk) {
-            Ok(0) => return Ok(Ok(digest::hex(&hash.finalize()))),
-            Ok(count) => hash.update(&chunk[..count]),
-            Err(error) => return Ok(Err(error)),
-        }
-    }
 }
 
 /// Completes an artifact.

@@ -7,7 +7,8 @@ use super::Site;
 use super::course::Course;
 use super::made::Made;
 use crate::calibrate::{Pace, Source, Stash, Visitor, Walk};
-use crate::dataset::Datasets;
+use crate::checkpoint::Checkpoint;
+use crate::dataset::{Datasets, Label};
 use crate::error::Result;
 use crate::evaluate::{Comparison, Ends, Layers, Quality, check_hidden, class_numbers, compare};
 use crate::models::network_of;
@@ -66,11 +67,7 @@ pub(super) fn measure(
     let network = network.as_ref();
     let recipe = &made.plan.recipe;
     let taken = planned_sequences(recipe, Use::Evaluation, data, made.model, datasets, network)?;
-    let labels = if data.metrics.contains(&Metric::Accuracy) {
-        class_numbers(made.model, network.classes(), &taken.labels)?
-    } else {
-        Vec::new()
-    };
+    let labels = numbers(made.model, network, &taken.labels, &data.metrics)?;
     let observer = course.observer;
     let models = [made.before(0, observer), made.before(usize::MAX, observer)];
     course.begin("evaluate");
@@ -133,6 +130,20 @@ pub(super) fn measure(
         max_seq_length: data.longest,
         ..quality
     })
+}
+
+/// The labels' classes, where they are measured with.
+pub(super) fn numbers(
+    model: &Checkpoint,
+    network: &dyn Network,
+    labels: &[Label],
+    metrics: &[Metric],
+) -> Result<Vec<usize>> {
+    if metrics.contains(&Metric::Accuracy) {
+        class_numbers(model, network.classes(), labels)
+    } else {
+        Ok(Vec::new())
+    }
 }
 
 /// Both models through every block, the original first.

@@ -3,13 +3,13 @@
 //! Owns: [`Layout`], [`Sink`], the checks of what was written. Must not know: any particular format.
 //! Invariant: a file is written front to back, hashed on the way, and ends at exactly the planned length.
 
-use crate::digest::hex;
+use crate::digest::{hex, sha256_of};
 use crate::error::{Error, Result};
 use crate::tensor::TensorInfo;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// One run of bytes of a tensor file.
@@ -365,18 +365,9 @@ impl Sink {
 pub fn reread(file: &Written) -> Result<()> {
     let io = |e: std::io::Error| Error::io(format_args!("checking {}", file.name), &e);
     let mut input = File::open(&file.path).map_err(io)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut length = 0;
-    loop {
-        let n = input.read(&mut buffer).map_err(io)?;
-        if n == 0 {
-            break;
-        }
-        hash.update(&buffer[..n]);
-        length += n as u64;
-    }
-    if length != file.bytes || hex(&hash.finalize()) != file.sha256 {
+    let length = input.metadata().map_err(io)?.len();
+    let found = sha256_of(&mut input, &|| true).map_err(io)?;
+    if length != file.bytes || found.as_ref() != Some(&file.sha256) {
         return Err(Error::new(
             crate::error::Class::Resources,
             "artifact_corrupt",

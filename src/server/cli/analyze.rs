@@ -53,20 +53,18 @@ pub(super) struct AnalyzeArgs {
     json: bool,
 }
 
-/// A folder for what running the model leaves, as long as this lives.
+/// A folder for what running the model leaves, where it is run; gone with this.
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> Result<Self, Failure> {
-        let path = std::env::temp_dir().join(format!("modelpress-analyze-{}", std::process::id()));
-        std::fs::create_dir_all(&path)?;
-        Ok(Self(path))
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("modelpress-analyze-{}", std::process::id())))
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What stays behind is in the system's own folder for such things.
+        // Most analyses make none; what stays behind is in the system's own folder for such things.
         let _left = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -86,7 +84,7 @@ pub(super) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
         let weighed = modelpress_engine::plan(&recipe, &model, &datasets);
         plan = plan.with_sensitivity(weighed.map_err(|refusals| asked.refused(&refusals))?);
     }
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new();
     let progress = Progress::new(args.json, stop_on_signal()?);
     let site = Site::on_cpu(&scratch.0, &scratch.0);
     let analysis = execute_analysis(&plan, &model, &datasets, &site, &progress);

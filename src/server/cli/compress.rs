@@ -4,8 +4,8 @@
 //! Must not know: techniques, formats.
 //! Invariant: the output folder appears complete or not at all.
 
+use std::fmt::Write as _;
 use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,6 @@ use modelpress_engine::{
     Checkpoint, Class, Compute, DeviceName, Error, Observer as _, Outcome, Plan, Site, digest, execute,
     report,
 };
-use sha2::{Digest as _, Sha256};
 
 use super::progress::Progress;
 use super::{
@@ -83,7 +82,7 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
         datasets: &args.datasets,
     };
     let recipe::Opened {
-        model,
+        mut model,
         datasets,
         plan,
     } = recipe::open_and_plan(&args.model, asked)?;
@@ -93,7 +92,7 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
     let statistics = args
         .cache
         .as_deref()
-        .map(|cache| of_this_model(cache, &model))
+        .map(|cache| of_this_model(cache, &mut model))
         .transpose()?;
     let site = Site {
         out: &staging.folder,
@@ -131,24 +130,15 @@ pub(super) fn run(args: &CompressArgs) -> Result<(), Failure> {
     missed.map_or(Ok(()), Err)
 }
 
-/// Bytes of a model that are read at a time.
-const CHUNK: usize = 1 << 20;
-
-/// The part of the cache that is this model's: named by what is in its files.
-fn of_this_model(cache: &Path, model: &Checkpoint) -> Result<PathBuf, Failure> {
-    let mut hash = Sha256::new();
-    for file in &model.files {
-        hash.update(file.name.as_bytes());
-        let (mut open, mut chunk) = (fs::File::open(&file.path)?, vec![0; CHUNK]);
-        loop {
-            let count = open.read(&mut chunk)?;
-            if count == 0 {
-                break;
-            }
-            hash.update(&chunk[..count]);
-        }
+/// The part of the cache that is this model's: named by what is in its files, whose digests are kept for the manifest.
+fn of_this_model(cache: &Path, model: &mut Checkpoint) -> Result<PathBuf, Failure> {
+    let mut names = String::new();
+    for file in &mut model.files {
+        let found = digest::sha256_of(&mut fs::File::open(&file.path)?, &|| true)?.unwrap_or_default();
+        let _infallible = writeln!(names, "{found} {}", file.name);
+        file.sha256 = Some(found);
     }
-    let folder = cache.join(digest::hex(&hash.finalize()));
+    let folder = cache.join(digest::sha256(names.as_bytes()));
     fs::create_dir_all(&folder)
         .map_err(|error| Failure::new(FAILED, format!("{}: {error}", folder.display())))?;
     Ok(folder)

@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod auth;
 pub mod conditional;
+pub mod drawn;
 pub mod engine;
 pub mod form;
 pub mod headers;

@@ -12,15 +12,12 @@ use std::path::{Component, Path, PathBuf};
 
 use modelpress_engine::{MANIFEST, SIGNATURE, digest};
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 use ssh_key::{HashAlg, PublicKey, SshSig};
 
 use super::NAMESPACE;
 
 /// Longest manifest and signature that are read.
 const LONGEST: u64 = 64 << 20;
-/// Bytes that are hashed at a time.
-const CHUNK: usize = 1 << 20;
 
 /// What is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -168,14 +165,8 @@ fn file(folder: &Path, entry: &Entry) -> Result<(), Finding> {
     if open.metadata().map_err(|e| missing(&e))?.len() != entry.bytes {
         return Err(changed());
     }
-    let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
-    loop {
-        match open.read(&mut chunk).map_err(|e| missing(&e))? {
-            0 => break,
-            count => hash.update(&chunk[..count]),
-        }
-    }
-    if digest::hex(&hash.finalize()) == entry.sha256.to_ascii_lowercase() {
+    let found = digest::sha256_of(&mut open, &|| true).map_err(|e| missing(&e))?;
+    if found == Some(entry.sha256.to_ascii_lowercase()) {
         Ok(())
     } else {
         Err(changed())

@@ -6,11 +6,11 @@
 use crate::calibrate::{Pace, Stash, Walk};
 use crate::dataset::Datasets;
 use crate::error::Result;
-use crate::evaluate::{Comparison, Ends, Layers, Measure, check_hidden, class_numbers, compare};
+use crate::evaluate::{Comparison, Ends, Layers, Measure, check_hidden, compare};
 use crate::execute::Site;
 use crate::execute::course::Course;
 use crate::execute::made::Made;
-use crate::execute::quality::{Blind, head};
+use crate::execute::quality::{Blind, head, numbers};
 use crate::models::network_of;
 use crate::network::{Batch, Compute, Network, Weights};
 use crate::plan::{DataPlan, Use, planned_sequences};
@@ -81,11 +81,7 @@ impl<'a> Trial<'a> {
             datasets,
             network.as_ref(),
         )?;
-        let labels = if metrics.contains(&Metric::Accuracy) {
-            class_numbers(made.model, network.classes(), &taken.labels)?
-        } else {
-            Vec::new()
-        };
+        let labels = numbers(made.model, network.as_ref(), &taken.labels, &metrics)?;
         let sequences = first_of(taken.ids, tokens);
         let original = made.before(0, span.course.observer);
         let head = head(network.as_ref(), &original, &site.compute)?;

@@ -5,8 +5,7 @@
 //! Invariant: a drawing refers to nothing and runs nothing.
 
 use axum::Json;
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use modelpress_engine::report::Plot;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -14,12 +13,10 @@ use utoipa::ToSchema;
 use super::report::{find, plots_of};
 use crate::domain::JobId;
 use crate::http::auth::{May, ReadJobs};
+use crate::http::drawn;
 use crate::http::engine::blocking;
 use crate::http::path::{Id, Word};
 use crate::http::problem::{self, Problem};
-
-/// A drawing may have a style of its own, and nothing else.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// A plot.
 #[derive(Debug, Serialize, ToSchema)]
@@ -96,28 +93,21 @@ pub async fn get_plot(
     Word(wanted): Word,
 ) -> Result<Response, Problem> {
     let (job, found) = find(&state, id).await?;
-    let (kind, bytes) = blocking(move || drawn(&plots_of(&job, &found)?, &wanted)).await?;
-    let mut response = bytes.into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    Ok(response)
+    blocking(move || chosen(&plots_of(&job, &found)?, &wanted)).await
 }
 
-fn drawn(plots: &[Plot], wanted: &str) -> Result<(&'static str, Vec<u8>), Problem> {
-    let (name, kind) = wanted.rsplit_once('.').unwrap_or((wanted, ""));
-    let plot = plots.iter().find(|plot| plot.name == name);
-    match (plot, kind) {
-        (Some(plot), "svg") => Ok(("image/svg+xml", plot.svg.clone().into_bytes())),
-        (Some(plot), "png") => Ok(("image/png", plot.png().map_err(Problem::internal)?)),
-        _ => {
-            let names: Vec<&str> = plots.iter().map(|plot| plot.name).collect();
-            let detail = format!(
-                "no plot is called {}; this report has {}, each as .svg and .png",
-                problem::shorten(wanted),
-                names.join(", ")
-            );
-            Err(Problem::new(problem::NOT_FOUND, detail))
-        }
-    }
+fn chosen(plots: &[Plot], wanted: &str) -> Result<Response, Problem> {
+    let found = drawn::wanted(wanted).and_then(|(name, kind)| {
+        let plot = plots.iter().find(|plot| plot.name == name)?;
+        Some(drawn::plot(plot, kind))
+    });
+    found.unwrap_or_else(|| {
+        let names: Vec<&str> = plots.iter().map(|plot| plot.name).collect();
+        let detail = format!(
+            "no plot is called {}; this report has {}, each as .svg and .png",
+            problem::shorten(wanted),
+            names.join(", ")
+        );
+        Err(Problem::new(problem::NOT_FOUND, detail))
+    })
 }

@@ -1,12 +1,13 @@
 //! `GET /v1/jobs/{id}/report`: what changed and what it cost.
 
 use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{Html, IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Response};
 use modelpress_engine::{Analysis, Report, report};
 
 use crate::domain::ports::StoreError;
 use crate::domain::{Document, Job, JobId};
 use crate::http::auth::{Caller, May, ReadJobs};
+use crate::http::drawn;
 use crate::http::headers::accepted;
 use crate::http::path::Id;
 use crate::http::problem::{self, Problem};
@@ -14,9 +15,6 @@ use crate::http::refuse::about;
 
 const JSON: &str = "application/json";
 const HTML: &str = "text/html";
-/// The report holds its style and its drawings; it loads and runs nothing.
-const POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
 /// Get a job's report
 ///
@@ -97,9 +95,5 @@ fn page(job: &Job, found: &Document) -> Result<Response, Problem> {
         let report: Report = found.read().map_err(Problem::internal)?;
         report::html(&report)
     };
-    let mut response = Html(html).into_response();
-    response
-        .headers_mut()
-        .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    Ok(response)
+    Ok(drawn::page(html))
 }

@@ -4,22 +4,18 @@
 //! Must not know: how they are drawn.
 //! Invariant: the same numbers as `GET /v1/searches/{id}`.
 
-use axum::http::{HeaderValue, header};
-use axum::response::{Html, IntoResponse as _, Response};
+use axum::response::Response;
 use modelpress_engine::report::{ParetoPoint, pareto_html, pareto_plot};
 use serde_json::Value;
 
 use super::{PointOut, SearchOut};
 use crate::domain::SearchId;
 use crate::http::auth::{Caller, May, ReadJobs};
+use crate::http::drawn;
 use crate::http::engine::blocking;
 use crate::http::path::{Id, Word};
 use crate::http::problem::{self, Problem};
 use crate::http::refuse::about;
-
-/// A page with its own style and drawings, which loads and runs nothing.
-const POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
 /// Get a search as a page
 ///
@@ -38,7 +34,7 @@ pub async fn get_search_report_html(
     let search = found(&state, id).await?;
     let title = format!("Search on {}", search.model);
     let html = pareto_html(&title, search.loss_metric.as_deref(), &points(&search));
-    Ok(with_policy(Html(html).into_response()))
+    Ok(drawn::page(html))
 }
 
 /// Get a search's front as a plot
@@ -58,29 +54,19 @@ pub async fn get_search_plot(
     Word(wanted): Word,
 ) -> Result<Response, Problem> {
     let search = found(&state, id).await?;
-    if !["front.svg", "front.png"].contains(&wanted.as_str()) {
+    let Some(("front", kind)) = drawn::wanted(&wanted) else {
         let detail = format!(
             "no plot is called {}; a search has front.svg and front.png",
             problem::shorten(&wanted)
         );
         return Err(Problem::new(problem::NOT_FOUND, detail));
-    }
+    };
     let plot = pareto_plot(search.loss_metric.as_deref(), &points(&search));
     let plot = plot.ok_or_else(|| {
         let detail = format!("no recipe of search {id} has ended with a measure yet");
         Problem::new(problem::NOT_READY, detail)
     })?;
-    let (kind, bytes) = if wanted.ends_with(".svg") {
-        ("image/svg+xml", plot.svg.into_bytes())
-    } else {
-        let picture = blocking(move || plot.png().map_err(Problem::internal)).await?;
-        ("image/png", picture)
-    };
-    let mut response = bytes.into_response();
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    Ok(with_policy(response))
+    blocking(move || drawn::plot(&plot, kind)).await
 }
 
 async fn found(state: &Caller, id: SearchId) -> Result<SearchOut, Problem> {
@@ -127,11 +113,4 @@ fn techniques(recipe: &Value) -> String {
         None => own(recipe),
     };
     names.join(" + ")
-}
-
-fn with_policy(mut response: Response) -> Response {
-    response
-        .headers_mut()
-        .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    response
 }
