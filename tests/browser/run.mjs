@@ -37,8 +37,10 @@ const {
   allowPositionals: true,
   options: { assets: { type: "string" }, only: { type: "string" }, screenshots: { type: "string" } },
 });
-const asked = values.only ? values.only.split(",") : Object.keys(PARTS);
-for (const name of asked) if (!PARTS[name]) throw new Error(`no part ${name}: ${Object.keys(PARTS).join(" ")}`);
+const named = values.only ? values.only.split(",") : Object.keys(PARTS);
+for (const name of named) if (!PARTS[name]) throw new Error(`no part ${name}: ${Object.keys(PARTS).join(" ")}`);
+// Always in the order above: later parts add jobs to the server that earlier ones count.
+const asked = Object.keys(PARTS).filter((name) => named.includes(name));
 if (values.screenshots) fs.mkdirSync(values.screenshots, { recursive: true });
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "modelpress-models-"));
