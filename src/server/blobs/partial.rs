@@ -16,7 +16,7 @@ use sha2::digest::common::hazmat::SerializableState;
 use sha2::{Digest as _, Sha256};
 
 use super::direct::{BLOCK, Direct};
-use super::layout::{Layout, hex, sync_folder, unhex};
+use super::layout::{Layout, hex, remove, sync_folder, unhex};
 use super::promised::Promise;
 use crate::domain::ports::Hash;
 
@@ -216,6 +216,12 @@ impl Partial {
         }
     }
 
+    /// Whether these very bytes are a blob by now: then none may follow.
+    pub(super) fn is_published(&self) -> io::Result<bool> {
+        use std::os::unix::fs::MetadataExt as _;
+        Ok(self.file.metadata()?.nlink() > 1)
+    }
+
     /// The present position, to be made durable while writing goes on.
     pub(super) fn mark(&self) -> io::Result<Mark> {
         Ok(Mark {
@@ -251,6 +257,20 @@ pub(super) struct Sealed {
     pub(super) path: PathBuf,
     pub(super) hash: Hash,
     pub(super) bytes: u64,
+}
+
+impl Sealed {
+    /// The same bytes by a second name, so that the upload keeps them when this one becomes a blob. Where a file has one
+    /// name only, that one.
+    pub(super) fn linked(self) -> io::Result<Self> {
+        let path = self.path.with_extension("link");
+        remove(&path)?;
+        if let Err(error) = fs::hard_link(&self.path, &path) {
+            tracing::debug!(%error, "no second name for an upload's bytes");
+            return Ok(self);
+        }
+        Ok(Self { path, ..self })
+    }
 }
 
 /// A position on its way to being durable.

@@ -41,6 +41,7 @@ suite! {
     a_piece_with_a_checksum_stays_as_a_whole_or_not_at_all
     an_upload_goes_on_where_it_stopped_even_after_a_restart
     a_newer_request_ends_a_hung_one
+    what_is_finished_stays_until_it_is_abandoned
     a_large_body_is_flushed_on_the_way
     a_file_made_here_is_moved_in
     a_publication_is_taken_back_only_by_itself
@@ -231,8 +232,37 @@ async fn an_upload_goes_on_where_it_stopped_even_after_a_restart(bed: Bed) {
         content(store.as_ref(), &stored.digest, 0, 11).await,
         b"hello world"
     );
+    store.abandon(u1).await.expect("abandoned");
     assert_eq!(bed.left(), 1);
     assert!(matches!(store.offset(u1).await, Err(BlobError::NotFound)));
+}
+
+/// The row that is to speak of a blob may not come to be: then the blob is taken back, and the upload is as it was.
+async fn what_is_finished_stays_until_it_is_abandoned(bed: Bed) {
+    let store = bed.open();
+    let u1 = id();
+    store.begin(u1).await.expect("begun");
+    store
+        .append(u1, 0, body(&[b"hello world"]), BOUNDS, None)
+        .await
+        .expect("appended");
+    let first = store.finish(u1, None).await.expect("finished");
+    let (hello, more) = (first.digest.clone(), body(&[b"!"]));
+    let after = store.append(u1, 11, more, BOUNDS, None).await;
+    assert!(matches!(after, Err(BlobError::TooLarge { .. })), "{after:?}");
+    assert_eq!(
+        content(store.as_ref(), &hello, 0, 99).await,
+        b"hello world",
+        "nothing follows what is published"
+    );
+    store.revoke(first).await.expect("taken back");
+    assert!(store.path(&hello).await.is_err());
+    assert_eq!(store.offset(u1).await.expect("stands"), 11);
+    let again = store.finish(u1, None).await.expect("finished again");
+    let once_more = store.finish(u1, None).await.expect("as often as one likes");
+    assert_eq!((&again.digest, &once_more.digest), (&hello, &hello));
+    store.abandon(u1).await.expect("abandoned");
+    assert_eq!(content(store.as_ref(), &hello, 0, 99).await, b"hello world");
 }
 
 async fn a_newer_request_ends_a_hung_one(bed: Bed) {

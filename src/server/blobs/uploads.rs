@@ -37,7 +37,7 @@ impl LocalBlobs {
     ) -> Result<u64, BlobError> {
         let turn = self.take_over(&key).await?;
         let (layout, promised) = (self.layout.clone(), self.promised.clone());
-        let partial = blocking(move || {
+        let (partial, bounds) = blocking(move || {
             let partial = Partial::resume(&layout, &key)?;
             if partial.offset() != offset {
                 return Err(BlobError::OffsetMismatch {
@@ -45,7 +45,12 @@ impl LocalBlobs {
                 });
             }
             let promise = admit(&layout, &promised, offset, &bounds)?;
-            Ok(partial.within(promise))
+            let bounds = if partial.is_published()? {
+                Bounds { max_bytes: offset, ..bounds }
+            } else {
+                bounds
+            };
+            Ok((partial.within(promise), bounds))
         })
         .await?;
         // A piece with a checksum counts as a whole or not at all: until it is checked nothing says that it is there.
@@ -73,16 +78,14 @@ impl LocalBlobs {
 
     async fn finish_as(self, key: String, expected: Option<Hash>) -> Result<Stored, BlobError> {
         let turn = self.take_over(&key).await?;
-        let (layout, owned) = (self.layout.clone(), key.clone());
+        let layout = self.layout.clone();
         let stored = blocking(move || {
-            let stored = shelf::publish(&layout, &Partial::resume(&layout, &owned)?.seal()?, expected)?;
-            remove(&layout.upload(&owned))?;
-            Ok(stored)
+            let sealed = Partial::resume(&layout, &key)?.seal()?.linked()?;
+            shelf::publish(&layout, &sealed, expected)
         })
-        .await?;
+        .await;
         drop(turn);
-        self.turns.forget(&key);
-        Ok(stored)
+        stored
     }
 }
 

@@ -442,9 +442,10 @@ pub trait Uploads: Send + Sync + std::fmt::Debug {
         bounds: Bounds,
         checksum: Option<Checksum>,
     ) -> BlobReply<'_, u64>;
-    /// Verifies and publishes it.
+    /// Verifies and publishes it. Until it is abandoned its bytes stay, and asking again answers the same: what is to be
+    /// written of it elsewhere may fail, and nothing is lost.
     fn finish(&self, id: UploadId, expected: Option<Hash>) -> BlobReply<'_, Stored>;
-    /// Deletes it.
+    /// Deletes it; what it has published stays.
     fn abandon(&self, id: UploadId) -> BlobReply<'_, ()>;
     /// Refuses more bytes than there is room for, of which `reserve` are to stay free. A store without an end has room.
     fn room(&self, _more: u64, _reserve: u64) -> BlobReply<'_, ()> {

@@ -189,6 +189,9 @@ impl Work<'_> {
             .await
             .map_err(gone)?;
         self.store.delete_upload(file.upload).await.map_err(gone)?;
+        if let Err(error) = self.puller.uploads.abandon(file.upload).await {
+            tracing::debug!(%error, "a file's leftovers go with the next sweep");
+        }
         self.meter.files_done.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -189,11 +189,16 @@ impl Shelf {
         Ok(found)
     }
 
-    /// Takes a publication back, label first: a digest that is found has all its bytes.
+    /// Takes a publication back, label first: a digest that is found has all its bytes. Those of an upload that is not
+    /// abandoned yet are its own.
     pub(super) async fn take_back(&self, digest: &str, bytes: u64, id: &str) -> Result<(), BlobError> {
         self.forget(digest);
         self.delete(self.label_key(digest, bytes, id)).await?;
-        self.drop_data(id).await
+        let upload = self.store.head(&self.key(&format!("uploads/{id}"))).await;
+        match upload.map_err(failed) {
+            Err(BlobError::NotFound) => self.drop_data(id).await,
+            other => other.map(drop),
+        }
     }
 
     /// Deletes all segments of an intake.

@@ -35,6 +35,9 @@ struct Note {
     offset: u64,
     hash_state: String,
     segments: Vec<Segment>,
+    /// Whether it is published: then no bytes may follow.
+    #[serde(default)]
+    finished: bool,
     /// Who writes: fresh for every call that takes the upload over.
     turn: String,
 }
@@ -109,6 +112,7 @@ impl S3Blobs {
             offset: 0,
             hash_state: hex(&Sha256::default().serialize()),
             segments: Vec::new(),
+            finished: false,
             turn: String::new(),
         };
         let text = serde_json::to_vec(&note).map_err(std::io::Error::from)?;
@@ -141,6 +145,11 @@ impl S3Blobs {
             return Err(BlobError::OffsetMismatch { actual });
         }
         admit(offset, &bounds)?;
+        let bounds = if standing.note.finished {
+            Bounds { max_bytes: offset, ..bounds }
+        } else {
+            bounds
+        };
         standing.claim().await?;
         let mut pen = standing.pen()?;
         let replaced = pen.reopen_small().await?;
@@ -191,15 +200,11 @@ impl S3Blobs {
     async fn finish_as(self, id: String, expected: Option<Hash>) -> Result<Stored, BlobError> {
         let (turn, mut standing) = self.standing(&id).await?;
         // Whoever still writes on another node is refused from here on.
+        let label = label(&id, standing.pen()?, expected)?;
+        standing.note.finished = true;
         standing.claim().await?;
-        let pen = standing.pen()?;
-        let label = label(&id, pen, expected)?;
         self.shelf.publish(&label).await?;
-        self.shelf
-            .delete(self.shelf.key(&format!("uploads/{id}")))
-            .await?;
         drop(turn);
-        self.turns.forget(&id);
         if let Some(tee) = self.cache.tee(&id, label.bytes, None).await {
             tee.keep(&label.digest, label.bytes).await;
         }

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
-use super::{lost, stand, tus};
+use super::{completed_meanwhile, lost, stand, tus};
 use crate::domain::ports::{BlobError, Checksum, Hash};
 use crate::domain::{Upload, UploadId};
 use crate::http::auth::{Caller, May, WriteUploads};
@@ -161,13 +161,18 @@ pub(super) async fn complete(
             undo.add(stored);
             state.store.complete_upload(id, &digest, bytes).await?;
             undo.keep();
+            // Its row speaks of the blob now.
+            if let Err(error) = state.uploads.abandon(id).await {
+                tracing::debug!(%error, %id, "a complete upload's leftovers go with the next sweep");
+            }
             Ok((digest, bytes))
         }
         Err(error @ BlobError::DigestMismatch { .. }) => {
             remove(state, id).await?;
             Err(error.into())
         }
-        Err(error) => Err(lost(error)),
+        Err(BlobError::NotFound) => completed_meanwhile(state, id).await,
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -23,7 +23,7 @@ pub async fn get_upload(
     May(state, ..): May<WriteUploads>,
     Id(id): Id<UploadId>,
 ) -> Result<Json<UploadOut>, Problem> {
-    let upload = state.store.upload(id).await.map_err(about("upload", &id))?;
-    let offset = offset(&state, &upload).await?;
+    let mut upload = state.store.upload(id).await.map_err(about("upload", &id))?;
+    let offset = offset(&state, &mut upload).await?;
     Ok(Json(UploadOut::new(&upload, offset)))
 }

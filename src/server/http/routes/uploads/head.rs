@@ -28,8 +28,8 @@ pub async fn head_upload(
     May(state, ..): May<WriteUploads>,
     Id(id): Id<UploadId>,
 ) -> Result<Response, Problem> {
-    let upload = state.store.upload(id).await.map_err(about("upload", &id))?;
-    let offset = offset(&state, &upload).await?;
+    let mut upload = state.store.upload(id).await.map_err(about("upload", &id))?;
+    let offset = offset(&state, &mut upload).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     stand(&mut response, &upload, offset);
     limit(&mut response, &state, Some(&upload));

@@ -20,10 +20,11 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::domain::Upload;
+use crate::domain::{Upload, UploadId};
 use crate::domain::ports::BlobError;
 use crate::http::auth::Caller;
 use crate::http::problem::{self, Problem};
+use crate::http::refuse::about;
 use crate::http::state::Parts;
 
 /// An upload.
@@ -78,12 +79,29 @@ impl UploadOut {
     }
 }
 
-/// Where an upload stands; asking ends a request that is still writing to it.
-async fn offset(state: &Caller, upload: &Upload) -> Result<u64, Problem> {
-    match &upload.complete {
-        Some((_, bytes)) => Ok(*bytes),
-        None => state.uploads.offset(upload.id).await.map_err(lost),
+/// Where an upload stands; asking ends a request that is still writing to it. One that has all its bytes is completed if
+/// its last request could not: the client has nothing more to send.
+async fn offset(state: &Caller, upload: &mut Upload) -> Result<u64, Problem> {
+    if let Some((_, bytes)) = &upload.complete {
+        return Ok(*bytes);
     }
+    let offset = match state.uploads.offset(upload.id).await {
+        Err(BlobError::NotFound) => {
+            let complete = completed_meanwhile(state, upload.id).await?;
+            return Ok(upload.complete.insert(complete).1);
+        }
+        other => other?,
+    };
+    if upload.complete.is_none() && upload.length == Some(offset) {
+        upload.complete = Some(append::complete(state, upload.id, None).await?);
+    }
+    Ok(offset)
+}
+
+/// The digest and size of an upload whose bytes are away because another request has completed it.
+async fn completed_meanwhile(state: &Caller, id: UploadId) -> Result<(String, u64), Problem> {
+    let upload = state.store.upload(id).await.map_err(about("upload", &id))?;
+    upload.complete.ok_or(BlobError::NotFound).map_err(lost)
 }
 
 /// Refuses a file that is larger than files may be.
