@@ -266,6 +266,8 @@ fn lost(plan: &Plan, work: &[&'static dyn Each], tensor: &TensorPlan, sample: &S
             tensor: &small,
             kind: step.kind,
             importance: None,
+            diagonal: None,
+            sparsity: None,
             rotation: step.rotation.as_ref(),
             other: &none,
         };

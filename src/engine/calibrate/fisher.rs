@@ -41,6 +41,8 @@ pub struct Descent<'a> {
     pub all_experts: bool,
     /// Of the labels.
     pub seed: u64,
+    /// Whether each weight's is kept by itself too.
+    pub each: bool,
 }
 
 /// Sums of one tensor so far.
@@ -48,9 +50,18 @@ pub struct Descent<'a> {
 struct Sum {
     rows: Vec<f64>,
     cols: Vec<f64>,
+    /// Of each weight by itself, where that is asked for.
+    each: Option<Vec<f32>>,
 }
 
 impl Sum {
+    fn new(each: bool) -> Self {
+        Self {
+            each: each.then(Vec::new),
+            ..Self::default()
+        }
+    }
+
     /// Adds the squares of one gradient, `[rows, cols]`.
     fn add(&mut self, gradient: &[f32], cols: usize) {
         let rows = gradient.len() / cols.max(1);
@@ -58,6 +69,11 @@ impl Sum {
         self.cols.resize(cols, 0.0);
         if gradient.is_empty() {
             return;
+        }
+        if let Some(each) = &mut self.each {
+            each.resize(gradient.len(), 0.0);
+            let pairs = each.par_iter_mut().zip(gradient);
+            pairs.with_min_len(1 << 14).for_each(|(sum, g)| *sum += g * g);
         }
         let stripe = rows.div_ceil(STRIPES);
         let parts = gradient
@@ -82,11 +98,16 @@ impl Sum {
     }
 
     /// Of a mean answer.
-    fn finish(&self, answers: usize) -> Fisher {
+    fn finish(mut self, answers: usize) -> Fisher {
         let mean = |sums: &[f64]| sums.iter().map(|s| (s / answers.max(1) as f64) as f32).collect();
+        let each = self.each.take().map(|mut each| {
+            each.iter_mut().for_each(|sum| *sum /= answers.max(1) as f32);
+            each
+        });
         Fisher {
             rows: mean(&self.rows),
             cols: mean(&self.cols),
+            each,
         }
     }
 }
@@ -94,17 +115,19 @@ impl Sum {
 /// Weights by whose elements the loss is differentiated.
 struct Leaves {
     vars: Vec<(String, Var)>,
+    /// Whether each element's squares are kept by themselves.
+    each: bool,
 }
 
 impl Leaves {
-    fn of(weights: &mut Weights, names: &[String], wanted: &HashSet<&str>) -> Result<Self> {
+    fn of(weights: &mut Weights, names: &[String], wanted: &HashSet<&str>, each: bool) -> Result<Self> {
         let mut vars = Vec::new();
         for name in names.iter().filter(|name| wanted.contains(name.as_str())) {
             let var = Var::from_tensor(weights.get(name)?)?;
             weights.replace(name, var.as_tensor())?;
             vars.push((name.clone(), var));
         }
-        Ok(Self { vars })
+        Ok(Self { vars, each })
     }
 }
 
@@ -121,7 +144,7 @@ fn back(
         // An expert that none of these tokens visits has none.
         if let Some(gradient) = gradients.get(var.as_tensor()) {
             let cols = gradient.dims().last().copied().unwrap_or(1);
-            let sum = sums.entry(name.clone()).or_default();
+            let sum = sums.entry(name.clone()).or_insert_with(|| Sum::new(leaves.each));
             with_values(&gradient.contiguous()?, |values| sum.add(values, cols))?;
         }
     }
@@ -257,7 +280,7 @@ impl Descent<'_> {
     ) -> Result<()> {
         let names = self.network.head_tensors();
         let mut weights = self.load(&names)?;
-        let leaves = Leaves::of(&mut weights, &names, wanted)?;
+        let leaves = Leaves::of(&mut weights, &names, wanted, self.each)?;
         let kind = self.network.head_kind();
         for (index, (batch, slot)) in batches.iter().zip(slots).enumerate() {
             self.check(0.25 + 0.15 * index as f64 / batches.len() as f64)?;
@@ -293,7 +316,7 @@ impl Descent<'_> {
     ) -> Result<()> {
         let names = self.names(block);
         let mut weights = self.load(&names)?;
-        let leaves = Leaves::of(&mut weights, &names, wanted)?;
+        let leaves = Leaves::of(&mut weights, &names, wanted, self.each)?;
         let blocks = self.network.sizes().blocks;
         for (index, batch) in batches.iter().enumerate() {
             let done = (blocks - 1 - block) as f64 + index as f64 / batches.len() as f64;
@@ -322,7 +345,7 @@ impl Descent<'_> {
             return Ok(());
         }
         let mut weights = self.load(&names)?;
-        let leaves = Leaves::of(&mut weights, &names, wanted)?;
+        let leaves = Leaves::of(&mut weights, &names, wanted, self.each)?;
         for (batch, slot) in batches.iter().zip(slots) {
             self.check(1.0)?;
             let answer = self.network.embed(&self.with(batch, &weights))?;

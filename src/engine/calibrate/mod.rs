@@ -15,7 +15,7 @@ mod walk;
 pub use fisher::Descent;
 pub(crate) use fisher::LABEL_ROWS;
 pub use sequences::{Choice, Sequences, sequences};
-pub use squares::{BYTES_A_COLUMN, SquareSums};
+pub use squares::{BYTES_A_COLUMN, ColumnSquares, SquareSums};
 pub use stash::Stash;
 pub use tokens::Tokens;
 pub use walk::{Here, Pace, Source, Visitor, Walk, batch_tokens};

@@ -17,15 +17,16 @@ const COLUMNS: usize = 128;
 /// Bytes that a layer's sums take while they are made and once they are done.
 pub const BYTES_A_COLUMN: u64 = 8 + 4;
 
-/// One input of a cut.
+/// Sums of the squares of one input's columns.
 #[derive(Default)]
-struct Sum {
+pub struct ColumnSquares {
     squares: Vec<f64>,
     tokens: usize,
 }
 
-impl Sum {
-    fn add(&mut self, values: &[f32], cols: usize) {
+impl ColumnSquares {
+    /// Adds rows of `cols` values.
+    pub fn add(&mut self, values: &[f32], cols: usize) {
         self.squares.resize(cols, 0.0);
         self.tokens += values.len() / cols.max(1);
         let columns = self.squares.par_chunks_mut(COLUMNS).enumerate();
@@ -39,7 +40,8 @@ impl Sum {
         });
     }
 
-    fn finish(&self) -> InputSquares {
+    /// All of them, and how many rows there were.
+    pub fn finish(&self) -> InputSquares {
         InputSquares {
             sums: self.squares.iter().map(|sum| *sum as f32).collect(),
             counts: vec![self.tokens as f32],
@@ -51,7 +53,7 @@ impl Sum {
 pub struct SquareSums<'a> {
     wanted: HashMap<&'a str, usize>,
     /// By cut and input.
-    sums: HashMap<(usize, usize), Sum>,
+    sums: HashMap<(usize, usize), ColumnSquares>,
     done: Vec<(usize, InputSquares)>,
 }
 
@@ -124,9 +126,9 @@ mod tests {
         let values: Vec<f32> = (0..5 * cols)
             .map(|i| ((i * 37) % 101) as f32 * 0.013 - 0.6)
             .collect();
-        let mut whole = Sum::default();
+        let mut whole = ColumnSquares::default();
         whole.add(&values, cols);
-        let mut parts = Sum::default();
+        let mut parts = ColumnSquares::default();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         pool.install(|| values.chunks(2 * cols).for_each(|part| parts.add(part, cols)));
         assert_eq!(whole.finish(), parts.finish());
@@ -138,7 +140,7 @@ mod tests {
     /// An expert that no token is sent to has sums all the same, and its columns count alike.
     #[test]
     fn an_input_without_tokens_has_means_of_one() {
-        let mut none = Sum::default();
+        let mut none = ColumnSquares::default();
         none.add(&[], 4);
         assert_eq!(none.finish().means(), [1.0; 4]);
     }

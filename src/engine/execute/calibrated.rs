@@ -6,20 +6,20 @@
 //! Invariant: a resumed stage makes the same bytes as one that was never interrupted. One that only looks starts over.
 
 use super::Site;
-use super::course::{Course, FISHER, IMPORTANCE};
+use super::course::{Course, FISHER, IMPORTANCE, SURVEY};
 use super::experts::{Counting, underfed};
 use super::made::Made;
 use super::resume::Resume;
 use super::statistics::Finding;
-use crate::calibrate::{Descent, SquareSums, Stash, Walk};
+use crate::calibrate::{Descent, Pace as _, SquareSums, Stash, Walk};
 use crate::dataset::Datasets;
 use crate::error::{Error, Result};
 use crate::kernels::linalg::splits;
 use crate::models::network_of;
 use crate::network::{Compute, Network, Ops};
 use crate::observe::Level;
-use crate::plan::{DataPlan, ImportancePlan, ImportanceSource, Use, imported, planned_sequences};
-use crate::techniques::{self, BlockStage, Blocks};
+use crate::plan::{DataPlan, ImportancePlan, ImportanceSource, StagePlan, Use, imported, planned_sequences};
+use crate::techniques::{self, BlockStage, Blocks, Survey, Task, Work};
 use crate::weight::Fisher;
 use serde_json::json;
 use std::collections::HashMap;
@@ -52,7 +52,12 @@ pub(super) fn run_all(
     course: &mut Course<'_>,
 ) -> Result<Vec<String>> {
     let planned = made.plan.calibration.as_ref();
-    if planned.is_none() && made.plan.stages.iter().all(|stage| stage.needs.is_none()) {
+    let stages = &made.plan.stages;
+    if planned.is_none()
+        && stages
+            .iter()
+            .all(|stage| stage.needs.is_none() && surveys(stage).is_none())
+    {
         return Ok(Vec::new());
     }
     let mut warnings = Vec::new();
@@ -102,9 +107,23 @@ pub(super) fn run_all(
                     }
                     course.end();
                 }
+                // Too large to be kept for others.
+                ImportanceSource::Diagonal => {
+                    course.begin(FISHER);
+                    if !resume.has_ended(index) {
+                        descend(made, index, importance, data()?, course, site)?;
+                        resume.end(index)?;
+                    }
+                    course.end();
+                }
                 ImportanceSource::Dataset(name) => import(made, index, importance, name, datasets)?,
             },
             _ => {}
+        }
+        if let Some(survey) = surveys(stage) {
+            course.begin(SURVEY);
+            look_at_all(made, index, survey, course)?;
+            course.end();
         }
     }
     Ok(warnings)
@@ -246,6 +265,7 @@ fn descend(
         sequences: &data.sequences,
         all_experts: all_experts(made),
         seed: made.plan.recipe.seed,
+        each: importance.source == ImportanceSource::Diagonal,
     };
     let tensors = &made.plan.tensors;
     let mut left: HashMap<&str, usize> = importance
@@ -265,8 +285,40 @@ fn descend(
         let none = Fisher {
             rows: vec![0.0; tensors[tensor].rows()],
             cols: vec![0.0; tensors[tensor].cols()],
+            each: descent.each.then(|| vec![0.0; tensors[tensor].elements()]),
         };
         made.shelf.put_fisher(index, tensor, &none)?;
+    }
+    Ok(())
+}
+
+/// What a stage wants to know of all tensors before the first is made.
+pub(super) fn surveys(stage: &StagePlan) -> Option<&'static dyn Survey> {
+    match techniques::find(&stage.technique)?.work() {
+        Work::Each(work) => work.survey(&stage.options),
+        Work::Blocks(_) | Work::Scales(_) => None,
+    }
+}
+
+/// Looks at every tensor that a stage changes, and keeps what share of each goes. Starts over where it was cut short.
+fn look_at_all(made: &Made<'_>, index: usize, survey: &dyn Survey, course: &Course<'_>) -> Result<()> {
+    let tensors = &made.plan.tensors;
+    let own: Vec<usize> = (0..tensors.len())
+        .filter(|at| tensors[*at].has_step(index))
+        .collect();
+    let mut seen = Vec::with_capacity(own.len());
+    for (done, at) in own.iter().enumerate() {
+        if course.observer.should_stop() {
+            return Err(Error::cancelled());
+        }
+        let before = made.weight(*at, index, course.observer)?;
+        let look = |task: &Task<'_>| survey.look(task, before.as_rows());
+        seen.push(made.with_task(*at, index, None, course.observer, &look)?);
+        course.at(done as f64 / own.len() as f64);
+    }
+    let shares = survey.shares(&made.plan.stages[index].options, &seen);
+    for (at, share) in own.into_iter().zip(shares) {
+        made.shelf.put_share(index, at, share)?;
     }
     Ok(())
 }

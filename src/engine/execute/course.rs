@@ -3,6 +3,7 @@
 //! Owns: stages as the observer sees them, how much of the whole each is, what each cost. Must not know: what they do.
 //! Invariant: work done never falls and ends at the total.
 
+use super::calibrated::surveys;
 use crate::calibrate::Pace;
 use crate::observe::{Observer, Usage};
 use crate::plan::{Plan, StagePlan};
@@ -17,6 +18,9 @@ pub(super) const IMPORTANCE: &str = "importance";
 
 /// Name of the leg that differentiates the loss by every weight.
 pub(super) const FISHER: &str = "fisher";
+
+/// Name of the leg in which all tensors are looked at before one is made.
+pub(super) const SURVEY: &str = "survey";
 
 /// Names of the legs in which a budget's schemes are weighed and chosen.
 pub(super) const LOSSES: &str = "losses";
@@ -62,7 +66,9 @@ impl<'a> Course<'a> {
             };
             Some((name, WALK * weights))
         };
-        let mut legs: Vec<(String, u64)> = plan.stages.iter().filter_map(walked).collect();
+        let looked = |stage: &StagePlan| surveys(stage).map(|_| (SURVEY.to_owned(), weights));
+        let of = |stage: &StagePlan| walked(stage).into_iter().chain(looked(stage));
+        let mut legs: Vec<(String, u64)> = plan.stages.iter().flat_map(of).collect();
         if let Some(budget) = &plan.budget {
             let candidates = budget.candidates.len() as u64;
             legs.push((LOSSES.to_owned(), candidates * weights));

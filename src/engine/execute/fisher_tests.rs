@@ -99,6 +99,7 @@ fn fisher(network: &dyn Network, source: &dyn Source, name: &str, scratch: &Path
             compute: Compute::cpu(),
             sequences: &sequences,
             all_experts: true,
+            each: false,
             seed,
         };
         let wanted = HashSet::from([name]);

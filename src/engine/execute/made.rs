@@ -4,6 +4,7 @@
 //! Invariant: a tensor that is made twice is the same both times, so nothing is kept that can be made again quickly;
 //! what a calibrated stage made lies on the shelf.
 
+use super::calibrated::surveys;
 use super::shelf::Shelf;
 use super::tensors::Guarded;
 use crate::calibrate::Source;
@@ -15,7 +16,7 @@ use crate::observe::Observer;
 use crate::plan::{CacheDtype, Plan, Step, TensorPlan};
 use crate::techniques::{self, Factors, Task, Work};
 use crate::tensor::{Rows, SourceRows, encode_rows};
-use crate::weight::{Activations, Dense, InputSquares, Kind, Scale, Weight};
+use crate::weight::{Activations, Dense, InputSquares, Kind, Scale, Sparsity, Weight};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -60,18 +61,6 @@ impl<'a> Made<'a> {
                     format!("no technique {:?} in this version", stage.technique),
                 )
             })?;
-            let importance = match stage.importance() {
-                Some(known) if known.knows(index) => Some(self.shelf.squares(step.stage, index)?.means()),
-                _ => None,
-            };
-            let task = Task {
-                stage,
-                tensor,
-                kind: step.kind,
-                importance: importance.as_deref(),
-                rotation: step.rotation.as_ref(),
-                other: &|name| read_all(self.weight(self.index(name)?, step.stage, observer)?.as_rows()),
-            };
             weight = Some(match (technique.work(), step.kind) {
                 (Work::Blocks(_), _) => self.shelf.get(step.stage, index)?,
                 // What it found lies beside the weight, which stays.
@@ -81,7 +70,10 @@ impl<'a> Made<'a> {
                 },
                 // Already what it shall be: the bytes pass through unchanged.
                 (_, Kind::Dense { dtype })
-                    if weight.is_none() && dtype == tensor.source_dtype && step.rotation.is_none() =>
+                    if weight.is_none()
+                        && dtype == tensor.source_dtype
+                        && step.rotation.is_none()
+                        && step.sparsity.is_none() =>
                 {
                     passed(tensor, &raw)?
                 }
@@ -90,7 +82,8 @@ impl<'a> Made<'a> {
                         Some(weight) => weight.as_rows(),
                         None => &guarded,
                     };
-                    work.run(&task, rows)?
+                    let share = self.share(index, step)?;
+                    self.with_task(index, step.stage, share, observer, &|task| work.run(task, rows))?
                 }
             });
         }
@@ -108,6 +101,52 @@ impl<'a> Made<'a> {
             (Some(weight), _) => Ok(weight),
             (None, _) => passed(tensor, &raw),
         }
+    }
+
+    /// The share of a tensor that a step makes zeros of, where only a look at all of them could tell.
+    fn share(&self, index: usize, step: &Step) -> Result<Option<f64>> {
+        let is_open = step.sparsity.is_some_and(|s| s.share.is_none());
+        let looked = surveys(&self.plan.stages[step.stage]).is_some();
+        if is_open && looked {
+            self.shelf.share(step.stage, index).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Does something with the task that a stage's step is for a tensor.
+    pub(super) fn with_task<T>(
+        &self,
+        index: usize,
+        at: usize,
+        share: Option<f64>,
+        observer: &dyn Observer,
+        run: &dyn Fn(&Task<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let (tensor, stage) = (&self.plan.tensors[index], &self.plan.stages[at]);
+        let step = tensor.steps.iter().find(|s| s.stage == at);
+        let step = step.ok_or_else(|| Error::internal("a task without a step"))?;
+        let known = stage.importance().is_some_and(|known| known.knows(index));
+        let diagonal = (known && stage.knows_each())
+            .then(|| self.shelf.diagonal(at, index))
+            .transpose()?;
+        let columns = (known && !stage.knows_each())
+            .then(|| self.shelf.squares(at, index))
+            .transpose()?;
+        let columns = columns.map(|squares| squares.means());
+        run(&Task {
+            stage,
+            tensor,
+            kind: step.kind,
+            importance: columns.as_deref(),
+            diagonal: diagonal.as_deref(),
+            sparsity: step.sparsity.map(|s| Sparsity {
+                share: s.share.or(share),
+                ..s
+            }),
+            rotation: step.rotation.as_ref(),
+            other: &|name| read_all(self.weight(self.index(name)?, at, observer)?.as_rows()),
+        })
     }
 
     /// What the last stage that asked for it knows of a tensor's inputs.

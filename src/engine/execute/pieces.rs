@@ -169,6 +169,7 @@ mod tests {
             snr_db: Some(-0.1),
             max_abs_error: 0.0,
             mean_square: 1e300,
+            zero_ratio: 0.5,
         }
     }
 

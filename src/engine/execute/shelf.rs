@@ -5,8 +5,9 @@
 
 use crate::error::{Error, Result};
 use crate::techniques::Factors;
-use crate::tensor::DType;
+use crate::tensor::{DType, encode_dense};
 use crate::weight::{Affine, Dense, Fisher, Granularity, InputSquares, Scale, Weight};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -145,6 +146,13 @@ impl Shelf {
         let rows = (fisher.rows.len() as u64).to_le_bytes().to_vec();
         let parts = [rows, bytes_of(&fisher.rows), bytes_of(&fisher.cols)];
         self.write(&self.fisher_path(stage, tensor), parts)?;
+        if let Some(each) = &fisher.each {
+            let mut bytes = Vec::new();
+            if !encode_dense(DType::BF16, each, &mut bytes) {
+                return Err(Error::internal("bf16 is no plain type"));
+            }
+            self.write(&self.diagonal_path(stage, tensor), [bytes])?;
+        }
         let squares = InputSquares {
             sums: fisher.importance(),
             counts: vec![1.0],
@@ -163,7 +171,43 @@ impl Shelf {
             return Err(broken());
         }
         let cols = rows.split_off(count);
-        Ok(Fisher { rows, cols })
+        Ok(Fisher {
+            rows,
+            cols,
+            each: None,
+        })
+    }
+
+    fn diagonal_path(&self, stage: usize, tensor: usize) -> PathBuf {
+        self.folder.join(format!("{stage}-{tensor}-diagonal"))
+    }
+
+    /// How much the output depends on each weight of a tensor, rounded to bf16: it only ranks them.
+    pub(super) fn diagonal(&self, stage: usize, tensor: usize) -> Result<Vec<f32>> {
+        let path = self.diagonal_path(stage, tensor);
+        let bytes = std::fs::read(path).map_err(|e| Error::io("gradients in scratch", &e))?;
+        let halves = bytes.as_chunks::<2>().0.par_iter();
+        Ok(halves
+            .map(|half| f32::from_bits(u32::from(u16::from_le_bytes(*half)) << 16))
+            .collect())
+    }
+
+    fn share_path(&self, stage: usize, tensor: usize) -> PathBuf {
+        self.folder.join(format!("{stage}-{tensor}-share"))
+    }
+
+    /// Puts the share of a tensor's weights that becomes zeros.
+    pub(super) fn put_share(&self, stage: usize, tensor: usize, share: f64) -> Result<()> {
+        self.write(&self.share_path(stage, tensor), [share.to_le_bytes().to_vec()])
+    }
+
+    pub(super) fn share(&self, stage: usize, tensor: usize) -> Result<f64> {
+        let path = self.share_path(stage, tensor);
+        let bytes = std::fs::read(path).map_err(|e| Error::io("shares in scratch", &e))?;
+        let bytes = bytes
+            .try_into()
+            .map_err(|_short| Error::internal("a share in scratch is broken"))?;
+        Ok(f64::from_le_bytes(bytes))
     }
 
     fn routed_path(&self, stage: usize, block: usize) -> PathBuf {

@@ -17,6 +17,7 @@ pub mod hqq;
 pub mod linalg;
 pub mod nf4;
 pub mod nn;
+pub mod prune;
 pub mod random;
 pub mod signround;
 pub mod symbols;
@@ -76,6 +77,22 @@ fn sum_over(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
         *sum += term(*v);
     }
     sums.iter().sum()
+}
+
+/// Sum of products, in a fixed order of sixteen partial sums.
+#[inline(always)]
+fn sum_over_pairs(a: &[f32], b: &[f32]) -> f64 {
+    let mut sums = [0f32; 16];
+    let ((a16, a_rest), (b16, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+    for (a, b) in a16.iter().zip(b16) {
+        for i in 0..16 {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    for (sum, (a, b)) in sums.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *sum += a * b;
+    }
+    sums.iter().map(|sum| f64::from(*sum)).sum()
 }
 
 /// Refuses scales that overflowed the type they are stored in.

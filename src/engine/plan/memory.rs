@@ -64,12 +64,17 @@ pub(super) fn walk(tensors: &[TensorPlan], network: &dyn Network, data: &DataPla
 
 /// The importance of one tensor's columns: as it lies on disk, as sums, as means, and as it is encoded.
 pub(super) fn importance(stages: &[StagePlan], tensors: &[TensorPlan]) -> u64 {
-    let known = stages
-        .iter()
-        .filter_map(StagePlan::importance)
-        .flat_map(|i| &i.tensors);
-    let bytes = known.map(|index| 16 * (tensors[*index].matrices() * tensors[*index].cols()) as u64);
-    bytes.max().unwrap_or(0)
+    let of = |stage: &StagePlan| {
+        let known = stage.importance().into_iter().flat_map(|i| &i.tensors);
+        // Of each weight by itself: as it is stored, and as f32.
+        let each = if stage.knows_each() { 6 } else { 0 };
+        let bytes = known.map(|index| {
+            let tensor = &tensors[*index];
+            16 * (tensor.matrices() * tensor.cols()) as u64 + each * tensor.elements() as u64
+        });
+        bytes.max().unwrap_or(0)
+    };
+    stages.iter().map(of).max().unwrap_or(0)
 }
 
 /// Sums of squares for the layers of one block while a stage collects them.
@@ -88,7 +93,12 @@ pub(super) fn sums(stages: &[StagePlan], tensors: &[TensorPlan]) -> u64 {
 
 /// Most that the way through a model and back holds, one sequence at a time: weights of a block, of the head or of the
 /// embedding with a copy that is differentiated by and its gradients, and every tensor between with its gradient.
-pub(super) fn descent(tensors: &[TensorPlan], network: &dyn Network, data: &DataPlan) -> u64 {
+pub(super) fn descent(
+    tensors: &[TensorPlan],
+    network: &dyn Network,
+    data: &DataPlan,
+    knows_each: bool,
+) -> u64 {
     let planned: HashMap<&str, &TensorPlan> = tensors.iter().map(|t| (t.name.as_str(), t)).collect();
     let bytes = |names: Vec<String>| -> u64 {
         let known = names.iter().filter_map(|name| planned.get(name.as_str()));
@@ -114,7 +124,9 @@ pub(super) fn descent(tensors: &[TensorPlan], network: &dyn Network, data: &Data
     let ends = bytes(network.embed_tensors()).max(bytes(network.head_tensors()));
     let logits = 4 * 8 * (LABEL_ROWS * sizes.vocab) as u64;
     let hidden = 8 * tokens * sizes.hidden as u64;
-    base(tensors) + data.activation_bytes + (4 * weights + between).max(4 * ends + logits) + hidden
+    // The squares of gradients of each weight by itself, and what is written of them.
+    let copies = if knows_each { 6 } else { 4 };
+    base(tensors) + data.activation_bytes + (copies * weights + between).max(copies * ends + logits) + hidden
 }
 
 /// What one batch makes on its way through a cut: a handful of tensors of the widest layer.
@@ -154,7 +166,13 @@ pub(super) fn base(tensors: &[TensorPlan]) -> u64 {
 /// mixed.
 fn turning(tensor: &TensorPlan, step: &Step) -> u64 {
     let mixes = step.rotation.as_ref().is_some_and(Rotation::mixes_rows);
-    if mixes { 4 * tensor.elements() as u64 } else { 0 }
+    // Weights that compete are held together.
+    let prunes = step.sparsity.is_some() && !step.kind.is_compressed();
+    if mixes || prunes {
+        4 * tensor.elements() as u64
+    } else {
+        0
+    }
 }
 
 /// Most bytes while the steps before a stage are made, and those of what they made.
@@ -215,6 +233,7 @@ mod tests {
                 stage: 0,
                 kind,
                 rotation: None,
+                sparsity: None,
             }],
             kind,
         }

@@ -21,7 +21,7 @@ use crate::network::Cut;
 use crate::recipe::{Recipe, Refusal, StageSpec};
 use crate::techniques::{self, Work};
 use crate::tensor::{DType, TensorInfo};
-use crate::weight::Kind;
+use crate::weight::{Kind, Pattern, Sparsity};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -49,6 +49,9 @@ pub struct Step {
     /// How it is turned, where the stage does that.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rotation: Option<Rotation>,
+    /// Zeros that it has behind the stage, whichever stage made them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sparsity: Option<Sparsity>,
 }
 
 /// What happens to a tensor.
@@ -95,6 +98,11 @@ impl TensorPlan {
     /// True where a stage changes it.
     pub fn has_step(&self, stage: usize) -> bool {
         self.steps.iter().any(|s| s.stage == stage)
+    }
+
+    /// Zeros that it has before a stage; `usize::MAX` is after all of them.
+    pub fn sparsity_before(&self, stage: usize) -> Option<Sparsity> {
+        self.steps.iter().rfind(|s| s.stage < stage)?.sparsity
     }
 
     /// False where nobody knows what the network does with it: tables of masks or positions, for example.
@@ -207,6 +215,8 @@ pub struct Context<'a> {
     pub seed: u64,
     /// Linear layers that the network applies within its blocks; only for techniques that work block by block.
     pub readers: HashSet<String>,
+    /// Those that the checkpoint stores as `[in, out]`.
+    pub transposed: HashSet<String>,
     /// The cuts of every block; only for techniques that work block by block.
     pub blocks: Vec<Vec<Cut>>,
     /// Weights whose results are kept in the key/value cache; only for techniques that work block by block.
@@ -358,13 +368,13 @@ fn plan_stage(
         .iter()
         .map(|t| targets.matches(t) && !ignore.matches(t))
         .collect();
-    let (readers, blocks, cache_writers) = if technique.work().by_blocks().is_some() {
+    let (readers, transposed, blocks, cache_writers) = if technique.work().by_blocks().is_some() {
         let network = data::network(model, &technique_at(&pointer))?;
         let blocks = run::cuts(network.as_ref());
-        let readers = run::readers(network.as_ref(), &blocks);
-        (readers, blocks, network.cache_writers())
+        let (readers, transposed) = run::readers(network.as_ref(), &blocks);
+        (readers, transposed, blocks, network.cache_writers())
     } else {
-        (HashSet::new(), Vec::new(), Vec::new())
+        (HashSet::new(), HashSet::new(), Vec::new(), Vec::new())
     };
     let context = Context {
         spec,
@@ -374,6 +384,7 @@ fn plan_stage(
         facts: model.facts(),
         seed: recipe.seed,
         readers,
+        transposed,
         blocks,
         cache_writers,
         model,
@@ -388,11 +399,25 @@ fn plan_stage(
         tensors[at].cache = Some(CachePlan { stage: index, dtype });
     }
     let mut rotations: HashMap<usize, Rotation> = outcome.rotations.into_iter().collect();
+    let mut sparsities: HashMap<usize, Sparsity> = outcome.sparsities.into_iter().collect();
     for (at, kind) in outcome.kinds {
+        let rotation = rotations.remove(&at);
+        let before = tensors[at].sparsity_before(index);
+        let kept = before.filter(|_| rotation.is_none() && technique.keeps_zeros(&kind));
+        if let (Some(before), None) = (before, kept) {
+            zeros_lost(
+                &tensors[at],
+                before,
+                rotation.is_some(),
+                &technique_at(&pointer),
+                technique.name(),
+            )?;
+        }
         tensors[at].steps.push(Step {
             stage: index,
             kind,
-            rotation: rotations.remove(&at),
+            rotation,
+            sparsity: sparsities.remove(&at).or(kept),
         });
         tensors[at].kind = kind;
     }
@@ -403,6 +428,24 @@ fn plan_stage(
         needs: outcome.needs,
         tensors: count,
     })
+}
+
+/// Refuses what fills zeros again that an earlier stage was asked for, where nothing would be left of them.
+fn zeros_lost(
+    tensor: &TensorPlan,
+    before: Sparsity,
+    is_turned: bool,
+    pointer: &str,
+    technique: &str,
+) -> Result<(), Vec<Refusal>> {
+    if !is_turned && before.pattern == Pattern::Unstructured {
+        return Ok(());
+    }
+    let detail = format!(
+        "{} has zeros in the pattern {} by an earlier stage, and {technique} fills them: prune behind it, or leave it out",
+        tensor.name, before.pattern
+    );
+    Err(vec![Refusal::new(pointer, "zeros_lost", detail)])
 }
 
 /// Where a recipe names a stage's technique: a preset does it for those that it brings.
@@ -449,6 +492,17 @@ fn warnings(tensors: &[TensorPlan]) -> Vec<String> {
     if fallback > 0 && odd * 2 > fallback {
         warnings.push(format!(
             "{odd} of {fallback} matrices have rows that are no multiple of 256: k-quants fall back to types with blocks of 32"
+        ));
+    }
+    let is_filled = |t: &&TensorPlan| {
+        let had = |step: &Step| step.sparsity.is_some();
+        t.steps.iter().any(had) && !t.steps.last().is_some_and(had)
+    };
+    let filled = tensors.iter().filter(is_filled).count();
+    if filled > 0 {
+        warnings.push(format!(
+            "{filled} pruned matrices are quantized to types that have no exact zero in every block: their zeros become small \
+             numbers"
         ));
     }
     if tensors

@@ -21,17 +21,15 @@ pub(super) struct RunPlan {
     pub peak_bytes: u64,
 }
 
-/// Names of all linear layers within blocks, but those that are stored as `[in, out]`: no format holds these quantized.
-pub(super) fn readers(network: &dyn Network, blocks: &[Vec<Cut>]) -> HashSet<String> {
+/// Names of all linear layers within blocks, and apart from them those that are stored as `[in, out]`: no format holds
+/// these quantized.
+pub(super) fn readers(network: &dyn Network, blocks: &[Vec<Cut>]) -> (HashSet<String>, HashSet<String>) {
     let names = blocks
         .iter()
         .flatten()
         .flat_map(|cut| &cut.readers)
         .map(|r| &r.tensor);
-    names
-        .filter(|name| !network.stored_transposed(name))
-        .cloned()
-        .collect()
+    names.cloned().partition(|name| !network.stored_transposed(name))
 }
 
 /// The cuts of every block.
@@ -75,7 +73,12 @@ pub(super) fn plan(
         let peak = memory::walk(tensors, network, &data, statistics);
         run.peak_bytes = run.peak_bytes.max(peak);
         if stages.iter().any(StagePlan::descends) {
-            run.peak_bytes = run.peak_bytes.max(memory::descent(tensors, network, &data));
+            run.peak_bytes = run.peak_bytes.max(memory::descent(
+                tensors,
+                network,
+                &data,
+                stages.iter().any(StagePlan::knows_each),
+            ));
         }
         run.calibration = Some(data);
     }
@@ -92,7 +95,7 @@ pub(super) fn plan(
 fn imported_bytes(stages: &[StagePlan], datasets: &Datasets, tensors: &[TensorPlan]) -> u64 {
     let bytes = |stage: &StagePlan| match &stage.importance()?.source {
         ImportanceSource::Dataset(name) => datasets.get(name).map(|dataset| dataset.bytes),
-        ImportanceSource::Calibration | ImportanceSource::Fisher => None,
+        ImportanceSource::Calibration | ImportanceSource::Fisher | ImportanceSource::Diagonal => None,
     };
     let largest = stages.iter().filter_map(bytes).max();
     largest.map_or(0, |bytes| memory::base(tensors) + 2 * bytes)

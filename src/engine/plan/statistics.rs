@@ -32,6 +32,15 @@ pub enum ImportanceSource {
     Dataset(String),
     /// The model runs over the plan's calibration data and back: squares of gradients instead of inputs.
     Fisher,
+    /// The same, for each weight by itself.
+    Diagonal,
+}
+
+impl ImportanceSource {
+    /// True where the model runs back too.
+    pub fn descends(&self) -> bool {
+        matches!(self, Self::Fisher | Self::Diagonal)
+    }
 }
 
 /// The importance of columns, as far as it is known before it is there.
@@ -71,8 +80,13 @@ impl StagePlan {
 
     /// True where it must go back through it too.
     pub fn descends(&self) -> bool {
+        self.importance().is_some_and(|i| i.source.descends())
+    }
+
+    /// True where it must know that of each weight by itself.
+    pub fn knows_each(&self) -> bool {
         self.importance()
-            .is_some_and(|i| i.source == ImportanceSource::Fisher)
+            .is_some_and(|i| i.source == ImportanceSource::Diagonal)
     }
 
     /// Fills in what is known once the calibration data is planned.
@@ -115,7 +129,7 @@ impl Context<'_> {
                     None => Ok(plan),
                 }
             }
-            ImportanceSource::Calibration | ImportanceSource::Fisher => {
+            ImportanceSource::Calibration | ImportanceSource::Fisher | ImportanceSource::Diagonal => {
                 computed(self.model, self.tensors, source, pointer)
             }
         }
@@ -130,8 +144,8 @@ pub(super) fn computed(
     pointer: &str,
 ) -> std::result::Result<ImportancePlan, Vec<Refusal>> {
     let network = data::network(model, pointer)?;
-    let mut readers = run::readers(network.as_ref(), &run::cuts(network.as_ref()));
-    if source == ImportanceSource::Fisher {
+    let (mut readers, _) = run::readers(network.as_ref(), &run::cuts(network.as_ref()));
+    if source.descends() {
         readers.extend(network.embed_tensors());
         readers.extend(network.head_tensors());
     }

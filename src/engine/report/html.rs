@@ -95,8 +95,11 @@ fn cards(out: &mut String, report: &Report) {
     );
     card(
         t.snr_db.map_or("exact".into(), |v| format!("{v:.2} dB")),
-        "signal to noise, quantized weights",
+        "signal to noise, compressed weights",
     );
+    if t.zero_ratio > 0.01 {
+        card(percent(t.zero_ratio), "zeros among the compressed weights");
+    }
     card(
         format!("{:.2} s", report.stages.iter().map(|s| s.seconds).sum::<f64>()),
         "time",
@@ -304,13 +307,13 @@ pub(super) fn entropy_plot(out: &mut String, report: &Report) {
 fn tensor_table(out: &mut String, report: &Report) {
     out.push_str(
         "<h2>Tensors</h2><div class=scroll><table><tr><th>name<th>shape<th>from<th>to<th>H(W)<th>H(codes)<th>MSE\
-         <th>s²/12<th>SNR dB<th>max error</tr>",
+         <th>s²/12<th>SNR dB<th>max error<th>zeros</tr>",
     );
     for t in &report.tensors {
         let shape: Vec<String> = t.shape.iter().map(ToString::to_string).collect();
         let _ = write!(
             out,
-            "<tr><td>{}<td>{}<td>{}<td>{}<td>{:.3}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
+            "<tr><td>{}<td>{}<td>{}<td>{}<td>{:.3}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
             escape(&t.name),
             shape.join("×"),
             escape(&t.source_dtype),
@@ -328,10 +331,20 @@ fn tensor_table(out: &mut String, report: &Report) {
                 None if t.mse == 0.0 => "exact".into(),
                 None => "–".into(),
             },
-            error(t.max_abs_error)
+            error(t.max_abs_error),
+            percent(t.zero_ratio)
         );
     }
     out.push_str("</table></div>");
+}
+
+/// A share in hundredths; nothing is plainly nothing.
+fn percent(ratio: f64) -> String {
+    if ratio == 0.0 {
+        "0".into()
+    } else {
+        format!("{:.2} %", 100.0 * ratio)
+    }
 }
 
 /// Three digits and a power of ten; nothing is plainly nothing.

@@ -19,6 +19,8 @@ struct Sums {
     signal: f64,
     error: f64,
     worst: f32,
+    /// Zeros in what it became.
+    zeros: u64,
 }
 
 /// Compares `source` with `weight`, both read as rows.
@@ -27,7 +29,11 @@ pub fn measure(tensor: &TensorPlan, source: &dyn Rows, weight: &Weight) -> Resul
     let symbols = Symbols::new(tensor.source_dtype, n);
     let after = weight.as_rows();
     let same_type = matches!(tensor.kind, Kind::Dense { dtype } if dtype == tensor.source_dtype);
-    let unchanged = same_type && tensor.steps.iter().all(|step| step.kind == tensor.kind);
+    let unchanged = same_type
+        && tensor
+            .steps
+            .iter()
+            .all(|step| step.kind == tensor.kind && step.sparsity.is_none());
     let parts = if n == 0 || !tensor.source_dtype.is_float() {
         Vec::new()
     } else {
@@ -48,6 +54,7 @@ pub fn measure(tensor: &TensorPlan, source: &dyn Rows, weight: &Weight) -> Resul
         total.signal += part.signal;
         total.error += part.error;
         total.worst = total.worst.max(part.worst);
+        total.zeros += part.zeros;
     }
     if suspect::is(total.signal, total.error, total.worst) {
         let seen = suspect::look(tensor, source, after)?;
@@ -61,7 +68,7 @@ pub fn measure(tensor: &TensorPlan, source: &dyn Rows, weight: &Weight) -> Resul
         parameters: n as u64,
         source_dtype: tensor.source_dtype.name().to_owned(),
         kind: tensor.kind.label(),
-        compressed: tensor.kind.is_compressed(),
+        compressed: tensor.kind.is_compressed() || tensor.sparsity_before(usize::MAX).is_some(),
         source_entropy_bits: symbols.entropy(),
         code_entropy_bits: codes.as_ref().map_or(0.0, |codes| entropy(&codes.histogram)),
         stored_bits_per_weight: 8.0 * tensor.kind.payload_bytes(tensor.rows(), tensor.cols()) as f64
@@ -70,6 +77,7 @@ pub fn measure(tensor: &TensorPlan, source: &dyn Rows, weight: &Weight) -> Resul
         predicted_mse: codes.map(|codes| codes.mean_square_step / 12.0),
         snr_db: (mse > 0.0 && signal > 0.0).then(|| 10.0 * (signal / mse).log10()),
         max_abs_error: f64::from(total.worst),
+        zero_ratio: total.zeros as f64 / n.max(1) as f64,
         mean_square: signal,
     })
 }
@@ -93,7 +101,7 @@ wide! {
 /// Sixteen partial sums of 4,096 values each keep f32 sums accurate and let the loop be vectorised.
 fn add_differences(values: &[f32], back: &[f32], total: &mut Sums) {
     for (values, back) in values.chunks(4096).zip(back.chunks(4096)) {
-        let (mut signal, mut error, mut worst) = ([0f32; 16], [0f32; 16], [0f32; 16]);
+        let (mut signal, mut error, mut worst, mut zeros) = ([0f32; 16], [0f32; 16], [0f32; 16], [0u32; 16]);
         let (v16, v_rest) = values.as_chunks::<16>();
         let (b16, b_rest) = back.as_chunks::<16>();
         for (v, b) in v16.iter().zip(b16) {
@@ -103,6 +111,7 @@ fn add_differences(values: &[f32], back: &[f32], total: &mut Sums) {
                 error[i] += e * e;
                 let a = e.abs();
                 worst[i] = if a > worst[i] { a } else { worst[i] };
+                zeros[i] += u32::from(b[i] == 0.0);
             }
         }
         for (v, b) in v_rest.iter().zip(b_rest) {
@@ -110,7 +119,9 @@ fn add_differences(values: &[f32], back: &[f32], total: &mut Sums) {
             signal[0] += v * v;
             error[0] += e * e;
             worst[0] = worst[0].max(e.abs());
+            zeros[0] += u32::from(*b == 0.0);
         }
+        total.zeros += zeros.iter().map(|n| u64::from(*n)).sum::<u64>();
         total.signal += signal.iter().map(|s| f64::from(*s)).sum::<f64>();
         total.error += error.iter().map(|s| f64::from(*s)).sum::<f64>();
         total.worst = worst.iter().copied().fold(total.worst, f32::max);
@@ -124,7 +135,7 @@ mod tests {
 
     #[test]
     fn errors_of_a_known_pair() {
-        let sums = compare(&[1.0, 2.0, 3.0], &[1.0, 2.5, 2.0]);
-        assert_eq!((sums.signal, sums.error, sums.worst), (14.0, 1.25, 1.0));
+        let sums = compare(&[1.0, 2.0, 3.0, 0.5], &[1.0, 2.5, 2.0, -0.0]);
+        assert_eq!((sums.signal, sums.error, sums.worst, sums.zeros), (14.25, 1.5, 1.0, 1));
     }
 }

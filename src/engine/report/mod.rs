@@ -46,7 +46,7 @@ pub struct TensorReport {
     pub source_dtype: String,
     /// What it became, e.g. `int4 g64`, `Q4_K`.
     pub kind: String,
-    /// True where it was quantized.
+    /// True where it was quantized or pruned.
     pub compressed: bool,
     /// Empirical entropy of the source's symbols, bits a weight; 16-bit floats by their bits, wider ones by the
     /// bits of their bfloat16 rounding. A zero-order lossless coder cannot do better.
@@ -68,6 +68,9 @@ pub struct TensorReport {
     pub max_abs_error: f64,
     /// Mean square of the source.
     pub mean_square: f64,
+    /// Share of the weights that are exactly zero in what it became, 0 to 1; 0 in reports of versions that did not say.
+    #[serde(default)]
+    pub zero_ratio: f64,
 }
 
 /// One format's sizes.
@@ -142,8 +145,11 @@ pub struct Totals {
     /// Signal to noise over quantized tensors, decibels; absent where nothing changed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub snr_db: Option<f64>,
-    /// Share of the weights that were quantized, 0 to 1.
+    /// Share of the weights that were quantized or pruned, 0 to 1.
     pub compressed_ratio: f64,
+    /// Share of those that are exactly zero afterwards, 0 to 1.
+    #[serde(default)]
+    pub zero_ratio: f64,
 }
 
 /// A report.
@@ -241,5 +247,6 @@ fn totals(plan: &Plan, model: &Checkpoint, tensors: &[TensorReport]) -> Totals {
         predicted_mse: over_changed(&|t| t.predicted_mse.unwrap_or(0.0)),
         snr_db: (mse > 0.0).then(|| 10.0 * (signal / mse).log10()),
         compressed_ratio: count as f64 / parameters.max(1) as f64,
+        zero_ratio: over_changed(&|t| t.zero_ratio),
     }
 }

@@ -104,6 +104,7 @@ mod tests {
                 stage: 0,
                 kind,
                 rotation: None,
+                sparsity: None,
             }]
         } else {
             Vec::new()

@@ -56,6 +56,10 @@ impl Technique for Fp8 {
     fn work(&self) -> Work {
         Work::Each(&Fp8)
     }
+
+    fn keeps_zeros(&self, _kind: &Kind) -> bool {
+        true
+    }
 }
 
 impl Each for Fp8 {

@@ -3,20 +3,19 @@
 //! Owns: its options, which tensors it fits, Hessians of the layers of a block. Must not know: packing, data.
 //! Invariant: a layer's Hessian is that of its inputs behind the layers already quantized ("true sequential").
 
+use super::hessians::{Hessians, Seen};
 use super::options::{self, Options, Planned};
 use super::{BlockStage, Blocks, Decision, Maker, Technique, Work};
 use crate::calibrate::{Here, Visitor};
 use crate::error::{Error, Result};
 use crate::kernels::affine::{Range, Spec};
-use crate::kernels::gptq::{ActOrder, Curvature, solve, working_bytes};
-use crate::kernels::linalg::{Gram, Precision};
+use crate::kernels::gptq::{ActOrder, Curvature, How, solve, working_bytes};
 use crate::network::{Cut, Sizes, State, read_all, with_values};
 use crate::observe::Level;
 use crate::plan::{Context, TensorPlan};
 use crate::weight::{Kind, Weight};
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
-use std::collections::HashMap;
 
 /// The technique.
 pub(super) struct Gptq;
@@ -67,6 +66,10 @@ impl Technique for Gptq {
     fn work(&self) -> Work {
         Work::Blocks(&Gptq)
     }
+
+    fn keeps_zeros(&self, _kind: &Kind) -> bool {
+        true
+    }
 }
 
 impl Blocks for Gptq {
@@ -87,7 +90,7 @@ impl Blocks for Gptq {
             range,
             by_hessian: options.text("range") == "hessian",
             damp: options.real("damp_percent"),
-            grams: Vec::new(),
+            hessians: Hessians::new(true),
             made: Vec::new(),
         })
     }
@@ -95,19 +98,8 @@ impl Blocks for Gptq {
     /// A Gram matrix in strips for each input of a cut, and the largest solve.
     fn working_bytes(&self, _options: &Value, tensors: &[&TensorPlan], _: &Sizes, _: usize) -> u64 {
         let bytes = |t: &&TensorPlan| working_bytes(t.cols(), t.elements());
-        // Layers of one role in one block are the experts of a mixture: each has inputs of its own.
-        let mut grams: HashMap<_, u64> = HashMap::new();
-        for tensor in tensors {
-            *grams.entry((tensor.layer, tensor.role)).or_default() += Gram::bytes(tensor.cols());
-        }
-        tensors.iter().map(bytes).max().unwrap_or(0) + grams.into_values().max().unwrap_or(0)
+        tensors.iter().map(bytes).max().unwrap_or(0) + Hessians::bytes(tensors)
     }
-}
-
-/// The Hessian of one input while it is summed up.
-struct Seen {
-    gram: Gram,
-    tokens: usize,
 }
 
 struct Solver<'a> {
@@ -116,8 +108,7 @@ struct Solver<'a> {
     range: Range,
     by_hessian: bool,
     damp: f64,
-    /// By input of the cut at hand.
-    grams: Vec<Option<Seen>>,
+    hessians: Hessians,
     made: Vec<(usize, Weight)>,
 }
 
@@ -128,21 +119,12 @@ impl Solver<'_> {
     }
 
     /// Quantizes every layer that reads one input.
-    fn settle_input(&mut self, input: usize, seen: Option<Seen>, here: &mut Here<'_>) -> Result<()> {
-        let readers: Vec<String> = here
-            .cut
-            .readers
-            .iter()
-            .filter(|r| r.input == input && self.stage.step(&r.tensor).is_some())
-            .map(|r| r.tensor.clone())
-            .collect();
-        let Some(seen) = seen.filter(|_| !readers.is_empty()) else {
-            return Ok(());
-        };
+    fn settle_input(&mut self, seen: Seen, readers: Vec<String>, here: &mut Here<'_>) -> Result<()> {
         let observer = self.stage.observer;
         let stop = || observer.should_stop();
         let n = here.weights.get(&readers[0])?.dim(1)?;
-        let gram = seen.gram.into_full();
+        let tokens = seen.tokens;
+        let gram = seen.into_gram();
         let curvature =
             Curvature::new(&gram, n, self.damp, self.act_order, self.by_hessian, &stop).map_err(|e| {
                 Error {
@@ -151,7 +133,7 @@ impl Solver<'_> {
                 }
             })?;
         drop(gram);
-        self.tell(&readers, &curvature, seen.tokens);
+        self.tell(&readers, &curvature, tokens);
         for name in readers {
             let Some((at, kind)) = self.stage.step(&name) else {
                 continue;
@@ -159,11 +141,14 @@ impl Solver<'_> {
             let weight = here.weights.get(&name)?;
             let shape = weight.dims().to_vec();
             let values = with_values(weight, <[f32]>::to_vec)?;
-            let solved =
-                solve(values, &curvature, self.act_order, &self.spec(kind)?, &stop).map_err(|e| Error {
-                    message: format!("tensor {name}: {}", e.message),
-                    ..e
-                })?;
+            let how = How {
+                act_order: self.act_order,
+                keeps_zeros: self.stage.sparsity(&name).is_some(),
+            };
+            let solved = solve(values, &curvature, how, &self.spec(kind)?, &stop).map_err(|e| Error {
+                message: format!("tensor {name}: {}", e.message),
+                ..e
+            })?;
             let values = read_all(&solved.weight)?;
             here.weights
                 .replace(&name, &Tensor::from_vec(values, shape, &Device::Cpu)?)?;
@@ -202,26 +187,12 @@ impl Visitor for Solver<'_> {
     }
 
     fn see(&mut self, _at: usize, cut: &Cut, state: &State) -> Result<()> {
-        self.grams.resize_with(state.inputs.len(), || None);
-        for (input, x) in state.inputs.iter().enumerate() {
-            let wanted =
-                |r: &crate::network::Reader| r.input == input && self.stage.step(&r.tensor).is_some();
-            if !cut.readers.iter().any(wanted) {
-                continue;
-            }
-            let seen = self.grams[input].get_or_insert_with(|| Seen {
-                gram: Gram::new(x.dims().get(1).copied().unwrap_or(0)),
-                tokens: 0,
-            });
-            seen.tokens += x.dim(0)?;
-            with_values(x, |x| seen.gram.add(x, Precision::Split))?;
-        }
-        Ok(())
+        self.hessians.see(&self.stage, cut, state)
     }
 
     fn settle(&mut self, here: &mut Here<'_>) -> Result<()> {
-        for (input, seen) in std::mem::take(&mut self.grams).into_iter().enumerate() {
-            self.settle_input(input, seen, here)?;
+        for (seen, readers) in self.hessians.take(&self.stage, here.cut) {
+            self.settle_input(seen, readers, here)?;
         }
         Ok(())
     }

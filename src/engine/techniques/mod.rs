@@ -3,7 +3,7 @@
 //! Owns: the seam and the list. Must not know: file formats. Siblings never import each other.
 //! Invariant: `run` produces exactly the kind `plan` promised, the same bytes for any number of threads.
 //!
-//! Shared by siblings: `folding`, `options`.
+//! Shared by siblings: `folding`, `hessians`, `options`, `pruning`.
 //!
 //! A technique is one file and one line in [`TECHNIQUES`]; documentation, the API's schema and the law tests are
 //! made from the list.
@@ -15,13 +15,19 @@ mod fp8;
 mod ggml;
 mod gptq;
 mod hadamard;
+mod hessians;
 mod hqq;
 mod kv_cache;
+mod magnitude;
 mod nf4;
+mod obd;
 mod options;
+mod pruning;
 mod rtn;
 mod smoothquant;
+mod sparsegpt;
 mod static_activations;
+mod wanda;
 
 use crate::calibrate::Visitor;
 use crate::error::Result;
@@ -30,7 +36,7 @@ use crate::observe::Observer;
 use crate::plan::{CacheDtype, Context, Rotation, StagePlan, Statistic, TensorPlan};
 use crate::recipe::Refusal;
 use crate::tensor::Rows;
-use crate::weight::{Kind, Scale, Weight};
+use crate::weight::{Kind, Scale, Sparsity, Weight};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -47,6 +53,8 @@ pub struct Decision {
     pub needs: Option<Statistic>,
     /// How it turns tensors, for those that it turns.
     pub rotations: Vec<(usize, Rotation)>,
+    /// Zeros that it makes, by the tensor's index.
+    pub sparsities: Vec<(usize, Sparsity)>,
 }
 
 /// One tensor to be made.
@@ -59,6 +67,10 @@ pub struct Task<'a> {
     pub kind: Kind,
     /// Mean square of each column's inputs, for each matrix in the tensor, where the stage asked for it and it is known.
     pub importance: Option<&'a [f32]>,
+    /// How much the loss bends along each weight, where the stage asked for it and it is known.
+    pub diagonal: Option<&'a [f32]>,
+    /// The zeros that it is to have, with their share, where the stage makes some.
+    pub sparsity: Option<Sparsity>,
     /// How it is turned, where the plan says so.
     pub rotation: Option<&'a Rotation>,
     /// All values of another tensor, as it is before this stage.
@@ -80,6 +92,10 @@ pub trait Technique: Sync {
     /// The schemes that it can give each tensor by itself, where there are several.
     fn schemes(&self) -> Option<&'static dyn Schemes> {
         None
+    }
+    /// True where what is zero before it is zero after it, in what it makes a tensor into.
+    fn keeps_zeros(&self, _kind: &Kind) -> bool {
+        false
     }
     /// True where it needs a head that shares no weight with the embedding, with these options, checked or not.
     fn unties(&self, _options: &Value) -> bool {
@@ -123,6 +139,18 @@ impl Work {
 pub trait Each: Sync {
     /// Makes one tensor.
     fn run(&self, task: &Task<'_>, input: &dyn Rows) -> Result<Weight>;
+    /// A look at all tensors before the first is made, where these options need one.
+    fn survey(&self, _options: &Value) -> Option<&'static dyn Survey> {
+        None
+    }
+}
+
+/// What decides on one tensor by looking at all of them: weights of many layers that compete.
+pub trait Survey: Sync {
+    /// What is to be known of one tensor, in a few numbers.
+    fn look(&self, task: &Task<'_>, input: &dyn Rows) -> Result<Vec<u64>>;
+    /// The share of each tensor that goes, by what was seen of each.
+    fn shares(&self, options: &Value, seen: &[Vec<u64>]) -> Vec<f64>;
 }
 
 /// Work on a model that runs.
@@ -193,6 +221,12 @@ impl BlockStage<'_> {
         let step = self.tensors[at].steps.iter().find(|s| s.stage == self.index)?;
         Some((at, step.kind))
     }
+
+    /// The zeros that the tensor of that name is to have behind this stage.
+    pub fn sparsity(&self, name: &str) -> Option<Sparsity> {
+        let tensor = self.tensors.iter().find(|t| t.name == name)?;
+        tensor.steps.iter().find(|s| s.stage == self.index)?.sparsity
+    }
 }
 
 /// Every technique, alphabetical.
@@ -205,10 +239,14 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &hadamard::Hadamard,
     &hqq::Hqq,
     &kv_cache::KvCache,
+    &magnitude::Magnitude,
     &nf4::NormalFloat4,
+    &obd::OptimalBrainDamage,
     &rtn::Rtn,
     &smoothquant::SmoothQuant,
+    &sparsegpt::SparseGpt,
     &static_activations::StaticActivations,
+    &wanda::Wanda,
 ];
 
 /// The technique of that name.

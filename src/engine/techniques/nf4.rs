@@ -54,6 +54,10 @@ impl Technique for NormalFloat4 {
     fn work(&self) -> Work {
         Work::Each(&NormalFloat4)
     }
+
+    fn keeps_zeros(&self, _kind: &Kind) -> bool {
+        true
+    }
 }
 
 impl Each for NormalFloat4 {

@@ -8,7 +8,7 @@ use crate::recipe::Refusal;
 use crate::tensor::DType;
 use crate::weight::{Activations, Granularity, Kind};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub(super) type Planned<T> = Result<T, Vec<Refusal>>;
 
@@ -196,8 +196,17 @@ pub(super) fn matrices<'a>(context: &'a Context<'_>) -> Planned<Vec<(usize, &'a 
 /// Targeted matrices for a technique that works block by block: every one must be a layer that the network applies
 /// within a block, or its inputs are never seen.
 pub(super) fn layers<'a>(context: &'a Context<'_>) -> Planned<Vec<(usize, &'a TensorPlan)>> {
+    layers_or(context, &HashSet::new())
+}
+
+/// The same, and those of these names.
+pub(super) fn layers_or<'a>(
+    context: &'a Context<'_>,
+    others: &HashSet<String>,
+) -> Planned<Vec<(usize, &'a TensorPlan)>> {
     let matrices = matrices(context)?;
-    let strange = matrices.iter().find(|(_, t)| !context.readers.contains(&t.name));
+    let is_layer = |t: &TensorPlan| context.readers.contains(&t.name) || others.contains(&t.name);
+    let strange = matrices.iter().find(|(_, t)| !is_layer(t));
     match strange {
         None => Ok(matrices),
         Some((_, tensor)) => {

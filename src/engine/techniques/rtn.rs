@@ -67,6 +67,10 @@ impl Technique for Rtn {
         Work::Each(&Rtn)
     }
 
+    fn keeps_zeros(&self, _kind: &Kind) -> bool {
+        true
+    }
+
     fn schemes(&self) -> Option<&'static dyn Schemes> {
         Some(&Rtn)
     }

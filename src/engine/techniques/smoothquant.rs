@@ -10,7 +10,7 @@ use crate::calibrate::{Here, Visitor};
 use crate::error::Result;
 use crate::network::{Cut, Feed, Sizes, State, Weights, with_values};
 use crate::plan::{Context, TensorPlan};
-use crate::weight::Weight;
+use crate::weight::{Kind, Weight};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
@@ -49,6 +49,10 @@ impl Technique for SmoothQuant {
 
     fn work(&self) -> Work {
         Work::Blocks(&SmoothQuant)
+    }
+
+    fn keeps_zeros(&self, _kind: &Kind) -> bool {
+        true
     }
 }
 

@@ -70,6 +70,10 @@ impl Technique for StaticActivations {
     fn work(&self) -> Work {
         Work::Scales(&StaticActivations)
     }
+
+    fn keeps_zeros(&self, _kind: &Kind) -> bool {
+        true
+    }
 }
 
 impl Blocks for StaticActivations {

@@ -12,6 +12,8 @@ pub struct Fisher {
     pub rows: Vec<f32>,
     /// Sum of each column.
     pub cols: Vec<f32>,
+    /// Each element, row-major, where that was asked for.
+    pub each: Option<Vec<f32>>,
 }
 
 impl Fisher {

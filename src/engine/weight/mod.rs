@@ -12,6 +12,7 @@ mod fisher;
 mod float8;
 mod nf4;
 mod payload;
+mod sparsity;
 mod squares;
 
 pub use affine::Affine;
@@ -21,6 +22,7 @@ pub use dynamic8::dynamic_map;
 pub use fisher::Fisher;
 pub use float8::Float8;
 pub use nf4::{NESTED_BLOCK, NF4_TABLE, Nested, Nf4};
+pub use sparsity::{Pattern, Sparsity};
 pub use squares::InputSquares;
 
 use crate::tensor::{DType, GgmlType, Rows};

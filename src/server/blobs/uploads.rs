@@ -46,7 +46,10 @@ impl LocalBlobs {
             }
             let promise = admit(&layout, &promised, offset, &bounds)?;
             let bounds = if partial.is_published()? {
-                Bounds { max_bytes: offset, ..bounds }
+                Bounds {
+                    max_bytes: offset,
+                    ..bounds
+                }
             } else {
                 bounds
             };

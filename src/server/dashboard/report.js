@@ -312,6 +312,7 @@ function errors(report) {
           ["SNR", (one) => number(one.snr_db, 3, " dB"), "right"],
           ["Against s²/12", (one) => (one.predicted_mse ? number(one.mse / one.predicted_mse, 3) : "–"), "right"],
           ["Largest error", (one) => number(one.max_abs_error, 3), "right"],
+          ["Zeros", (one) => (one.zero_ratio ? number(100 * one.zero_ratio, 3, " %") : "–"), "right"],
         ],
         list.slice(0, shown),
       ),

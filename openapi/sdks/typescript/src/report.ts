@@ -68,4 +68,5 @@ export interface ReportTensor extends JsonObject {
   snr_db?: number;
   max_abs_error: number;
   mean_square: number;
+  zero_ratio?: number;
 }

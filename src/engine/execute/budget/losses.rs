@@ -126,6 +126,8 @@ impl Sample {
             kind,
             importance: Some(&self.importance),
             rotation: None,
+            diagonal: None,
+            sparsity: None,
             other: &none,
         };
         let input = MemoryRows {

@@ -81,6 +81,16 @@ impl Curvature {
         Ok(curvature)
     }
 
+    /// U, `UᵀU` = (`XᵀX` + damping)⁻¹, in the order of columns, row-major; none where it cannot be had.
+    pub fn factor(&self) -> Option<&[f32]> {
+        self.factor.as_deref()
+    }
+
+    /// How much each column counts, in the order of the checkpoint: the diagonal of `XᵀX` where that was asked for.
+    pub fn importance(&self) -> &[f32] {
+        &self.importance
+    }
+
     /// False where even strong damping did not help: weights are then rounded to nearest.
     pub fn is_usable(&self) -> bool {
         self.factor.is_some()

@@ -30,10 +30,20 @@ pub enum ActOrder {
     Group,
 }
 
+/// How a matrix is rounded.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// Order of the columns.
+    pub act_order: ActOrder,
+    /// What is zero stays zero, whatever errors it is to make up for: a pruned matrix keeps its pattern.
+    pub keeps_zeros: bool,
+}
+
 /// Bytes that solving for a matrix of `elements` with `n` inputs takes at most: its Hessian whole, the f64 matrix that
-/// becomes the factor, and the factor; then the weights, what they are compensated to, and their codes.
+/// becomes the factor, and the factor; then the weights, what they are compensated to, their codes, and
+/// which were zero.
 pub fn working_bytes(n: usize, elements: usize) -> u64 {
-    (n * n * (4 + 8 + 4) + 10 * elements) as u64
+    (n * n * (4 + 8 + 4) + 11 * elements) as u64
 }
 
 /// The quantized matrix and what it costs.
@@ -51,10 +61,11 @@ pub struct Solved {
 pub fn solve(
     mut w: Vec<f32>,
     curvature: &Curvature,
-    act_order: ActOrder,
+    how: How,
     spec: &Spec,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Solved> {
+    let act_order = how.act_order;
     let n = curvature.n;
     let rows = w.len() / n.max(1);
     check_finite(&w, 0)?;
@@ -76,6 +87,7 @@ pub fn solve(
             let mut task = Task {
                 curvature,
                 act_order,
+                keeps_zeros: how.keeps_zeros,
                 spec,
                 codes,
                 grids,
@@ -122,6 +134,7 @@ fn block_of(size: usize) -> usize {
 struct Task<'a> {
     curvature: &'a Curvature,
     act_order: ActOrder,
+    keeps_zeros: bool,
     spec: &'a Spec,
     codes: &'a mut [u8],
     grids: &'a mut [Grid],
@@ -162,6 +175,15 @@ impl Task<'_> {
         0.0
     }
 
+    /// Where what is zero stays so: 1 for each weight that is, in the order of columns.
+    fn zeros(&self, w: &[f32]) -> Vec<u8> {
+        if self.keeps_zeros {
+            w.iter().map(|w| u8::from(*w == 0.0)).collect()
+        } else {
+            Vec::new()
+        }
+    }
+
     fn compensate(&mut self, factor: &[f32], early: bool) -> f64 {
         let n = self.curvature.n;
         let rows = self.w.len() / n;
@@ -170,6 +192,7 @@ impl Task<'_> {
         for row in self.w.chunks(n) {
             w.extend(order.iter().map(|c| row[*c as usize]));
         }
+        let zeros = self.zeros(&w);
         let importance: Vec<f32> = order
             .iter()
             .map(|c| self.curvature.importance[*c as usize])
@@ -180,7 +203,16 @@ impl Task<'_> {
         let mut loss = 0f64;
         for start in (0..n).step_by(block) {
             let end = (start + block).min(n);
-            round_block(self, &mut w, factor, grids, (start, end), &mut errors, &mut loss);
+            round_block(
+                self,
+                &mut w,
+                &zeros,
+                factor,
+                grids,
+                (start, end),
+                &mut errors,
+                &mut loss,
+            );
             if end < n {
                 let errors = View::rows(&errors, rows, end - start, end - start);
                 let u = View::rows(&factor[start * n + end..], end - start, n - end, n);
@@ -205,10 +237,11 @@ impl Task<'_> {
 
 wide! {
     /// Columns from one position of the order to another: rounds each and carries its error on to those behind it in the
-    /// block. Where no grids are chosen yet, each group's is found with this importance when it is reached.
+    /// block; what is zero by `zeros` stays so. Where no grids are chosen yet, each group's is found with this importance when it is reached.
     fn round_block(
         task: &mut Task<'_>,
         w: &mut [f32],
+        zeros: &[u8],
         factor: &[f32],
         grids: Option<&[f32]>,
         span: (usize, usize),
@@ -225,10 +258,15 @@ wide! {
                 let at = r * groups + task.group_of(j, size);
                 if let Some(importance) = grids && j % size == 0 {
                     let until = (j + size).min(n);
-                    task.grids[at] = task.spec.fit_weighted(&row[j..until], &importance[j..until]);
+                    let mut group = row[j..until].to_vec();
+                    for (w, zero) in group.iter_mut().zip(zeros.get(r * n + j..r * n + until).unwrap_or_default()) {
+                        *w = if *zero == 1 { 0.0 } else { *w };
+                    }
+                    task.grids[at] = task.spec.fit_weighted(&group, &importance[j..until]);
                 }
                 let grid = task.grids[at];
-                let code = task.spec.code(row[j], grid);
+                let wanted = if zeros.get(r * n + j) == Some(&1) { 0.0 } else { row[j] };
+                let code = task.spec.code(wanted, grid);
                 task.codes[r * n + column] = code as u8;
                 let value = task.spec.value(code, grid);
                 let u = &factor[j * n..(j + 1) * n];
@@ -293,6 +331,13 @@ mod tests {
         }
     }
 
+    fn how(act_order: ActOrder) -> How {
+        How {
+            act_order,
+            keeps_zeros: false,
+        }
+    }
+
     /// Σ (x · (w − ŵ))² over all inputs.
     fn output_error(x: &[f32], w: &[f32], weight: &Affine) -> f64 {
         let mut back = vec![0.0; w.len()];
@@ -314,7 +359,7 @@ mod tests {
         let nearest = output_error(&x, &w, &affine::quantize(&rows, &spec(64)).unwrap());
         for act_order in [ActOrder::None, ActOrder::Static, ActOrder::Group] {
             let curvature = Curvature::new(&gram, COLS, 0.01, act_order, true, &|| false).unwrap();
-            let solved = solve(w.clone(), &curvature, act_order, &spec(64), &|| false).unwrap();
+            let solved = solve(w.clone(), &curvature, how(act_order), &spec(64), &|| false).unwrap();
             let error = output_error(&x, &w, &solved.weight);
             assert!(error < 0.5 * nearest, "{act_order:?}: {error} {nearest}");
         }
@@ -334,7 +379,7 @@ mod tests {
         let nearest = affine::quantize(&rows, &spec(64)).unwrap();
         for act_order in [ActOrder::None, ActOrder::Static, ActOrder::Group] {
             let curvature = Curvature::new(&gram, COLS, 0.01, act_order, true, &|| false).unwrap();
-            let solved = solve(w.clone(), &curvature, act_order, &spec(64), &|| false).unwrap();
+            let solved = solve(w.clone(), &curvature, how(act_order), &spec(64), &|| false).unwrap();
             assert_eq!(solved.weight.codes, nearest.codes);
         }
     }
@@ -348,7 +393,7 @@ mod tests {
         let w = noise(ROWS * COLS, 3);
         let curvature = Curvature::new(&gram(&x), COLS, 0.01, ActOrder::Static, true, &|| false).unwrap();
         assert_eq!((curvature.dead, curvature.is_usable()), (1, true));
-        let solved = solve(w.clone(), &curvature, ActOrder::Static, &spec(64), &|| false).unwrap();
+        let solved = solve(w.clone(), &curvature, how(ActOrder::Static), &spec(64), &|| false).unwrap();
         let at = spec(64).code(
             w[5],
             Grid {
@@ -362,7 +407,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!(silent.dead, COLS);
-        solve(w, &silent, ActOrder::None, &spec(64), &|| false).unwrap();
+        solve(w, &silent, how(ActOrder::None), &spec(64), &|| false).unwrap();
     }
 
     #[test]
@@ -370,7 +415,7 @@ mod tests {
         let (x, w) = (inputs(500), noise(ROWS * COLS, 3));
         let gram = gram(&x);
         let curvature = Curvature::new(&gram, COLS, 0.01, ActOrder::Group, true, &|| false).unwrap();
-        let weight = solve(w, &curvature, ActOrder::Group, &spec(64), &|| false)
+        let weight = solve(w, &curvature, how(ActOrder::Group), &spec(64), &|| false)
             .unwrap()
             .weight;
         let largest = (0..COLS)
@@ -379,6 +424,46 @@ mod tests {
         assert_eq!(weight.g_idx[largest], 0);
         let of = |group: u32| weight.g_idx.iter().filter(|g| **g == group).count();
         assert_eq!([0, 1, 2, 3].map(of), [64; 4]);
+    }
+
+    /// Errors are made up for by the weights that are there.
+    #[test]
+    fn a_pruned_matrix_keeps_its_zeros() {
+        let (x, mut w) = (inputs(1000), noise(ROWS * COLS, 3));
+        w.chunks_mut(4).for_each(|run| run[1..3].fill(0.0));
+        let gram = gram(&x);
+        let rows = MemoryRows {
+            values: &w,
+            cols: COLS,
+        };
+        let nearest = output_error(&x, &w, &affine::quantize(&rows, &spec(64)).unwrap());
+        for act_order in [ActOrder::None, ActOrder::Static, ActOrder::Group] {
+            for symmetric in [true, false] {
+                let spec = Spec {
+                    symmetric,
+                    ..spec(64)
+                };
+                let curvature = Curvature::new(&gram, COLS, 0.01, act_order, true, &|| false).unwrap();
+                let how = How {
+                    act_order,
+                    keeps_zeros: true,
+                };
+                let weight = solve(w.clone(), &curvature, how, &spec, &|| false)
+                    .unwrap()
+                    .weight;
+                let mut back = vec![0.0; w.len()];
+                weight.read(0, &mut back).unwrap();
+                assert!(
+                    w.iter().zip(&back).all(|(w, b)| *w != 0.0 || *b == 0.0),
+                    "{act_order:?}"
+                );
+                let error = output_error(&x, &w, &weight);
+                assert!(
+                    error < 0.8 * nearest,
+                    "{act_order:?} {symmetric}: {error} {nearest}"
+                );
+            }
+        }
     }
 
     #[test]
@@ -397,7 +482,7 @@ mod tests {
                 .unwrap();
             pool.install(|| {
                 let curvature = Curvature::new(&gram, COLS, 0.01, ActOrder::Static, true, &|| false).unwrap();
-                solve(w.clone(), &curvature, ActOrder::Static, &spec(32), &|| false).unwrap()
+                solve(w.clone(), &curvature, how(ActOrder::Static), &spec(32), &|| false).unwrap()
             })
         };
         assert_eq!(run(1).weight.codes, run(3).weight.codes);

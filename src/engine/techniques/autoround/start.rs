@@ -6,7 +6,7 @@
 use crate::calibrate::Here;
 use crate::error::{Error, Result};
 use crate::kernels::affine::{self, Range, Spec};
-use crate::kernels::gptq::{ActOrder, Curvature, solve};
+use crate::kernels::gptq::{ActOrder, Curvature, How, solve};
 use crate::kernels::linalg::{Gram, Precision};
 use crate::kernels::signround::SignRound;
 use crate::network::{Reader, State, with_values};
@@ -141,12 +141,16 @@ fn solved(stage: &BlockStage<'_>, here: &Here<'_>, readers: Vec<Target>, gram: G
     let stop = || stage.observer.should_stop();
     let first = readers.first().map_or("", |r| r.name.as_str());
     let n = here.weights.get(first)?.dim(1)?;
-    let order = ActOrder::Static;
-    let curvature = Curvature::new(&gram.into_full(), n, DAMP, order, true, &stop).map_err(named(first))?;
+    let how = How {
+        act_order: ActOrder::Static,
+        keeps_zeros: false,
+    };
+    let curvature =
+        Curvature::new(&gram.into_full(), n, DAMP, how.act_order, true, &stop).map_err(named(first))?;
     let mut layers = Vec::new();
     for Target { name, index, spec } in readers {
         let values = with_values(here.weights.get(&name)?, <[f32]>::to_vec)?;
-        let solved = solve(values, &curvature, order, &spec, &stop).map_err(named(&name))?;
+        let solved = solve(values, &curvature, how, &spec, &stop).map_err(named(&name))?;
         layers.push(Layer {
             rounding: SignRound::new(spec, solved.compensated, &solved.weight)?,
             name,

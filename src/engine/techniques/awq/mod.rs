@@ -80,6 +80,10 @@ impl Technique for Awq {
     fn work(&self) -> Work {
         Work::Blocks(&Awq)
     }
+
+    fn keeps_zeros(&self, _kind: &Kind) -> bool {
+        true
+    }
 }
 
 impl Blocks for Awq {

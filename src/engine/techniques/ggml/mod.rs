@@ -94,6 +94,17 @@ impl Technique for Ggml {
         Work::Each(&Ggml)
     }
 
+    /// Types whose blocks have no minimum and a code for zero.
+    fn keeps_zeros(&self, kind: &Kind) -> bool {
+        use GgmlType::{Q3_K, Q4_0, Q5_0, Q6_K, Q8_0, TQ1_0, TQ2_0};
+        match kind {
+            Kind::Block { ggml_type } => {
+                matches!(ggml_type, Q3_K | Q4_0 | Q5_0 | Q6_K | Q8_0 | TQ1_0 | TQ2_0)
+            }
+            _ => true,
+        }
+    }
+
     fn schemes(&self) -> Option<&'static dyn Schemes> {
         Some(&types::Types)
     }

@@ -146,7 +146,10 @@ impl S3Blobs {
         }
         admit(offset, &bounds)?;
         let bounds = if standing.note.finished {
-            Bounds { max_bytes: offset, ..bounds }
+            Bounds {
+                max_bytes: offset,
+                ..bounds
+            }
         } else {
             bounds
         };

@@ -30,7 +30,9 @@ impl ImatrixNote {
     pub fn of(importance: &ImportancePlan) -> Self {
         Self {
             file: match &importance.source {
-                ImportanceSource::Calibration | ImportanceSource::Fisher => FILE.to_owned(),
+                ImportanceSource::Calibration | ImportanceSource::Fisher | ImportanceSource::Diagonal => {
+                    FILE.to_owned()
+                }
                 ImportanceSource::Dataset(name) => name.clone(),
             },
             dataset: importance.texts.first().cloned(),

@@ -20,8 +20,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::domain::{Upload, UploadId};
 use crate::domain::ports::BlobError;
+use crate::domain::{Upload, UploadId};
 use crate::http::auth::Caller;
 use crate::http::problem::{self, Problem};
 use crate::http::refuse::about;

@@ -1,0 +1,121 @@
+//! Gram matrices of what the layers of a block read, while a model runs over data.
+//!
+//! Owns: one sum for each input of a cut that a stage's tensors read. Must not know: what they are used for.
+//! Invariant: sums are added up token after token in the data's order.
+
+use super::BlockStage;
+use crate::calibrate::ColumnSquares;
+use crate::error::Result;
+use crate::kernels::linalg::{Gram, Precision};
+use crate::network::{Cut, State, with_values};
+use crate::plan::TensorPlan;
+use std::collections::HashMap;
+
+/// The Hessian of one input while it is summed up.
+pub(super) struct Seen {
+    sum: Sum,
+    /// Rows of X.
+    pub tokens: usize,
+}
+
+/// `XᵀX`, or only its diagonal.
+enum Sum {
+    Whole(Gram),
+    Diagonal(ColumnSquares),
+}
+
+impl Seen {
+    /// `XᵀX` of `[n, n]`; of a sum of squares only its diagonal is other than zero.
+    pub(super) fn into_gram(self) -> Vec<f32> {
+        match self.sum {
+            Sum::Whole(gram) => gram.into_full(),
+            Sum::Diagonal(squares) => {
+                let sums = squares.finish().sums;
+                let n = sums.len();
+                let mut gram = vec![0.0; n * n];
+                sums.into_iter()
+                    .enumerate()
+                    .for_each(|(i, sum)| gram[i * n + i] = sum);
+                gram
+            }
+        }
+    }
+
+    /// The root of the diagonal, and all of it where it was summed.
+    pub(super) fn into_norms(self) -> (Vec<f32>, Option<Vec<f32>>) {
+        match self.sum {
+            Sum::Whole(gram) => {
+                let gram = gram.into_full();
+                let n = gram.len().isqrt();
+                ((0..n).map(|i| gram[i * n + i].sqrt()).collect(), Some(gram))
+            }
+            Sum::Diagonal(squares) => (squares.finish().sums.iter().map(|s| s.sqrt()).collect(), None),
+        }
+    }
+}
+
+/// Those of the cut at hand.
+pub(super) struct Hessians {
+    is_whole: bool,
+    inputs: Vec<Option<Seen>>,
+}
+
+impl Hessians {
+    /// Whole ones, or their diagonals.
+    pub(super) fn new(is_whole: bool) -> Self {
+        Self {
+            is_whole,
+            inputs: Vec::new(),
+        }
+    }
+
+    /// Adds what one batch brings.
+    pub(super) fn see(&mut self, stage: &BlockStage<'_>, cut: &Cut, state: &State) -> Result<()> {
+        self.inputs.resize_with(state.inputs.len(), || None);
+        for (input, x) in state.inputs.iter().enumerate() {
+            let mut readers = cut.readers.iter().filter(|r| r.input == input);
+            if !readers.any(|r| stage.step(&r.tensor).is_some()) {
+                continue;
+            }
+            let (tokens, cols) = x.dims2()?;
+            let is_whole = self.is_whole;
+            let seen = self.inputs[input].get_or_insert_with(|| Seen {
+                sum: if is_whole {
+                    Sum::Whole(Gram::new(cols))
+                } else {
+                    Sum::Diagonal(ColumnSquares::default())
+                },
+                tokens: 0,
+            });
+            seen.tokens += tokens;
+            with_values(x, |x| match &mut seen.sum {
+                Sum::Whole(gram) => gram.add(x, Precision::Split),
+                Sum::Diagonal(squares) => squares.add(x, cols),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// All that were summed, and the tensors of the stage that read each.
+    pub(super) fn take(&mut self, stage: &BlockStage<'_>, cut: &Cut) -> Vec<(Seen, Vec<String>)> {
+        let seen = std::mem::take(&mut self.inputs).into_iter().enumerate();
+        let with_readers = seen.filter_map(|(input, seen)| {
+            let readers = cut
+                .readers
+                .iter()
+                .filter(|r| r.input == input && stage.step(&r.tensor).is_some());
+            let names: Vec<String> = readers.map(|r| r.tensor.clone()).collect();
+            seen.filter(|_| !names.is_empty()).map(|seen| (seen, names))
+        });
+        with_readers.collect()
+    }
+
+    /// Bytes of all that one block needs at a time: the experts of a mixture have inputs of their own.
+    pub(super) fn bytes(tensors: &[&TensorPlan]) -> u64 {
+        let mut sums: HashMap<_, u64> = HashMap::new();
+        for tensor in tensors {
+            *sums.entry((tensor.layer, tensor.role)).or_default() += Gram::bytes(tensor.cols());
+        }
+        sums.into_values().max().unwrap_or(0)
+    }
+}

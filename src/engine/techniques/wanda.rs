@@ -1,0 +1,172 @@
+//! Wanda: in each row the weights of least `|w|·‖x‖` become zeros.
+//!
+//! Owns: its options and its score. Must not know: how the smallest are found.
+//! Invariant: a layer's inputs are those behind the layers already pruned; without a fit, what stays is what it was.
+
+use super::hessians::{Hessians, Seen};
+use super::options::{Options, Planned};
+use super::{BlockStage, Blocks, Decision, Maker, Technique, Work, folding, pruning};
+use crate::calibrate::{Here, Visitor};
+use crate::error::{Error, Result};
+use crate::kernels::prune::{self, Refit, refit};
+use crate::network::{Cut, Sizes, State, with_values};
+use crate::plan::{Context, TensorPlan};
+use crate::weight::{Kind, Pattern, Weight};
+use candle_core::{Device, Tensor};
+use serde_json::{Value, json};
+
+/// The technique.
+pub(super) struct Wanda;
+
+impl Technique for Wanda {
+    fn name(&self) -> &'static str {
+        "wanda"
+    }
+
+    fn summary(&self) -> &'static str {
+        "In each output row the weights of least |w|·‖x‖ become zeros, by the norms of the inputs that calibration data \
+         brings. Sun et al. 2023."
+    }
+
+    fn schema(&self) -> Value {
+        pruning::schema(json!({
+            "refit_iterations": {"type": "integer", "minimum": 0, "maximum": 1000, "default": 0, "examples": [0],
+                "description": "Steps of conjugate gradients that fit the weights that stay to the layer's outputs, once zeros are chosen; 0 leaves them as they are, as published."},
+            "damp_percent": {"type": "number", "minimum": 0.0, "maximum": 1.0, "default": 0.01, "examples": [0.01],
+                "description": "Part of the Hessian's mean diagonal that is added to it in that fit."}}))
+    }
+
+    fn plan(&self, context: &Context<'_>) -> Planned<Decision> {
+        let options = Options::checked(context, self.schema())?;
+        let tensors = pruning::layers(context)?;
+        let mut decision = pruning::decide(context, &options, &tensors, false)?;
+        decision
+            .kinds
+            .iter_mut()
+            .for_each(|(_, kind)| *kind = folding::SCALED);
+        Ok(decision)
+    }
+
+    fn work(&self) -> Work {
+        Work::Blocks(&Wanda)
+    }
+
+    fn keeps_zeros(&self, _kind: &Kind) -> bool {
+        true
+    }
+}
+
+impl Blocks for Wanda {
+    fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a> {
+        let options = Options::of(&stage.stage.options, self.schema());
+        let iterations = options.number("refit_iterations");
+        Box::new(Pruner {
+            stage,
+            damp: options.real("damp_percent"),
+            iterations,
+            hessians: Hessians::new(iterations > 0),
+            made: Vec::new(),
+        })
+    }
+
+    /// What is known of a cut's inputs; a matrix as it was and as it is, and what a fit takes; a block's weights as they
+    /// are made.
+    fn working_bytes(&self, options: &Value, tensors: &[&TensorPlan], _: &Sizes, _: usize) -> u64 {
+        let fits = Options::of(options, self.schema()).number("refit_iterations") > 0;
+        let one = tensors.iter().map(|t| {
+            let inputs = t.cols().max(t.rows());
+            (if fits {
+                inputs * inputs * 4 + t.elements() * 28
+            } else {
+                t.elements() * 12
+            }) as u64
+        });
+        let seen = if fits { Hessians::bytes(tensors) } else { 0 };
+        one.max().unwrap_or(0) + seen + folding::block_bytes(tensors)
+    }
+}
+
+struct Pruner<'a> {
+    stage: BlockStage<'a>,
+    damp: f64,
+    iterations: usize,
+    hessians: Hessians,
+    made: Vec<(usize, Weight)>,
+}
+
+impl Pruner<'_> {
+    fn settle_input(&mut self, seen: Seen, readers: &[String], here: &mut Here<'_>) -> Result<()> {
+        let observer = self.stage.observer;
+        let (norms, gram) = seen.into_norms();
+        if norms.iter().any(|x| !x.is_finite()) {
+            let detail = format!(
+                "tensor {}: the squares of its inputs add up to more than a number holds",
+                readers[0]
+            );
+            return Err(Error::numeric("activations_overflow", detail));
+        }
+        let n = norms.len();
+        let score = |at: usize, w: f32| w.abs() * norms[at % n];
+        for name in readers {
+            let (Some((at, _)), Some(sparsity)) = (self.stage.step(name), self.stage.sparsity(name)) else {
+                continue;
+            };
+            let weight = here.weights.get(name)?;
+            let shape = weight.dims().to_vec();
+            let mut values = with_values(weight, <[f32]>::to_vec)?;
+            crate::kernels::check_finite(&values, 0).map_err(|e| Error {
+                message: format!("tensor {name}: {}", e.message),
+                ..e
+            })?;
+            let original = gram.as_ref().map(|_| values.clone());
+            match sparsity.pattern {
+                Pattern::NOfM { keep, of } => prune::n_of_m(&mut values, n, (keep, of), &score),
+                Pattern::Unstructured => {
+                    let count = prune::count(n, sparsity.share.unwrap_or_default());
+                    prune::rows(&mut values, n, count, &score);
+                }
+            }
+            if let (Some(gram), Some(original)) = (&gram, original) {
+                let by = Refit {
+                    gram,
+                    n,
+                    damp_percent: self.damp,
+                    iterations: self.iterations,
+                };
+                refit(&mut values, &original, &by, &|| observer.should_stop())?;
+            }
+            let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
+            here.weights.replace(name, &tensor)?;
+            let transposed = here.network.stored_transposed(name);
+            self.made
+                .push((at, folding::dense(&tensor, &self.stage.tensors[at], transposed)?));
+        }
+        Ok(())
+    }
+}
+
+impl Visitor for Pruner<'_> {
+    fn replaces(&self) -> bool {
+        true
+    }
+
+    fn see(&mut self, _at: usize, cut: &Cut, state: &State) -> Result<()> {
+        self.hessians.see(&self.stage, cut, state)
+    }
+
+    fn settle(&mut self, here: &mut Here<'_>) -> Result<()> {
+        if self.stage.observer.should_stop() {
+            return Err(Error::cancelled());
+        }
+        for (seen, readers) in self.hessians.take(&self.stage, here.cut) {
+            self.settle_input(seen, &readers, here)?;
+        }
+        Ok(())
+    }
+}
+
+impl Maker for Pruner<'_> {
+    fn made(&mut self) -> Vec<(usize, Weight)> {
+        std::mem::take(&mut self.made)
+    }
+}
