@@ -218,6 +218,20 @@ impl Checkpoint {
         }
     }
 
+    /// The headers of a model that is to be made of this one: its configuration and tensors, and this one's side files. No
+    /// weight can be read.
+    pub(crate) fn outlined(&self, config: Value, tensors: Vec<TensorInfo>) -> Self {
+        Self {
+            format: SourceFormat::Huggingface,
+            files: self.files.clone(),
+            bytes: tensors.iter().map(|t| t.bytes).sum(),
+            tensors,
+            config: Some(config),
+            gguf: None,
+            handles: vec![None; self.files.len().max(1)],
+        }
+    }
+
     /// Bytes of all tensors; those that several share count once.
     pub fn tensor_bytes(&self) -> u64 {
         let mut bytes = 0;

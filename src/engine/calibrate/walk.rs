@@ -195,13 +195,27 @@ impl<'a> Walk<'a> {
         compute: Compute,
         stash: Stash,
     ) -> Result<Self> {
+        Self::start_beside(network, source, pace, sequences, compute, stash, network)
+    }
+
+    /// The same in batches that suit another network too, so that both make the same ones.
+    pub fn start_beside(
+        network: &'a dyn Network,
+        source: &'a dyn Source,
+        pace: &'a dyn Pace,
+        sequences: &[Vec<u32>],
+        compute: Compute,
+        stash: Stash,
+        other: &dyn Network,
+    ) -> Result<Self> {
+        let widest = network.sizes().widest.max(other.sizes().widest);
         let mut walk = Self {
             network,
             source,
             pace,
             all_experts: false,
             line: Line {
-                batches: batches(sequences, network.sizes().widest),
+                batches: batches(sequences, widest),
                 stash: stash.giving_to(compute.device().clone()),
                 waiting: Vec::new(),
                 untouched: Vec::new(),

@@ -20,8 +20,8 @@ pub struct Ends<'a> {
 
 /// What is compared.
 pub struct Comparison<'a> {
-    /// Both models are this network.
-    pub network: &'a dyn Network,
+    /// Networks of the original and the compressed model: one twice, unless the structure changed.
+    pub networks: [&'a dyn Network; 2],
     /// Where it runs.
     pub compute: &'a Compute,
     /// The sequences.
@@ -70,7 +70,7 @@ enum Seen {
 
 /// Measures what was asked for; `stop` is told how far it is.
 pub fn compare(what: &Comparison<'_>, stop: &dyn Fn(f64) -> bool) -> Result<Quality> {
-    let mut seen = match what.network.head_kind() {
+    let mut seen = match what.networks[0].head_kind() {
         HeadKind::NextToken => Seen::Tokens(Vec::new()),
         HeadKind::Classes => Seen::Classes(Vec::new()),
         HeadKind::Embedding => Seen::Vectors(Default::default()),
@@ -85,7 +85,7 @@ pub fn compare(what: &Comparison<'_>, stop: &dyn Fn(f64) -> bool) -> Result<Qual
         let [before, after] = &what.ends;
         let hidden = [(before.hidden)(index)?, (after.hidden)(index)?];
         let side = |k: usize| Side {
-            network: what.network,
+            network: what.networks[k],
             compute: what.compute,
             hidden: &hidden[k],
             weights: what.ends[k].weights,

@@ -203,6 +203,9 @@ fn run(
         for (tensor, which, scale) in maker.found() {
             made.shelf.put_scale(index, tensor, which, scale)?;
         }
+        for (name, list) in maker.listed() {
+            made.shelf.put_list(index, &name, &list)?;
+        }
         for (tensor, factors) in maker.scaled() {
             made.shelf.put_factors(index, tensor, &factors)?;
         }
@@ -296,7 +299,7 @@ fn descend(
 pub(super) fn surveys(stage: &StagePlan) -> Option<&'static dyn Survey> {
     match techniques::find(&stage.technique)?.work() {
         Work::Each(work) => work.survey(&stage.options),
-        Work::Blocks(_) | Work::Scales(_) => None,
+        Work::Blocks(_) | Work::Scales(_) | Work::Reshapes(_) => None,
     }
 }
 

@@ -22,6 +22,9 @@ pub(super) const FISHER: &str = "fisher";
 /// Name of the leg in which all tensors are looked at before one is made.
 pub(super) const SURVEY: &str = "survey";
 
+/// Name of the leg in which a model of another structure is written.
+pub(super) const RESHAPE: &str = "reshape";
+
 /// Names of the legs in which a budget's schemes are weighed and chosen.
 pub(super) const LOSSES: &str = "losses";
 pub(super) const CHOOSE: &str = "choose";
@@ -68,7 +71,14 @@ impl<'a> Course<'a> {
         };
         let looked = |stage: &StagePlan| surveys(stage).map(|_| (SURVEY.to_owned(), weights));
         let of = |stage: &StagePlan| walked(stage).into_iter().chain(looked(stage));
-        let mut legs: Vec<(String, u64)> = plan.stages.iter().flat_map(of).collect();
+        let mut legs: Vec<(String, u64)> = Vec::new();
+        if let Some(earlier) = &plan.earlier {
+            legs.extend(Self::weighing(earlier, observer).legs);
+        }
+        legs.extend(plan.stages.iter().flat_map(of));
+        if plan.stages.iter().any(|stage| stage.outline.is_some()) {
+            legs.push((RESHAPE.to_owned(), weights));
+        }
         if let Some(budget) = &plan.budget {
             let candidates = budget.candidates.len() as u64;
             legs.push((LOSSES.to_owned(), candidates * weights));
@@ -102,6 +112,18 @@ impl<'a> Course<'a> {
             });
         }
         self.at += 1;
+    }
+
+    /// All legs of a plan that makes a model that is there already.
+    pub(super) fn pass(&mut self, plan: &Plan) {
+        let own = Self::weighing(plan, self.observer).legs.len();
+        let earlier = plan.earlier.as_ref();
+        let passed = earlier.map_or(0, |plan| Self::weighing(plan, self.observer).legs.len());
+        for _ in passed..own {
+            let name = self.legs.get(self.at).map_or(String::new(), |leg| leg.0.clone());
+            self.begin(&name);
+            self.end();
+        }
     }
 
     /// So much of the present leg is done.

@@ -62,7 +62,7 @@ impl<'a> Made<'a> {
                 )
             })?;
             weight = Some(match (technique.work(), step.kind) {
-                (Work::Blocks(_), _) => self.shelf.get(step.stage, index)?,
+                (Work::Blocks(_) | Work::Reshapes(_), _) => self.shelf.get(step.stage, index)?,
                 // What it found lies beside the weight, which stays.
                 (Work::Scales(_), _) => match weight {
                     Some(weight) => weight,
@@ -199,7 +199,7 @@ impl<'a> Made<'a> {
         Ok(Reference { base, scaled })
     }
 
-    fn index(&self, name: &str) -> Result<usize> {
+    pub(super) fn index(&self, name: &str) -> Result<usize> {
         let index = self.by_name.get(name).copied();
         index.ok_or_else(|| Error::internal(format!("the model has no tensor {name}")))
     }

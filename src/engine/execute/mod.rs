@@ -16,6 +16,7 @@ mod made;
 mod pieces;
 mod provenance;
 mod quality;
+mod reshape;
 mod resume;
 mod shelf;
 mod statistics;
@@ -160,8 +161,13 @@ pub fn execute(
     observer: &dyn Observer,
 ) -> Result<Outcome> {
     check_datasets(plan, datasets)?;
-    let (uploaded, untied) = (model, plan::untied(&plan.recipe, model));
-    let model = untied.as_ref().unwrap_or(uploaded);
+    let mut course = Course::of(plan, observer);
+    let uploaded = model;
+    let first_untied = plan::untied(&plan.first().own_recipe(), uploaded);
+    let (reshaped, mut warnings) = reshape::before(plan, uploaded, datasets, site, &mut course)?;
+    let model = reshaped.as_ref().unwrap_or(uploaded);
+    let untied = plan::untied(&plan.own_recipe(), model);
+    let model = untied.as_ref().unwrap_or(model);
     check_version(plan, model)?;
     let targets = match &plan.budget {
         None => layouts(plan, model)?,
@@ -169,10 +175,12 @@ pub fn execute(
     };
     std::fs::create_dir_all(site.scratch).map_err(|e| Error::io("scratch space", &e))?;
     let made = Made::new(plan, model, site.scratch);
-    let mut course = Course::of(plan, observer);
-    let warnings = calibrated::run_all(&made, datasets, site, &mut course)?;
+    warnings.extend(calibrated::run_all(&made, datasets, site, &mut course)?);
+    let original = first_untied.as_ref().unwrap_or(uploaded);
+    let original = Made::new(plan.first(), original, site.scratch);
     let run = Run {
         uploaded,
+        original: &original,
         datasets,
         site,
         warnings,
@@ -180,7 +188,8 @@ pub fn execute(
     let Some(budget) = &plan.budget else {
         return finish(&made, &targets, run, &mut course);
     };
-    let (chosen, allocation) = budget::choose(&made, budget, datasets, site, &mut course)?;
+    let (chosen, allocation) = budget::choose([&original, &made], budget, datasets, site, &mut course)?;
+    let chosen = chosen.in_place_of(plan);
     let targets = layouts(&chosen, model)?;
     let made = Made::new(&chosen, model, site.scratch);
     let mut outcome = finish(&made, &targets, run, &mut course)?;
@@ -207,6 +216,8 @@ fn missed_budget(allocation: &Allocation) -> String {
 /// What finishing a plan needs beside it.
 struct Run<'a> {
     uploaded: &'a Checkpoint,
+    /// The uploaded model, before any stage.
+    original: &'a Made<'a>,
     datasets: &'a Datasets,
     site: &'a Site<'a>,
     warnings: Vec<String>,
@@ -216,6 +227,7 @@ struct Run<'a> {
 fn finish(made: &Made<'_>, targets: &[Target<'_>], run: Run<'_>, course: &mut Course<'_>) -> Result<Outcome> {
     let Run {
         uploaded,
+        original,
         datasets,
         site,
         warnings,
@@ -229,7 +241,7 @@ fn finish(made: &Made<'_>, targets: &[Target<'_>], run: Run<'_>, course: &mut Co
     verify(targets, &written, course)?;
     course.end();
     let quality = match &plan.evaluation {
-        Some(data) => Some(quality::measure(made, data, datasets, site, course)?),
+        Some(data) => Some(quality::measure([original, made], data, datasets, site, course)?),
         None => None,
     };
     let formats = targets.iter().map(|t| FormatReport::of(t.spec)).collect();

@@ -55,37 +55,39 @@ impl Pace for Turns<'_> {
     }
 }
 
-/// Runs both and measures.
+/// Runs both, the original and the compressed model, and measures.
 pub(super) fn measure(
-    made: &Made<'_>,
+    [original, made]: [&Made<'_>; 2],
     data: &DataPlan,
     datasets: &Datasets,
     site: &Site<'_>,
     course: &mut Course<'_>,
 ) -> Result<Quality> {
-    let network = network_of(made.model)?;
-    let network = network.as_ref();
+    let networks = [network_of(original.model)?, network_of(made.model)?];
+    let networks: [&dyn Network; 2] = [networks[0].as_ref(), networks[1].as_ref()];
+    let network = networks[1];
     let recipe = &made.plan.recipe;
     let taken = planned_sequences(recipe, Use::Evaluation, data, made.model, datasets, network)?;
     let labels = numbers(made.model, network, &taken.labels, &data.metrics)?;
     let observer = course.observer;
-    let models = [made.before(0, observer), made.before(usize::MAX, observer)];
+    let models = [original.before(0, observer), made.before(usize::MAX, observer)];
     course.begin("evaluate");
     let start = |side: usize, pace| {
         let stash = Stash::new(site.scratch, data.activation_bytes);
-        Walk::start(
-            network,
+        Walk::start_beside(
+            networks[side],
             &models[side],
             pace,
             &taken.ids,
             site.compute.clone(),
             stash,
+            networks[1 - side],
         )
     };
     let begun = AtomicUsize::new(0);
-    let pace = |side| Turns {
+    let pace = |side: usize| Turns {
         course,
-        blocks: network.sizes().blocks.max(1),
+        blocks: networks[side].sizes().blocks.max(1),
         begun: &begun,
         side,
     };
@@ -96,14 +98,14 @@ pub(super) fn measure(
     let (before, after) = (before?, after?);
     course.end();
     course.begin("compare");
-    let head = |side: usize| head(network, &models[side], &site.compute);
+    let head = |side: usize| head(networks[side], &models[side], &site.compute);
     let heads = [head(0)?, head(1)?];
     let stop = |part: f64| {
         Pace::at(course, part);
         observer.should_stop()
     };
     let comparison = Comparison {
-        network,
+        networks,
         compute: &site.compute,
         batches: &before.0,
         ends: [
@@ -146,11 +148,16 @@ pub(super) fn numbers(
     }
 }
 
-/// Both models through every block, the original first.
+/// Both models through every block, the original first. Blocks are compared where both have as many, as wide.
 fn both(walks: &mut [Walk<'_>; 2], begun: &AtomicUsize, compared: bool) -> Result<Layers> {
     let mut layers = Layers::default();
-    for block in 0..walks[0].blocks() {
-        for (side, walk) in walks.iter_mut().enumerate() {
+    let blocks = [walks[0].blocks(), walks[1].blocks()];
+    for block in 0..blocks[0].max(blocks[1]) {
+        for (side, walk) in walks
+            .iter_mut()
+            .enumerate()
+            .filter(|(side, _)| block < blocks[*side])
+        {
             begun.store(2 * block + side, Ordering::Relaxed);
             walk.block(block, &mut Blind)?;
         }
@@ -159,7 +166,7 @@ fn both(walks: &mut [Walk<'_>; 2], begun: &AtomicUsize, compared: bool) -> Resul
             let (_, after) = walks[1].hidden(index)?;
             check_hidden("original", block, &before)?;
             check_hidden("compressed", block, &after)?;
-            if compared {
+            if compared && blocks[0] == blocks[1] && before.dims() == after.dims() {
                 layers.see(block, batch, &before, &after)?;
             }
         }

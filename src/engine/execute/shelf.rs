@@ -192,6 +192,27 @@ impl Shelf {
             .collect())
     }
 
+    fn list_path(&self, stage: usize, name: &str) -> PathBuf {
+        self.folder.join(format!("{stage}-list-{name}"))
+    }
+
+    /// Puts a list that a stage found.
+    pub(super) fn put_list(&self, stage: usize, name: &str, list: &[u32]) -> Result<()> {
+        let bytes = list.iter().flat_map(|n| n.to_le_bytes()).collect();
+        self.write(&self.list_path(stage, name), [bytes])
+    }
+
+    pub(super) fn list(&self, stage: usize, name: &str) -> Result<Vec<u32>> {
+        let path = self.list_path(stage, name);
+        let bytes = std::fs::read(path).map_err(|e| Error::io("lists in scratch", &e))?;
+        Ok(bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|n| u32::from_le_bytes(*n))
+            .collect())
+    }
+
     fn share_path(&self, stage: usize, tensor: usize) -> PathBuf {
         self.folder.join(format!("{stage}-{tensor}-share"))
     }

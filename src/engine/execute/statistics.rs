@@ -35,7 +35,7 @@ impl Finding {
             .iter()
             .map(|t| (&t.name, &t.shape, t.source_dtype))
             .collect();
-        let before = &plan.recipe.stages[..stage];
+        let before = &plan.recipe.stages[..plan.first_stage + stage];
         let (calibration, asked) = (&plan.calibration, &plan.recipe.calibration);
         let about = json!({
             "version": plan.engine_version, "source": importance.source, "tensors": importance.tensors, "model": names,

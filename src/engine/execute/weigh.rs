@@ -7,7 +7,7 @@ use super::budget::losses_of;
 use super::calibrated;
 use super::course::Course;
 use super::made::Made;
-use super::{Site, check_datasets, check_version};
+use super::{Site, check_datasets, check_version, reshape};
 use crate::analyze::{
     Analysis, AnalysisPlan, SECTIONS, SchemeLoss, Sensitivity, UnitSensitivity, analyze_in,
 };
@@ -50,7 +50,10 @@ fn weigh(
     observer: &dyn Observer,
 ) -> Result<Sensitivity> {
     check_datasets(plan, datasets)?;
-    let untied = plan::untied(&plan.recipe, model);
+    let mut course = Course::weighing(plan, observer);
+    let (reshaped, _) = reshape::before(plan, model, datasets, site, &mut course)?;
+    let model = reshaped.as_ref().unwrap_or(model);
+    let untied = plan::untied(&plan.own_recipe(), model);
     let model = untied.as_ref().unwrap_or(model);
     check_version(plan, model)?;
     let (Some(budget), Some(data)) = (&plan.budget, &plan.calibration) else {
@@ -58,7 +61,6 @@ fn weigh(
     };
     std::fs::create_dir_all(site.scratch).map_err(|e| Error::io("scratch space", &e))?;
     let made = Made::new(plan, model, site.scratch);
-    let mut course = Course::weighing(plan, observer);
     calibrated::run_all(&made, datasets, site, &mut course)?;
     let losses = losses_of(&made, budget, datasets, site, &mut course)?;
     let units = budget.units.iter().zip(losses).map(|(unit, losses)| {

@@ -142,6 +142,11 @@ pub const WRITERS: &[&dyn Writer] = &[
     &safetensors::Safetensors,
 ];
 
+/// The writer of models in between two stages, which are read back as they were.
+pub(crate) fn in_between() -> &'static dyn Writer {
+    &safetensors::Safetensors
+}
+
 pub(crate) fn readers() -> &'static [&'static dyn Reader] {
     READERS
 }

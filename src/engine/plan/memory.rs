@@ -62,6 +62,18 @@ pub(super) fn walk(tensors: &[TensorPlan], network: &dyn Network, data: &DataPla
     base(tensors) + (blocks + working).max(ends) + data.activation_bytes + batch_bytes(network, data)
 }
 
+/// What filling a model of another structure holds: a tensor as f32 and as it is taken of, one that is made of it, and that
+/// as it is written.
+pub(super) fn reshaping(stages: &[StagePlan], tensors: &[TensorPlan]) -> u64 {
+    let Some(outline) = stages.iter().find_map(|stage| stage.outline.as_ref()) else {
+        return 0;
+    };
+    let old = tensors.iter().map(TensorPlan::elements).max().unwrap_or(0) as u64;
+    let sizes = outline.tensors.iter().map(|t| t.shape.iter().product::<usize>());
+    let new = sizes.max().unwrap_or(0) as u64;
+    base(tensors) + 12 * old + 12 * new
+}
+
 /// The importance of one tensor's columns: as it lies on disk, as sums, as means, and as it is encoded.
 pub(super) fn importance(stages: &[StagePlan], tensors: &[TensorPlan]) -> u64 {
     let of = |stage: &StagePlan| {

@@ -9,6 +9,7 @@ mod data;
 mod formats;
 mod memory;
 mod options;
+mod reshape;
 mod rotation;
 mod run;
 mod statistics;
@@ -34,6 +35,7 @@ pub(crate) use data::{Use, planned_sequences};
 use formats::plan_format;
 pub(crate) use formats::request;
 pub(crate) use options::check_options;
+pub use reshape::{Origin, Outline, OutlinedTensor, Taken, Which};
 pub(crate) use rotation::untied;
 pub use rotation::{Orthogonal, Rotation, Turned};
 pub(crate) use statistics::imported;
@@ -129,6 +131,9 @@ pub struct StagePlan {
     /// What it must know of its layers' inputs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub needs: Option<Statistic>,
+    /// The model that it makes, where it changes the structure.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub outline: Option<Outline>,
     /// Tensors it changes.
     pub tensors: usize,
 }
@@ -168,6 +173,12 @@ pub struct Plan {
     pub version: u32,
     /// Engine that made it.
     pub engine_version: String,
+    /// What is done before, to a model of another structure; its last stage makes the one that this plan begins with.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub earlier: Option<Box<Plan>>,
+    /// Stages of the recipe that are done before.
+    #[serde(skip_serializing_if = "is_none_before", default)]
+    pub first_stage: usize,
     /// The recipe.
     pub recipe: Recipe,
     /// Its hash.
@@ -199,6 +210,11 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none_before(stages: &usize) -> bool {
+    *stages == 0
+}
+
 /// What a technique sees when it plans.
 pub struct Context<'a> {
     /// The stage.
@@ -228,9 +244,64 @@ pub struct Context<'a> {
 /// Plans a recipe on a model, with the datasets that it names.
 pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<Plan, Vec<Refusal>> {
     known_datasets(recipe, datasets)?;
+    let Some(at) = reshape::last(recipe) else {
+        return plan_rest(recipe, model, datasets);
+    };
+    let (earlier, reshaped) = reshape::until(recipe, at, model, datasets)?;
+    let first = earlier.end();
+    let rest = reshape::part(recipe, first..recipe.stages.len());
+    let plan = plan_rest(&rest, &reshaped, datasets).map_err(|refusals| reshape::shifted(first, refusals))?;
+    Ok(plan.behind(
+        earlier,
+        recipe,
+        (model, &reshaped),
+        original_peak(recipe, model, datasets)?,
+    ))
+}
+
+/// Plans stages that leave the structure as it is.
+fn plan_rest(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<Plan, Vec<Refusal>> {
     match &recipe.budget {
         None => plan_one(recipe, model, datasets, None),
         Some(budget) => budget::plan(recipe, budget, model, datasets),
+    }
+}
+
+/// Memory that evaluating the model as it was uploaded takes.
+fn original_peak(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<u64, Vec<Refusal>> {
+    let alone = Recipe {
+        stages: Vec::new(),
+        formats: Vec::new(),
+        budget: None,
+        gates: None,
+        ..recipe.clone()
+    };
+    plan_one(&alone, model, datasets, None).map(|plan| plan.peak_memory_bytes)
+}
+
+impl Plan {
+    /// The same behind another plan, as one of the whole recipe. `model` is the one that was uploaded, and the one that the
+    /// other plan makes of it.
+    fn behind(
+        mut self,
+        earlier: Self,
+        recipe: &Recipe,
+        (uploaded, reshaped): (&Checkpoint, &Checkpoint),
+        original_peak: u64,
+    ) -> Self {
+        self.first_stage = earlier.end();
+        self.recipe_hash = recipe.hash();
+        self.recipe = recipe.clone();
+        self.source_bytes = uploaded.tensor_bytes();
+        for format in &mut self.formats {
+            format.compression_ratio = self.source_bytes as f64 / format.weight_bytes.max(1) as f64;
+        }
+        let before = earlier.peak_memory_bytes.max(original_peak);
+        self.peak_memory_bytes = self.peak_memory_bytes.max(before);
+        self.disk_bytes += earlier.disk_bytes + reshaped.tensor_bytes();
+        self.warnings.splice(0..0, earlier.warnings.iter().cloned());
+        self.earlier = Some(Box::new(earlier));
+        self
     }
 }
 
@@ -270,6 +341,8 @@ fn plan_one(
     Ok(Plan {
         version: 1,
         engine_version: crate::VERSION.to_owned(),
+        earlier: None,
+        first_stage: 0,
         recipe: recipe.clone(),
         recipe_hash: recipe.hash(),
         parameter_count: tensors.iter().map(|t| t.elements() as u64).sum(),
@@ -277,7 +350,9 @@ fn plan_one(
         calibration: run.calibration,
         evaluation: run.evaluation,
         budget: None,
-        peak_memory_bytes: making.max(run.peak_bytes),
+        peak_memory_bytes: making
+            .max(run.peak_bytes)
+            .max(memory::reshaping(&stages, &tensors)),
         disk_bytes: planned.iter().map(|f| f.bytes).sum(),
         warnings: warnings(&tensors),
         stages,
@@ -323,7 +398,7 @@ fn known_datasets(recipe: &Recipe, datasets: &Datasets) -> Result<(), Vec<Refusa
     }
 }
 
-fn untouched(model: &Checkpoint, tensor: &TensorInfo) -> TensorPlan {
+pub(crate) fn untouched(model: &Checkpoint, tensor: &TensorInfo) -> TensorPlan {
     let place = model.place(tensor);
     TensorPlan {
         name: tensor.name.clone(),
@@ -368,7 +443,8 @@ fn plan_stage(
         .iter()
         .map(|t| targets.matches(t) && !ignore.matches(t))
         .collect();
-    let (readers, transposed, blocks, cache_writers) = if technique.work().by_blocks().is_some() {
+    let runs = !matches!(technique.work(), Work::Each(_));
+    let (readers, transposed, blocks, cache_writers) = if runs {
         let network = data::network(model, &technique_at(&pointer))?;
         let blocks = run::cuts(network.as_ref());
         let (readers, transposed) = run::readers(network.as_ref(), &blocks);
@@ -391,7 +467,7 @@ fn plan_stage(
         datasets,
     };
     let outcome = technique.plan(&context)?;
-    if outcome.kinds.is_empty() && outcome.caches.is_empty() {
+    if outcome.kinds.is_empty() && outcome.caches.is_empty() && outcome.outline.is_none() {
         return Err(targets::nothing(tensors, &pointer));
     }
     let count = outcome.kinds.len() + outcome.caches.len();
@@ -426,6 +502,7 @@ fn plan_stage(
         options: spec.options.clone(),
         label: outcome.label,
         needs: outcome.needs,
+        outline: outcome.outline,
         tensors: count,
     })
 }

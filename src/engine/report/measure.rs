@@ -136,6 +136,9 @@ mod tests {
     #[test]
     fn errors_of_a_known_pair() {
         let sums = compare(&[1.0, 2.0, 3.0, 0.5], &[1.0, 2.5, 2.0, -0.0]);
-        assert_eq!((sums.signal, sums.error, sums.worst, sums.zeros), (14.25, 1.5, 1.0, 1));
+        assert_eq!(
+            (sums.signal, sums.error, sums.worst, sums.zeros),
+            (14.25, 1.5, 1.0, 1)
+        );
     }
 }

@@ -30,10 +30,10 @@ mod static_activations;
 mod wanda;
 
 use crate::calibrate::Visitor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::Sizes;
 use crate::observe::Observer;
-use crate::plan::{CacheDtype, Context, Rotation, StagePlan, Statistic, TensorPlan};
+use crate::plan::{CacheDtype, Context, Outline, OutlinedTensor, Rotation, StagePlan, Statistic, TensorPlan};
 use crate::recipe::Refusal;
 use crate::tensor::Rows;
 use crate::weight::{Kind, Scale, Sparsity, Weight};
@@ -55,6 +55,8 @@ pub struct Decision {
     pub rotations: Vec<(usize, Rotation)>,
     /// Zeros that it makes, by the tensor's index.
     pub sparsities: Vec<(usize, Sparsity)>,
+    /// The model that it makes, where it changes the structure.
+    pub outline: Option<Outline>,
 }
 
 /// One tensor to be made.
@@ -123,6 +125,8 @@ pub enum Work {
     Blocks(&'static dyn Blocks),
     /// Block by block too, but weights stay: what is found is stored beside them.
     Scales(&'static dyn Blocks),
+    /// Changes the model's structure: what follows sees another model.
+    Reshapes(&'static dyn Reshapes),
 }
 
 impl Work {
@@ -131,6 +135,7 @@ impl Work {
         match self {
             Self::Each(_) => None,
             Self::Blocks(work) | Self::Scales(work) => Some(*work),
+            Self::Reshapes(work) => work.by_blocks(),
         }
     }
 }
@@ -162,12 +167,37 @@ pub trait Blocks: Sync {
     fn working_bytes(&self, options: &Value, tensors: &[&TensorPlan], sizes: &Sizes, longest: usize) -> u64;
 }
 
+/// Work on a model's structure.
+pub trait Reshapes: Sync {
+    /// How it goes through the model first, block by block, where it does: weights that it makes on the way stay of their
+    /// shapes, and lists that it finds say what is taken of them.
+    fn by_blocks(&self) -> Option<&'static dyn Blocks>;
+    /// A tensor of the new model that is taken from none of the old one's.
+    fn make(&self, _stage: &StagePlan, tensor: &OutlinedTensor, _old: &Old<'_>) -> Result<Vec<f32>> {
+        Err(Error::internal(format!("nothing makes {}", tensor.name)))
+    }
+}
+
+/// A model behind the stage that changes its structure.
+pub struct Old<'a> {
+    /// All values of a tensor.
+    pub tensor: &'a (dyn Fn(&str) -> Result<Vec<f32>> + Sync),
+    /// A list that the stage found.
+    pub list: &'a (dyn Fn(&str) -> Result<Vec<u32>> + Sync),
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
 /// A visitor that makes weights.
 pub trait Maker: Visitor {
     /// What was made since this was last asked: index of the tensor, and its weight.
     fn made(&mut self) -> Vec<(usize, Weight)>;
     /// Scales that were found since this was last asked, of the inputs of layers or of what they write to caches.
     fn found(&mut self) -> Vec<(usize, Scale, f32)> {
+        Vec::new()
+    }
+    /// Lists that were found since this was last asked, by name: what is taken of a model whose structure changes.
+    fn listed(&mut self) -> Vec<(String, Vec<u32>)> {
         Vec::new()
     }
     /// How tensors were scaled since this was last asked, for those that it scales.

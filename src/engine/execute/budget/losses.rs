@@ -32,8 +32,9 @@ pub(super) fn table(
         let first = refusals.first().map_or_else(String::new, |r| r.detail.clone());
         Error::internal(format!("planned, but refused now: {first}"))
     };
+    let recipe = made.plan.own_recipe();
     let variants: Vec<Variant> = (0..budget.candidates.len())
-        .map(|c| budget.under(c, &made.plan.recipe, made.model, datasets))
+        .map(|c| budget.under(c, &recipe, made.model, datasets))
         .collect::<std::result::Result<_, _>>()
         .map_err(refused)?;
     let technique = techniques::find(&made.plan.stages[budget.stage].technique);

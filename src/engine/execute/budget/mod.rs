@@ -39,6 +39,8 @@ const CURVE: usize = 12;
 
 /// What a choice is made with.
 struct Search<'a> {
+    /// The uploaded model, before any stage.
+    original: &'a Made<'a>,
     made: &'a Made<'a>,
     budget: &'a BudgetPlan,
     datasets: &'a Datasets,
@@ -67,7 +69,7 @@ struct Found {
 
 /// Chooses; the plan that comes back has no budget.
 pub(super) fn choose(
-    made: &Made<'_>,
+    [original, made]: [&Made<'_>; 2],
     budget: &BudgetPlan,
     datasets: &Datasets,
     site: &Site<'_>,
@@ -83,6 +85,7 @@ pub(super) fn choose(
             .collect()
     });
     let mut search = Search {
+        original,
         made,
         budget,
         datasets,
@@ -168,7 +171,7 @@ impl<'a> Search<'a> {
     fn planned(&self, chosen: Vec<usize>) -> Result<Choice> {
         let recipe = self
             .budget
-            .recipe(&self.made.plan.recipe, self.tensors(), &chosen);
+            .recipe(&self.made.plan.own_recipe(), self.tensors(), &chosen);
         let plan = plan::plan(&recipe, self.made.model, self.datasets).map_err(|refusals| {
             let first = refusals.first().map_or_else(String::new, |r| r.detail.clone());
             Error::internal(format!("a choice was refused: {first}"))

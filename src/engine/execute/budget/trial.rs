@@ -47,7 +47,8 @@ impl Pace for Span<'_> {
 
 /// The original over some sequences.
 pub(super) struct Trial<'a> {
-    network: Box<dyn Network>,
+    /// Of the original and of what it becomes.
+    networks: [Box<dyn Network>; 2],
     compute: Compute,
     site: &'a Site<'a>,
     sequences: Vec<Vec<u32>>,
@@ -64,7 +65,7 @@ pub(super) struct Trial<'a> {
 impl<'a> Trial<'a> {
     /// Runs the original over the data's first sequences of at most `tokens` in all.
     pub(super) fn begin(
-        made: &Made<'_>,
+        [original, made]: [&Made<'_>; 2],
         (data, of): (&DataPlan, Use),
         metrics: Vec<Metric>,
         tokens: usize,
@@ -72,7 +73,8 @@ impl<'a> Trial<'a> {
         site: &'a Site<'a>,
         span: &Span<'_>,
     ) -> Result<Self> {
-        let network = network_of(made.model)?;
+        let networks = [network_of(original.model)?, network_of(made.model)?];
+        let [before, network] = [&networks[0], &networks[1]];
         let taken = planned_sequences(
             &made.plan.recipe,
             of,
@@ -83,21 +85,22 @@ impl<'a> Trial<'a> {
         )?;
         let labels = numbers(made.model, network.as_ref(), &taken.labels, &metrics)?;
         let sequences = first_of(taken.ids, tokens);
-        let original = made.before(0, span.course.observer);
-        let head = head(network.as_ref(), &original, &site.compute)?;
+        let original = original.before(0, span.course.observer);
+        let head = head(before.as_ref(), &original, &site.compute)?;
         let stash = Stash::new(site.scratch, data.activation_bytes / 2);
-        let mut walk = Walk::start(
-            network.as_ref(),
+        let mut walk = Walk::start_beside(
+            before.as_ref(),
             &original,
             span,
             &sequences,
             site.compute.clone(),
             stash,
+            network.as_ref(),
         )?;
         walk_through(&mut walk, "original")?;
         let (batches, hidden) = walk.into_hidden()?;
         Ok(Self {
-            network,
+            networks,
             compute: site.compute.clone(),
             site,
             labels: labels.into_iter().take(sequences.len()).collect(),
@@ -116,24 +119,25 @@ impl<'a> Trial<'a> {
         let compressed = made.before(usize::MAX, span.course.observer);
         let stash = Stash::new(self.site.scratch, self.activation_bytes);
         let walking = span.part(0.0, 0.7);
-        let mut walk = Walk::start(
-            self.network.as_ref(),
+        let mut walk = Walk::start_beside(
+            self.networks[1].as_ref(),
             &compressed,
             &walking,
             &self.sequences,
             self.compute.clone(),
             stash,
+            self.networks[0].as_ref(),
         )?;
         walk_through(&mut walk, "compressed")?;
         let (_, hidden) = walk.into_hidden()?;
-        let own = head(self.network.as_ref(), &compressed, &self.compute)?;
+        let own = head(self.networks[1].as_ref(), &compressed, &self.compute)?;
         let comparing = span.part(0.7, 1.0);
         let stop = |part: f64| {
             comparing.at(part);
             comparing.should_stop()
         };
         let comparison = Comparison {
-            network: self.network.as_ref(),
+            networks: [self.networks[0].as_ref(), self.networks[1].as_ref()],
             compute: &self.compute,
             batches: &self.batches,
             ends: [

@@ -109,7 +109,7 @@ impl<'a> Trials<'a> {
             .ok_or_else(|| Error::internal("a budget without its data"))?;
         let metrics = self.metrics.clone();
         Trial::begin(
-            search.made,
+            [search.original, search.made],
             (data, self.of),
             metrics,
             tokens,
