@@ -16,13 +16,13 @@ use crate::dataset::Datasets;
 use crate::error::{Error, Result};
 use crate::kernels::linalg::splits;
 use crate::models::network_of;
-use crate::network::{Compute, Network, Ops};
+use crate::network::{Compute, Network, Ops, read_all};
 use crate::observe::Level;
 use crate::plan::{DataPlan, ImportancePlan, ImportanceSource, StagePlan, Use, imported, planned_sequences};
 use crate::techniques::{self, BlockStage, Blocks, Survey, Task, Work};
 use crate::weight::Fisher;
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What walks go over.
 struct Calibration<'a> {
@@ -75,12 +75,27 @@ pub(super) fn run_all(
     for (index, stage) in made.plan.stages.iter().enumerate() {
         let work = techniques::find(&stage.technique).and_then(|t| t.work().by_blocks());
         match (work, stage.importance()) {
-            (Some(work), _) => {
+            (Some(work), importance) => {
+                if let Some(importance) = importance {
+                    course.begin(FISHER);
+                    if !made.shelf.has_diagonals(index, importance) {
+                        descend(made, index, importance, data()?, course, site)?;
+                    }
+                    course.end();
+                }
                 course.begin(&stage.technique);
                 if !resume.has_ended(index) {
                     let (data, source) = (data()?, made.before(index, course.observer));
                     let walk = start(data, &source, course, site)?.with_all_experts(all_experts(made));
-                    run(made, index, work, walk, &mut resume, course)?;
+                    run(
+                        made,
+                        data.network.as_ref(),
+                        index,
+                        work,
+                        walk,
+                        &mut resume,
+                        course,
+                    )?;
                 }
                 warnings.extend(routed(made, index, data()?)?);
                 course.end();
@@ -173,16 +188,24 @@ fn start<'a>(
 
 fn run(
     made: &Made<'_>,
+    network: &dyn Network,
     index: usize,
     work: &dyn Blocks,
     mut walk: Walk<'_>,
     resume: &mut Resume,
     course: &Course<'_>,
 ) -> Result<()> {
+    let transposed = transposed(made, network);
+    let observer = course.observer;
+    let before = |at: usize| read_all(made.weight(at, index, observer)?.as_rows());
+    let diagonal = |at: usize| made.shelf.diagonal(index, at);
     let mut maker = work.visitor(BlockStage {
         index,
         stage: &made.plan.stages[index],
         tensors: &made.plan.tensors,
+        transposed: &transposed,
+        before: &before,
+        diagonal: &diagonal,
         seed: made.plan.recipe.seed,
         observer: course.observer,
     });
@@ -212,6 +235,15 @@ fn run(
         resume.keep(index, block, &walk)?;
     }
     resume.end(index)
+}
+
+/// Layers that the checkpoint stores as `[in, out]`.
+fn transposed(made: &Made<'_>, network: &dyn Network) -> HashSet<String> {
+    let names = made.plan.tensors.iter().map(|t| &t.name);
+    names
+        .filter(|name| network.stored_transposed(name))
+        .cloned()
+        .collect()
 }
 
 /// Takes what another plan on this model found, or looks for it and keeps it for others.

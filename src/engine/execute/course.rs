@@ -59,6 +59,10 @@ impl<'a> Course<'a> {
     pub(super) fn weighing(plan: &Plan, observer: &'a dyn Observer) -> Self {
         // Each tensor counts, those too that share their bytes with another.
         let weights: u64 = plan.tensors.iter().map(|tensor| tensor.source_bytes).sum();
+        let descended = |stage: &StagePlan| {
+            let runs = techniques::find(&stage.technique).is_some_and(|t| t.work().by_blocks().is_some());
+            (runs && stage.descends()).then(|| (FISHER.to_owned(), 4 * WALK * weights))
+        };
         let walked = |stage: &StagePlan| {
             let found = techniques::find(&stage.technique).and_then(|t| t.work().by_blocks());
             let name = match found {
@@ -70,7 +74,12 @@ impl<'a> Course<'a> {
             Some((name, WALK * weights))
         };
         let looked = |stage: &StagePlan| surveys(stage).map(|_| (SURVEY.to_owned(), weights));
-        let of = |stage: &StagePlan| walked(stage).into_iter().chain(looked(stage));
+        let of = |stage: &StagePlan| {
+            descended(stage)
+                .into_iter()
+                .chain(walked(stage))
+                .chain(looked(stage))
+        };
         let mut legs: Vec<(String, u64)> = Vec::new();
         if let Some(earlier) = &plan.earlier {
             legs.extend(Self::weighing(earlier, observer).legs);

@@ -4,6 +4,7 @@
 //! Invariant: a file is whole or not there; what is read is what was put, to the bit.
 
 use crate::error::{Error, Result};
+use crate::plan::ImportancePlan;
 use crate::techniques::Factors;
 use crate::tensor::{DType, encode_dense};
 use crate::weight::{Affine, Dense, Fisher, Granularity, InputSquares, Scale, Weight};
@@ -190,6 +191,12 @@ impl Shelf {
         Ok(halves
             .map(|half| f32::from_bits(u32::from(u16::from_le_bytes(*half)) << 16))
             .collect())
+    }
+
+    /// True where that of every tensor is there.
+    pub(super) fn has_diagonals(&self, stage: usize, importance: &ImportancePlan) -> bool {
+        let there = |tensor: &usize| self.diagonal_path(stage, *tensor).is_file();
+        importance.tensors.iter().all(there)
     }
 
     fn list_path(&self, stage: usize, name: &str) -> PathBuf {

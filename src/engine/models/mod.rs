@@ -20,6 +20,7 @@ mod gpt2;
 mod llama;
 mod rope_scaling;
 mod sequence_head;
+pub mod structure;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};

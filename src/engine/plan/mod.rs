@@ -535,6 +535,11 @@ fn technique_at(stage: &str) -> String {
 }
 
 impl Context<'_> {
+    /// The model's config.json.
+    pub fn config(&self) -> Option<&Value> {
+        self.model.config.as_ref()
+    }
+
     /// Where the recipe names the technique, for refusals.
     pub fn technique_pointer(&self) -> String {
         technique_at(&self.pointer)

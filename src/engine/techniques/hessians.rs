@@ -69,12 +69,17 @@ impl Hessians {
         }
     }
 
-    /// Adds what one batch brings.
+    /// Adds what one batch brings to the layers that a stage changes.
     pub(super) fn see(&mut self, stage: &BlockStage<'_>, cut: &Cut, state: &State) -> Result<()> {
+        self.see_for(&|name| stage.step(name).is_some(), cut, state)
+    }
+
+    /// Adds what one batch brings to the layers that are wanted.
+    pub(super) fn see_for(&mut self, wanted: &dyn Fn(&str) -> bool, cut: &Cut, state: &State) -> Result<()> {
         self.inputs.resize_with(state.inputs.len(), || None);
         for (input, x) in state.inputs.iter().enumerate() {
             let mut readers = cut.readers.iter().filter(|r| r.input == input);
-            if !readers.any(|r| stage.step(&r.tensor).is_some()) {
+            if !readers.any(|r| wanted(&r.tensor)) {
                 continue;
             }
             let (tokens, cols) = x.dims2()?;
@@ -98,12 +103,17 @@ impl Hessians {
 
     /// All that were summed, and the tensors of the stage that read each.
     pub(super) fn take(&mut self, stage: &BlockStage<'_>, cut: &Cut) -> Vec<(Seen, Vec<String>)> {
+        self.take_for(&|name| stage.step(name).is_some(), cut)
+    }
+
+    /// All that were summed, and the wanted tensors that read each.
+    pub(super) fn take_for(&mut self, wanted: &dyn Fn(&str) -> bool, cut: &Cut) -> Vec<(Seen, Vec<String>)> {
         let seen = std::mem::take(&mut self.inputs).into_iter().enumerate();
         let with_readers = seen.filter_map(|(input, seen)| {
             let readers = cut
                 .readers
                 .iter()
-                .filter(|r| r.input == input && stage.step(&r.tensor).is_some());
+                .filter(|r| r.input == input && wanted(&r.tensor));
             let names: Vec<String> = readers.map(|r| r.tensor.clone()).collect();
             seen.filter(|_| !names.is_empty()).map(|seen| (seen, names))
         });

@@ -3,7 +3,7 @@
 //! Owns: the seam and the list. Must not know: file formats. Siblings never import each other.
 //! Invariant: `run` produces exactly the kind `plan` promised, the same bytes for any number of threads.
 //!
-//! Shared by siblings: `folding`, `hessians`, `options`, `pruning`.
+//! Shared by siblings: `folding`, `hessians`, `options`, `pruning`, `structure`.
 //!
 //! A technique is one file and one line in [`TECHNIQUES`]; documentation, the API's schema and the law tests are
 //! made from the list.
@@ -22,11 +22,14 @@ mod magnitude;
 mod nf4;
 mod obd;
 mod options;
+mod prune_heads;
+mod prune_neurons;
 mod pruning;
 mod rtn;
 mod smoothquant;
 mod sparsegpt;
 mod static_activations;
+mod structure;
 mod wanda;
 
 use crate::calibrate::Visitor;
@@ -38,7 +41,7 @@ use crate::recipe::Refusal;
 use crate::tensor::Rows;
 use crate::weight::{Kind, Scale, Sparsity, Weight};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// What a technique decided.
 #[derive(Default)]
@@ -238,6 +241,12 @@ pub struct BlockStage<'a> {
     pub stage: &'a StagePlan,
     /// Every tensor of the model.
     pub tensors: &'a [TensorPlan],
+    /// Those that the checkpoint stores as `[in, out]`.
+    pub transposed: &'a HashSet<String>,
+    /// All values of a tensor as it is before this stage, by its index.
+    pub before: &'a (dyn Fn(usize) -> Result<Vec<f32>> + Sync),
+    /// How much the loss bends along each weight of a tensor, by its index, where the stage asked for it.
+    pub diagonal: &'a (dyn Fn(usize) -> Result<Vec<f32>> + Sync),
     /// Seed of everything random.
     pub seed: u64,
     /// Whom it tells, and who may stop it.
@@ -272,6 +281,8 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &magnitude::Magnitude,
     &nf4::NormalFloat4,
     &obd::OptimalBrainDamage,
+    &prune_heads::PruneHeads,
+    &prune_neurons::PruneNeurons,
     &rtn::Rtn,
     &smoothquant::SmoothQuant,
     &sparsegpt::SparseGpt,

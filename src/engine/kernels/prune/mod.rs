@@ -3,6 +3,7 @@
 //! Owns: choosing the smallest scores of a layer, of each row, or of each run of M. Must not know: what scores mean.
 //! Invariant: as many zeros as asked, the earliest first where scores are equal, for any number of threads.
 
+pub mod columns;
 mod obs;
 mod refit;
 
