@@ -29,6 +29,10 @@ pub trait Visitor {
     }
     /// The inputs of a batch at a cut.
     fn see(&mut self, at: usize, cut: &Cut, state: &State) -> Result<()>;
+    /// A batch has left a block.
+    fn passed(&mut self, _block: usize, _state: &State) -> Result<()> {
+        Ok(())
+    }
     /// All batches were seen at this cut.
     fn settle(&mut self, here: &mut Here<'_>) -> Result<()>;
 }
@@ -278,6 +282,7 @@ impl<'a> Walk<'a> {
                         visitor.see(at, cut, &state)?;
                     }
                 }
+                visitor.passed(block, &state)?;
                 self.line.put(index, state)?;
             }
             for (at, cut) in cuts.iter().enumerate() {
@@ -293,8 +298,9 @@ impl<'a> Walk<'a> {
                 let state = self
                     .network
                     .advance(block, at, state, &self.run(index, &weights))?;
-                if let Some(cut) = cuts.get(at) {
-                    visitor.see(at, cut, &state)?;
+                match cuts.get(at) {
+                    Some(cut) => visitor.see(at, cut, &state)?,
+                    None => visitor.passed(block, &state)?,
                 }
                 self.line.put(index, state)?;
             }

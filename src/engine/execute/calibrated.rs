@@ -203,13 +203,18 @@ fn run(
         index,
         stage: &made.plan.stages[index],
         tensors: &made.plan.tensors,
+        blocks: network.sizes().blocks,
         transposed: &transposed,
         before: &before,
         diagonal: &diagonal,
         seed: made.plan.recipe.seed,
         observer: course.observer,
     });
-    let first = resume.restore(index, &mut walk)?;
+    let first = if maker.starts_over() {
+        0
+    } else {
+        resume.restore(index, &mut walk)?
+    };
     if first > 0 {
         let message = format!("goes on behind block {first}, where an earlier attempt ended");
         course
@@ -232,7 +237,9 @@ fn run(
         for (tensor, factors) in maker.scaled() {
             made.shelf.put_factors(index, tensor, &factors)?;
         }
-        resume.keep(index, block, &walk)?;
+        if !maker.starts_over() {
+            resume.keep(index, block, &walk)?;
+        }
     }
     resume.end(index)
 }

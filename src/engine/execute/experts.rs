@@ -50,6 +50,10 @@ impl Visitor for Counting<'_> {
         self.visitor.see(at, cut, state)
     }
 
+    fn passed(&mut self, block: usize, state: &State) -> Result<()> {
+        self.visitor.passed(block, state)
+    }
+
     fn settle(&mut self, here: &mut Here<'_>) -> Result<()> {
         self.visitor.settle(here)
     }

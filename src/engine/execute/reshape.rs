@@ -17,7 +17,7 @@ use crate::observe::Level;
 use crate::plan::{self, Origin, Outline, OutlinedTensor, Plan, Taken, TensorPlan, Which};
 use crate::techniques::{self, Old, Reshapes, Work};
 use crate::tensor::{DType, MemoryRows, Rows, encode_rows};
-use crate::weight::{Dense, Kind, Weight};
+use crate::weight::{Dense, Weight};
 use rayon::prelude::*;
 use serde_json::json;
 use std::path::PathBuf;
@@ -149,38 +149,34 @@ struct Filler<'a> {
 impl Filler<'_> {
     fn weight(&self, tensor: &OutlinedTensor) -> Result<Weight> {
         let observer = self.course.observer;
+        let (stage, technique) = (&self.made.plan.stages[self.stage], self.technique()?);
+        let old = Old {
+            tensor: &|name| {
+                let index = self.made.index(name)?;
+                read_all(self.made.weight(index, usize::MAX, observer)?.as_rows())
+            },
+            list: &|name| self.made.shelf.list(self.stage, name),
+            seed: self.made.plan.recipe.seed,
+        };
         let Origin::Tensor { which, rows, cols } = &tensor.origin else {
-            let values = self.technique()?.make(
-                &self.made.plan.stages[self.stage],
-                tensor,
-                &Old {
-                    tensor: &|name| {
-                        read_all(
-                            self.made
-                                .weight(self.made.index(name)?, usize::MAX, observer)?
-                                .as_rows(),
-                        )
-                    },
-                    list: &|name| self.made.shelf.list(self.stage, name),
-                    seed: self.made.plan.recipe.seed,
-                },
-            )?;
-            return dense(tensor, &values);
+            return dense(tensor, &technique.make(stage, tensor, &old)?);
         };
         let index = self.made.index(&self.name(which)?)?;
-        let old = self.made.weight(index, usize::MAX, observer)?;
+        let weight = self.made.weight(index, usize::MAX, observer)?;
         if (rows, cols) == (&Taken::All, &Taken::All)
-            && let (Weight::Dense(weight), Kind::Dense { dtype }) = (&old, self.made.plan.tensors[index].kind)
-            && dtype == tensor.dtype
-            && weight.dtype == dtype
+            && !technique.finishes(stage)
+            && let Weight::Dense(plain) = &weight
+            && plain.dtype == tensor.dtype
         {
-            return Ok(old);
+            return Ok(weight);
         }
-        let old = old.as_rows();
-        let (width, values) = (old.cols(), read_all(old)?);
-        let rows = self.places(rows, old.rows())?;
+        let taken_of = weight.as_rows();
+        let (width, values) = (taken_of.cols(), read_all(taken_of)?);
+        let rows = self.places(rows, taken_of.rows())?;
         let cols = self.places(cols, width)?;
-        dense(tensor, &taken(&values, width, &rows, &cols))
+        let mut values = taken(&values, width, &rows, &cols);
+        technique.finish(stage, tensor, &mut values, &old);
+        dense(tensor, &values)
     }
 
     fn technique(&self) -> Result<&'static dyn Reshapes> {

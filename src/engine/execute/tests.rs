@@ -16,6 +16,8 @@ use tempfile::TempDir;
 mod budget;
 mod hadamard;
 mod provenance;
+mod pruning;
+mod structure;
 
 /// A model of the golden file whose weights are what bfloat16 holds of them.
 struct Small {
@@ -77,6 +79,23 @@ impl Small {
         let scratch = out.path().join("scratch");
         let site = Site::on_cpu(out.path(), &scratch);
         execute(&plan, &self.model, datasets, &site, &Silent)
+    }
+
+    /// Runs a recipe and opens what it wrote in a format.
+    fn made(&self, recipe: &Value, datasets: &Datasets, format: &str) -> (Checkpoint, Outcome) {
+        let plan = self.plan(recipe, datasets).unwrap();
+        let out = self.folder.path().join(format!("out-{}", plan.recipe_hash));
+        let scratch = out.join("scratch");
+        let outcome = execute(
+            &plan,
+            &self.model,
+            datasets,
+            &Site::on_cpu(&out, &scratch),
+            &Silent,
+        )
+        .unwrap();
+        let files = SourceFile::from_path(&out.join(format)).unwrap();
+        (inspect(&files).unwrap(), outcome)
     }
 
     /// The first refusal's place and code.

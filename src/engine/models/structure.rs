@@ -96,6 +96,83 @@ pub fn feed_forwards(tensors: &[TensorPlan]) -> Vec<FeedForward> {
     parts.into_iter().filter_map(whole).collect()
 }
 
+/// A mixture of experts in a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mixture {
+    /// Block.
+    pub layer: usize,
+    /// The router's weight, one row for each expert.
+    pub router: String,
+    /// Pattern of the names of an expert's gate, up and down, `{}` for its number.
+    pub parts: [String; 3],
+    /// Experts.
+    pub count: usize,
+}
+
+/// Every block's mixture of numbered experts.
+pub fn mixtures(tensors: &[TensorPlan]) -> Vec<Mixture> {
+    let routers = tensors
+        .iter()
+        .filter(|t| t.role == Role::Router && t.shape.len() == 2 && t.shape[0] > 1);
+    let whole = |router: &TensorPlan| {
+        let layer = router.layer?;
+        let part = |role: Role| {
+            let first = tensors
+                .iter()
+                .find(|t| t.layer == Some(layer) && t.role == role && t.name.contains(".experts.0."));
+            first.map(|t| t.name.replacen(".experts.0.", ".experts.{}.", 1))
+        };
+        let parts = [part(Role::FfnGate)?, part(Role::FfnUp)?, part(Role::FfnDown)?];
+        let there = |expert: usize| {
+            let name = |pattern: &String| pattern.replace("{}", &expert.to_string());
+            parts
+                .iter()
+                .all(|pattern| tensors.iter().any(|t| t.name == name(pattern)))
+        };
+        let count = router.shape[0];
+        (0..count).all(there).then_some(Mixture {
+            layer,
+            router: router.name.clone(),
+            parts,
+            count,
+        })
+    };
+    routers.filter_map(whole).collect()
+}
+
+/// Experts that a token visits, by the configuration.
+pub fn visited(config: &Value) -> Option<usize> {
+    count(config, &["num_experts_per_tok"])
+}
+
+/// With so many experts.
+pub fn with_experts(config: &Value, experts: usize) -> Value {
+    with_count(config, &["num_local_experts", "num_experts"], experts)
+}
+
+/// The configuration of a dense llama as that of a Mixtral whose experts have `inner` neurons; nothing for other families
+/// and for models with biases or sliding windows.
+pub fn as_mixtral(config: &Value, experts: usize, visited: usize, inner: usize) -> Option<Value> {
+    let family = config.get("model_type")?.as_str()?;
+    let is_set = |name: &str| config.get(name).is_some_and(|v| v.as_bool() == Some(true));
+    let slides = config.get("sliding_window").is_some_and(|v| !v.is_null());
+    if !["llama", "mistral"].contains(&family) || is_set("attention_bias") || is_set("mlp_bias") || slides {
+        return None;
+    }
+    let mut config = config.clone();
+    let fields = json!({"model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "intermediate_size": inner,
+        "num_local_experts": experts, "num_experts_per_tok": visited, "sliding_window": null,
+        "router_aux_loss_coef": 0.001, "output_router_logits": false, "router_jitter_noise": 0.0});
+    for (name, value) in fields.as_object()? {
+        config[name] = value.clone();
+    }
+    let own = config.as_object_mut()?;
+    for name in ["attention_bias", "mlp_bias", "pretraining_tp"] {
+        own.remove(name);
+    }
+    Some(config)
+}
+
 /// What tells one expert's tensors of a block from another's; nothing in a dense block.
 fn expert_of(name: &str) -> String {
     match name.split_once("expert") {

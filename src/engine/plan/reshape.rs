@@ -83,15 +83,25 @@ pub struct Outline {
     pub tensors: Vec<OutlinedTensor>,
 }
 
+impl OutlinedTensor {
+    fn bytes(&self) -> u64 {
+        let elements: usize = self.shape.iter().product();
+        let cols = self.shape.last().copied().unwrap_or(1);
+        self.dtype.bytes(elements / cols.max(1), cols).unwrap_or(0) as u64
+    }
+}
+
 impl Outline {
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.iter().map(OutlinedTensor::bytes).sum()
+    }
+
     /// The headers of the model, with the side files of the one that it is made of.
     pub(crate) fn checkpoint(&self, before: &Checkpoint) -> Checkpoint {
         let mut offset = 0;
         let info = |tensor: &OutlinedTensor| {
-            let elements: usize = tensor.shape.iter().product();
-            let cols = tensor.shape.last().copied().unwrap_or(1);
-            let rows = elements / cols.max(1);
-            let bytes = tensor.dtype.bytes(rows, cols).unwrap_or(0) as u64;
+            let bytes = tensor.bytes();
             offset += bytes;
             TensorInfo {
                 name: tensor.name.clone(),

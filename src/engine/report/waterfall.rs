@@ -26,9 +26,15 @@ pub(super) fn steps(plan: &Plan, formats: &[FormatReport]) -> Vec<SizeStep> {
         bytes,
     };
     let original = std::iter::once(step("original", plan.source_bytes));
-    let stages = plan.stages.iter().enumerate().map(|(index, stage)| {
-        let sum = plan.tensors.iter().map(|tensor| behind(tensor, index)).sum();
-        step(&stage.technique, sum)
+    let plans = plan.all().into_iter();
+    let stages = plans.flat_map(|plan| {
+        plan.stages.iter().enumerate().map(move |(index, stage)| {
+            let sum = match &stage.outline {
+                Some(outline) => outline.bytes(),
+                None => plan.tensors.iter().map(|tensor| behind(tensor, index)).sum(),
+            };
+            step(&stage.technique, sum)
+        })
     });
     let written = formats
         .iter()

@@ -19,9 +19,12 @@ mod hessians;
 mod hqq;
 mod kv_cache;
 mod magnitude;
+mod moefication;
 mod nf4;
 mod obd;
 mod options;
+mod prune_blocks;
+mod prune_experts;
 mod prune_heads;
 mod prune_neurons;
 mod pruning;
@@ -30,6 +33,7 @@ mod smoothquant;
 mod sparsegpt;
 mod static_activations;
 mod structure;
+mod upcycle;
 mod wanda;
 
 use crate::calibrate::Visitor;
@@ -179,6 +183,12 @@ pub trait Reshapes: Sync {
     fn make(&self, _stage: &StagePlan, tensor: &OutlinedTensor, _old: &Old<'_>) -> Result<Vec<f32>> {
         Err(Error::internal(format!("nothing makes {}", tensor.name)))
     }
+    /// True where what is taken is changed once more.
+    fn finishes(&self, _stage: &StagePlan) -> bool {
+        false
+    }
+    /// Changes what was taken of another tensor.
+    fn finish(&self, _stage: &StagePlan, _tensor: &OutlinedTensor, _values: &mut [f32], _old: &Old<'_>) {}
 }
 
 /// A model behind the stage that changes its structure.
@@ -202,6 +212,10 @@ pub trait Maker: Visitor {
     /// Lists that were found since this was last asked, by name: what is taken of a model whose structure changes.
     fn listed(&mut self) -> Vec<(String, Vec<u32>)> {
         Vec::new()
+    }
+    /// True where what was summed up over blocks is not kept over a break: then the walk starts over.
+    fn starts_over(&self) -> bool {
+        false
     }
     /// How tensors were scaled since this was last asked, for those that it scales.
     fn scaled(&mut self) -> Vec<(usize, Factors)> {
@@ -241,6 +255,8 @@ pub struct BlockStage<'a> {
     pub stage: &'a StagePlan,
     /// Every tensor of the model.
     pub tensors: &'a [TensorPlan],
+    /// Blocks of the network.
+    pub blocks: usize,
     /// Those that the checkpoint stores as `[in, out]`.
     pub transposed: &'a HashSet<String>,
     /// All values of a tensor as it is before this stage, by its index.
@@ -279,14 +295,18 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &hqq::Hqq,
     &kv_cache::KvCache,
     &magnitude::Magnitude,
+    &moefication::Moefication,
     &nf4::NormalFloat4,
     &obd::OptimalBrainDamage,
+    &prune_blocks::PruneBlocks,
+    &prune_experts::PruneExperts,
     &prune_heads::PruneHeads,
     &prune_neurons::PruneNeurons,
     &rtn::Rtn,
     &smoothquant::SmoothQuant,
     &sparsegpt::SparseGpt,
     &static_activations::StaticActivations,
+    &upcycle::Upcycle,
     &wanda::Wanda,
 ];
 

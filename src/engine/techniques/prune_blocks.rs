@@ -1,0 +1,259 @@
+//! A model with fewer blocks.
+//!
+//! Owns: its options, what a block is worth. Must not know: what is in a block.
+//! Invariant: blocks that stay keep their order and their weights, to the bit.
+
+use super::options::{Options, Planned};
+use super::structure::{self, best};
+use super::{BlockStage, Blocks, Decision, Maker, Reshapes, Technique, Work};
+use crate::calibrate::{Here, Visitor};
+use crate::error::Result;
+use crate::models::structure::with_blocks;
+use crate::network::{Cut, Sizes, State, with_values};
+use crate::plan::{Context, Origin, Outline, OutlinedTensor, TensorPlan, Which};
+use crate::recipe::Refusal;
+use crate::weight::Weight;
+use serde_json::{Value, json};
+
+/// The technique.
+pub(super) struct PruneBlocks;
+
+/// The list of blocks that stay.
+const LIST: &str = "blocks";
+
+impl Technique for PruneBlocks {
+    fn name(&self) -> &'static str {
+        "prune_blocks"
+    }
+
+    fn summary(&self) -> &'static str {
+        "A model with fewer blocks: those go that change their input least, by the angle between what goes into a block and \
+         what comes out. A smaller dense checkpoint that every engine loads, faster by as much. Men et al. 2024; Gromov et \
+         al. 2024."
+    }
+
+    fn schema(&self) -> Value {
+        json!({"type": "object", "additionalProperties": false, "properties": {
+            "ratio": {"type": "number", "minimum": 0.0, "maximum": 0.99, "default": 0.1, "examples": [0.1],
+                "description": "Share of the blocks that goes."},
+            "keep": {"type": "integer", "minimum": 1, "maximum": 65_536, "examples": [27],
+                "description": "Blocks that stay, instead of a ratio."}}})
+    }
+
+    fn plan(&self, context: &Context<'_>) -> Planned<Decision> {
+        let options = Options::checked(context, self.schema())?;
+        let config = structure::config(context)?;
+        let count = context.blocks.len();
+        let keep = structure::kept(context, &options, count, 1)?;
+        let Some(config) = with_blocks(config, keep) else {
+            let detail = "the model's blocks are of several kinds, which config.json lists one by one: which of them stay \
+                          is known only once they have run";
+            return Err(vec![Refusal::new(
+                context.technique_pointer(),
+                "mixed_structure",
+                detail,
+            )]);
+        };
+        let mut tensors: Vec<OutlinedTensor> = Vec::new();
+        for tensor in context.tensors {
+            match tensor.layer {
+                None => tensors.push(structure::whole(tensor)),
+                // Any block stands for all of them.
+                Some(0) => tensors.extend(in_blocks(context, tensor, keep)?),
+                Some(_) => {}
+            }
+        }
+        Ok(Decision {
+            outline: Some(Outline { config, tensors }),
+            ..Decision::default()
+        })
+    }
+
+    fn work(&self) -> Work {
+        Work::Reshapes(&PruneBlocks)
+    }
+
+    fn keeps_zeros(&self, _kind: &crate::weight::Kind) -> bool {
+        true
+    }
+}
+
+/// A tensor of the first block, in each of the blocks that stay; it must be in every one that there is.
+fn in_blocks(context: &Context<'_>, tensor: &TensorPlan, keep: usize) -> Planned<Vec<OutlinedTensor>> {
+    let pattern = tensor.name.replacen(".0.", ".{}.", 1);
+    let alike = |block: usize| {
+        let name = pattern.replace("{}", &block.to_string());
+        let other = context.tensors.iter().find(|t| t.name == name);
+        other.is_some_and(|t| t.shape == tensor.shape && t.source_dtype == tensor.source_dtype)
+    };
+    if !(0..context.blocks.len()).all(alike) {
+        let detail = format!(
+            "{} is not in every block alike: only equal blocks can stand for each other",
+            tensor.name
+        );
+        return Err(vec![Refusal::new(
+            context.technique_pointer(),
+            "mixed_structure",
+            detail,
+        )]);
+    }
+    let outlined = |at: usize| {
+        let mut outlined = structure::whole(tensor);
+        outlined.name = pattern.replace("{}", &at.to_string());
+        if let Origin::Tensor { which, .. } = &mut outlined.origin {
+            *which = Which::Item {
+                pattern: pattern.clone(),
+                list: LIST.to_owned(),
+                at,
+            };
+        }
+        outlined
+    };
+    Ok((0..keep).map(outlined).collect())
+}
+
+impl Reshapes for PruneBlocks {
+    fn by_blocks(&self) -> Option<&'static dyn Blocks> {
+        Some(&PruneBlocks)
+    }
+}
+
+impl Blocks for PruneBlocks {
+    fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a> {
+        let blocks = stage.blocks;
+        let layers = stage.stage.outline.as_ref().map_or(0, |outline| {
+            let names = outline.tensors.iter().filter_map(|t| match &t.origin {
+                Origin::Tensor {
+                    which: Which::Item { at, .. },
+                    ..
+                } => Some(at + 1),
+                _ => None,
+            });
+            names.max().unwrap_or(0)
+        });
+        Box::new(Influence {
+            keep: layers,
+            blocks,
+            before: Vec::new(),
+            turned: Vec::new(),
+            lists: Vec::new(),
+        })
+    }
+
+    /// One batch's states in front of a block, and behind it.
+    fn working_bytes(
+        &self,
+        _options: &Value,
+        _tensors: &[&TensorPlan],
+        sizes: &Sizes,
+        longest: usize,
+    ) -> u64 {
+        let tokens = crate::calibrate::batch_tokens(sizes.widest, longest);
+        8 * (tokens * sizes.hidden) as u64
+    }
+}
+
+/// How much each block turns what goes through it.
+struct Influence {
+    keep: usize,
+    blocks: usize,
+    /// States of the batches in front of the block at hand.
+    before: Vec<Vec<f32>>,
+    /// Of each block so far: Σ over tokens of 1 − cos of the angle, and tokens.
+    turned: Vec<(f64, usize)>,
+    lists: Vec<(String, Vec<u32>)>,
+}
+
+impl Influence {
+    fn add(&mut self, before: &[f32], after: &[f32], hidden: usize, block: usize) {
+        self.turned.resize(self.turned.len().max(block + 1), (0.0, 0));
+        let (sum, tokens) = &mut self.turned[block];
+        for (a, b) in before
+            .chunks_exact(hidden.max(1))
+            .zip(after.chunks_exact(hidden.max(1)))
+        {
+            *sum += 1.0 - cosine(a, b);
+            *tokens += 1;
+        }
+    }
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let (mut ab, mut aa, mut bb) = (0f64, 0f64, 0f64);
+    for (a, b) in a.iter().zip(b) {
+        let (a, b) = (f64::from(*a), f64::from(*b));
+        ab += a * b;
+        aa += a * a;
+        bb += b * b;
+    }
+    let size = (aa * bb).sqrt();
+    if size > 0.0 { ab / size } else { 1.0 }
+}
+
+impl Visitor for Influence {
+    fn replaces(&self) -> bool {
+        false
+    }
+
+    fn see(&mut self, at: usize, _cut: &Cut, state: &State) -> Result<()> {
+        if at == 0 {
+            self.before.push(with_values(&state.hidden, <[f32]>::to_vec)?);
+        }
+        Ok(())
+    }
+
+    fn passed(&mut self, block: usize, state: &State) -> Result<()> {
+        let hidden = state.hidden.dim(1)?;
+        let Some(before) = self.before.pop() else {
+            return Ok(());
+        };
+        with_values(&state.hidden, |after| self.add(&before, after, hidden, block))?;
+        if block + 1 == self.blocks {
+            let worth: Vec<f64> = self
+                .turned
+                .iter()
+                .map(|(sum, tokens)| sum / (*tokens).max(1) as f64)
+                .collect();
+            self.lists = vec![(LIST.to_owned(), best(&worth, self.keep))];
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, _here: &mut Here<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Maker for Influence {
+    fn made(&mut self) -> Vec<(usize, Weight)> {
+        Vec::new()
+    }
+
+    fn listed(&mut self) -> Vec<(String, Vec<u32>)> {
+        std::mem::take(&mut self.lists)
+    }
+
+    /// What was summed is not kept over a break: the walk is cheap.
+    fn starts_over(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_that_changes_nothing_goes_first() {
+        let mut influence = Influence {
+            keep: 1,
+            blocks: 2,
+            before: Vec::new(),
+            turned: Vec::new(),
+            lists: Vec::new(),
+        };
+        influence.add(&[1.0, 0.0, 0.0, 2.0], &[2.0, 0.0, 0.0, 1.0], 2, 0);
+        influence.add(&[1.0, 0.0], &[0.0, 1.0], 2, 1);
+        assert!(influence.turned[0].0.abs() < 1e-12 && (influence.turned[1].0 - 1.0).abs() < 1e-12);
+    }
+}
