@@ -15,7 +15,7 @@
 
 use faer::{Mat, MatRef, Side};
 
-use super::dense::{check, columns_to_rows, product, square_lower, squared, transposed};
+use super::dense::{check, columns_to_rows, orthonormal, product, square_lower, squared, transposed};
 use super::randomized::{OVERSAMPLE, subspace};
 use super::{Factors, Stop, Truncation, go_on};
 use crate::error::{Error, Result};
@@ -165,23 +165,32 @@ pub(super) fn of_dense(y: MatRef<'_, f64>, options: &Options, stop: Stop<'_>) ->
     })
 }
 
-/// Orthonormal columns that span the `rank` largest left singular directions.
-pub(super) fn leading(y: MatRef<'_, f64>, rank: usize, stop: Stop<'_>) -> Result<Mat<f64>> {
+/// The largest left singular directions of a matrix.
+pub(super) struct Leading {
+    /// Orthonormal columns, by falling singular value.
+    pub(super) basis: Mat<f64>,
+    /// Squared error of keeping 0, 1, … of them: of all there could be.
+    pub(super) losses: Vec<f64>,
+}
+
+/// The `rank` largest, or as many as the smaller side has.
+pub(super) fn leading(y: MatRef<'_, f64>, rank: usize, stop: Stop<'_>) -> Result<Leading> {
+    let short = y.nrows().min(y.ncols());
+    let method = if short <= DIRECT_SIDE { Method::Direct } else { Method::Gram };
     let options = Options {
-        method: if y.nrows().min(y.ncols()) <= DIRECT_SIDE {
-            Method::Direct
-        } else {
-            Method::Gram
-        },
+        method,
         most: Some(rank),
         seed: 0,
     };
     let found = of_dense(y, &options, stop)?;
-    if y.nrows() <= y.ncols() {
-        return Ok(found.left);
-    }
-    // The longer side holds images, some of which may be zero.
-    Ok(super::dense::orthonormal(found.left.as_ref()))
+    let losses = found.losses();
+    let basis = if y.nrows() <= y.ncols() {
+        found.left
+    } else {
+        // The longer side holds images, some of which may be zero.
+        orthonormal(found.left.as_ref())
+    };
+    Ok(Leading { basis, losses })
 }
 
 /// A matrix of at least as many columns as rows, in two: y ≈ basis · imageᵀ.
