@@ -75,7 +75,9 @@ struct Step {
 impl Ord for Step {
     fn cmp(&self, other: &Self) -> Ordering {
         let slope = self.slope.total_cmp(&other.slope);
-        slope.then(other.matrix.cmp(&self.matrix)).then(other.to.cmp(&self.to))
+        slope
+            .then(other.matrix.cmp(&self.matrix))
+            .then(other.to.cmp(&self.to))
     }
 }
 
@@ -144,7 +146,9 @@ fn fill(choices: &[Vec<Choice>], taken: &mut [Choice], left: &mut u64) {
         for (matrix, choices) in choices.iter().enumerate() {
             let now = taken[matrix];
             let behind = choices.partition_point(|choice| choice.cost <= now.cost);
-            let fits = choices[behind..].iter().take_while(|choice| choice.cost - now.cost <= *left);
+            let fits = choices[behind..]
+                .iter()
+                .take_while(|choice| choice.cost - now.cost <= *left);
             for choice in fits {
                 let slope = (now.loss - choice.loss) / (choice.cost - now.cost) as f64;
                 if slope > best.map_or(0.0, |(slope, ..)| slope) {
@@ -242,7 +246,10 @@ mod tests {
 
     #[test]
     fn parameters_go_where_they_save_most() {
-        let curves = [curve(4, 4, &[9.0, 8.0, 7.5, 7.4, 7.4]), curve(4, 4, &[90.0, 50.0, 20.0, 5.0, 0.0])];
+        let curves = [
+            curve(4, 4, &[9.0, 8.0, 7.5, 7.4, 7.4]),
+            curve(4, 4, &[90.0, 50.0, 20.0, 5.0, 0.0]),
+        ];
         let found = allocate(&curves, 40).unwrap();
         assert_eq!(found.shares, [Share::Rank(1), Share::Rank(4)]);
         assert_eq!((found.parameters, found.loss), (40, 8.0));
@@ -257,7 +264,10 @@ mod tests {
         curves[0].may_stay = true;
         assert_eq!(allocate(&curves, 15).unwrap().shares, [Share::Rank(1)]);
         let found = allocate(&curves, 16).unwrap();
-        assert_eq!((found.shares.as_slice(), found.loss, found.parameters), ([Share::Whole].as_slice(), 0.0, 16));
+        assert_eq!(
+            (found.shares.as_slice(), found.loss, found.parameters),
+            ([Share::Whole].as_slice(), 0.0, 16)
+        );
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! of threads.
 
 use faer::linalg::matmul::matmul;
+use faer::linalg::solvers::Solve;
 use faer::linalg::triangular_solve::solve_upper_triangular_in_place;
-use faer::{Accum, Mat, MatMut, MatRef, Par};
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -35,14 +36,16 @@ pub(super) fn check(values: &[f32], rows: usize, cols: usize) -> Result<()> {
 /// The transpose of a row-major `[rows, cols]`: each of its columns is a row as it lies.
 pub(super) fn transposed(values: &[f32], rows: usize, cols: usize) -> Mat<f64> {
     let mut out = Mat::zeros(cols, rows);
-    strips(out.as_mut()).into_par_iter().for_each(|(first, mut strip)| {
-        for j in 0..strip.ncols() {
-            let from = &values[(first + j) * cols..(first + j + 1) * cols];
-            for (to, v) in strip.as_mut().col_mut(j).iter_mut().zip(from) {
-                *to = f64::from(*v);
+    strips(out.as_mut())
+        .into_par_iter()
+        .for_each(|(first, mut strip)| {
+            for j in 0..strip.ncols() {
+                let from = &values[(first + j) * cols..(first + j + 1) * cols];
+                for (to, v) in strip.as_mut().col_mut(j).iter_mut().zip(from) {
+                    *to = f64::from(*v);
+                }
             }
-        }
-    });
+        });
     out
 }
 
@@ -99,6 +102,19 @@ pub(super) fn solve_transposed(lower: MatRef<'_, f64>, x: &mut Mat<f64>) {
     strips(x.as_mut()).into_par_iter().for_each(|(_, strip)| {
         solve_upper_triangular_in_place(lower.transpose(), strip, Par::Seq);
     });
+}
+
+/// right · (gram + ridge)⁻¹ for a symmetric matrix, the ridge a part of its mean diagonal; none where that is not positive
+/// definite.
+pub(super) fn divided(right: MatRef<'_, f64>, gram: &Mat<f64>, ridge: f64) -> Option<Mat<f64>> {
+    let n = gram.nrows();
+    let mean = (0..n).map(|i| gram[(i, i)]).sum::<f64>() / n as f64;
+    let mut ridged = gram.clone();
+    // Where all is zero every ridge will do.
+    let added = if mean > 0.0 { ridge * mean } else { 1.0 };
+    (0..n).for_each(|i| ridged[(i, i)] += added);
+    let factor = ridged.llt(Side::Lower).ok()?;
+    Some(factor.solve(right.transpose()).transpose().to_owned())
 }
 
 /// Squared Frobenius norm.

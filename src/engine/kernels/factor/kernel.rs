@@ -210,7 +210,9 @@ impl Chain {
         };
         let back = chain.compose()?;
         if back.shape != kernel.shape {
-            return Err(Error::internal("stages do not multiply out to the shape of their kernel"));
+            return Err(Error::internal(
+                "stages do not multiply out to the shape of their kernel",
+            ));
         }
         let pairs = back.values.iter().zip(kernel.values);
         let gap: f64 = pairs.map(|(a, b)| (a - f64::from(*b)).powi(2)).sum();
@@ -241,7 +243,9 @@ impl Chain {
         for stage in rest {
             stage.check()?;
             if stage.shape[1] * stage.groups != whole.shape[0] {
-                return Err(Error::internal("a stage has other inputs than the one before has outputs"));
+                return Err(Error::internal(
+                    "a stage has other inputs than the one before has outputs",
+                ));
             }
             whole = whole.then(stage);
         }
@@ -255,7 +259,9 @@ impl Stage {
         if whole && self.shape.iter().product::<usize>() == self.values.len() && !self.values.is_empty() {
             return Ok(());
         }
-        Err(Error::internal("a stage's values do not fit its shape and groups"))
+        Err(Error::internal(
+            "a stage's values do not fit its shape and groups",
+        ))
     }
 }
 
@@ -299,7 +305,10 @@ impl Whole {
         let tasks = values.par_chunks_mut(inputs * height * width).enumerate();
         tasks.for_each(|(o, to)| {
             let first = o * stage.groups / outputs * inner;
-            for (k, weight) in stage.values[o * inner * h2 * w2..][..inner * h2 * w2].iter().enumerate() {
+            for (k, weight) in stage.values[o * inner * h2 * w2..][..inner * h2 * w2]
+                .iter()
+                .enumerate()
+            {
                 let (channel, h, w) = (first + k / (h2 * w2), k / w2 % h2, k % w2);
                 self.add_shifted(f64::from(*weight), channel, (h, w), to, (height, width));
             }

@@ -4,7 +4,7 @@
 //! Invariant: in turns, what is returned is the best round, never worse than the first.
 //!
 //! LQER (Zhang et al. 2024) factors W − Q once, plain or weighted by inputs (L²QER by their scales, QERA by their Gram matrix);
-//! LoftQ (Li et al. 2023) then quantizes W − BA, factors what that leaves, and so on.
+//! `LoftQ` (Li et al. 2023) then quantizes W − BA, factors what that leaves, and so on.
 
 use super::svd::Options;
 use super::whitened::{Whitening, factorize, working_bytes as whitened_bytes};
@@ -46,7 +46,10 @@ pub fn compensate(
 pub type Quantize<'a> = &'a dyn Fn(&[f32]) -> Result<Vec<f32>>;
 
 /// Quantizes and factors in turns, `rounds` times, at least once.
-#[expect(clippy::too_many_arguments, reason = "a matrix, its weights, two ways to lose some of it")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a matrix, its weights, two ways to lose some of it"
+)]
 pub fn alternate(
     w: &[f32],
     rows: usize,
@@ -69,7 +72,11 @@ pub fn alternate(
         // Rounds are not monotone: a quantizer's grid may fit the next target worse.
         if best.as_ref().is_none_or(|best| factors.loss < best.factors.loss) {
             let losses = Vec::new();
-            best = Some(Compensated { quantized, factors, losses });
+            best = Some(Compensated {
+                quantized,
+                factors,
+                losses,
+            });
         }
     }
     let mut best = best.ok_or_else(|| Error::internal("no round of quantizing and factoring was run"))?;
@@ -101,7 +108,13 @@ mod tests {
         let row = |row: &[f32]| {
             let step = row.iter().fold(0f32, |a, v| a.max(v.abs())) / 3.0;
             row.iter()
-                .map(|v| if step > 0.0 { (v / step).round() * step } else { 0.0 })
+                .map(|v| {
+                    if step > 0.0 {
+                        (v / step).round() * step
+                    } else {
+                        0.0
+                    }
+                })
                 .collect::<Vec<_>>()
         };
         Ok(values.chunks(COLS).flat_map(row).collect())
@@ -133,7 +146,10 @@ mod tests {
             assert!(error < before, "rank {rank}: {error} {before}");
             before = error;
         }
-        assert!(before < 1e-9 * outputs_error(&w, &quantized, &gram, COLS), "{before}");
+        assert!(
+            before < 1e-9 * outputs_error(&w, &quantized, &gram, COLS),
+            "{before}"
+        );
     }
 
     #[test]
@@ -158,7 +174,11 @@ mod tests {
         assert!(five.factors.loss < 0.95 * once.factors.loss, "{:?}", five.losses);
         let back = sum(&five.quantized, &five.factors.multiply_out());
         let error: f64 = w.iter().zip(&back).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-        assert!((error - five.factors.loss).abs() < 1e-4 * error, "{error} {}", five.factors.loss);
+        assert!(
+            (error - five.factors.loss).abs() < 1e-4 * error,
+            "{error} {}",
+            five.factors.loss
+        );
     }
 
     #[test]
@@ -167,9 +187,22 @@ mod tests {
         let run = |quantize: Quantize<'_>| {
             let none = Whitening::none(COLS);
             let options = Options::default();
-            alternate(&w, ROWS, &none, Truncation::Rank(1), 2, quantize, &options, &never).unwrap_err()
+            alternate(
+                &w,
+                ROWS,
+                &none,
+                Truncation::Rank(1),
+                2,
+                quantize,
+                &options,
+                &never,
+            )
+            .unwrap_err()
         };
-        assert_eq!(run(&|_| Err(Error::numeric("scale_overflow", "too large"))).code, "scale_overflow");
+        assert_eq!(
+            run(&|_| Err(Error::numeric("scale_overflow", "too large"))).code,
+            "scale_overflow"
+        );
         assert_eq!(run(&|_| Ok(vec![0.0])).code, "internal");
         assert_eq!(run(&|v| Ok(vec![f32::NAN; v.len()])).code, "non_finite_values");
     }

@@ -33,7 +33,10 @@ pub(super) fn squared(values: &[f32]) -> f64 {
 
 /// Squared distance.
 pub(super) fn distance(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum()
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
+        .sum()
 }
 
 /// `XᵀX` of inputs that follow each other and differ in size, `[n, n]`.
@@ -46,13 +49,21 @@ pub(super) fn correlated_gram(n: usize, samples: usize, seed: u64) -> Vec<f32> {
             x[r * n + c] = 0.9 * before + f64::from(base[r * n + c]) * (0.1 + (c % 7) as f64);
         }
     }
-    let cell = |at: usize| (0..samples).map(|t| x[t * n + at / n] * x[t * n + at % n]).sum::<f64>() as f32;
+    let cell = |at: usize| {
+        (0..samples)
+            .map(|t| x[t * n + at / n] * x[t * n + at % n])
+            .sum::<f64>() as f32
+    };
     (0..n * n).map(cell).collect()
 }
 
 /// Σ (w − v) H (w − v)ᵀ over rows of n.
 pub(super) fn outputs_error(w: &[f32], v: &[f32], gram: &[f32], n: usize) -> f64 {
-    let gap: Vec<f64> = w.iter().zip(v).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect();
+    let gap: Vec<f64> = w
+        .iter()
+        .zip(v)
+        .map(|(a, b)| f64::from(*a) - f64::from(*b))
+        .collect();
     let row = |gap: &[f64]| {
         (0..n)
             .map(|i| gap[i] * (0..n).map(|j| f64::from(gram[i * n + j]) * gap[j]).sum::<f64>())

@@ -142,7 +142,11 @@ pub(super) fn of_dense(y: MatRef<'_, f64>, options: &Options, stop: Stop<'_>) ->
     go_on(stop)?;
     let (rows, cols) = y.shape();
     let total = squared(y);
-    let (short, turned) = if rows <= cols { (y, false) } else { (y.transpose(), true) };
+    let (short, turned) = if rows <= cols {
+        (y, false)
+    } else {
+        (y.transpose(), true)
+    };
     let rank = options.rank(short.nrows());
     let split = match options.chosen(short.nrows()) {
         Method::Direct => by_bidiagonal(short, rank)?,
@@ -176,7 +180,11 @@ pub(super) struct Leading {
 /// The `rank` largest, or as many as the smaller side has.
 pub(super) fn leading(y: MatRef<'_, f64>, rank: usize, stop: Stop<'_>) -> Result<Leading> {
     let short = y.nrows().min(y.ncols());
-    let method = if short <= DIRECT_SIDE { Method::Direct } else { Method::Gram };
+    let method = if short <= DIRECT_SIDE {
+        Method::Direct
+    } else {
+        Method::Gram
+    };
     let options = Options {
         method,
         most: Some(rank),
@@ -239,7 +247,13 @@ fn eigenvectors(square: MatRef<'_, f64>, rank: usize) -> Result<(Vec<f64>, Mat<f
     let found = square
         .self_adjoint_eigen(Side::Lower)
         .map_err(|_e| not_converged())?;
-    let values: Vec<f64> = found.S().column_vector().iter().rev().map(|v| v.max(0.0).sqrt()).collect();
+    let values: Vec<f64> = found
+        .S()
+        .column_vector()
+        .iter()
+        .rev()
+        .map(|v| v.max(0.0).sqrt())
+        .collect();
     let u = found.U();
     Ok((values, Mat::from_fn(n, rank, |i, j| u[(i, n - 1 - j)])))
 }
@@ -273,7 +287,9 @@ impl Decomposition {
     pub fn truncate(&self, truncation: Truncation) -> Result<Factors> {
         truncation.check()?;
         let losses = self.losses();
-        let rank = truncation.rank(self.rows, self.cols, &losses).min(self.left.ncols());
+        let rank = truncation
+            .rank(self.rows, self.cols, &losses)
+            .min(self.left.ncols());
         let left = self.left.subcols(0, rank);
         let by_rows: Vec<f32> = (0..self.rows)
             .flat_map(|i| (0..rank).map(move |j| left[(i, j)] as f32))
@@ -308,8 +324,15 @@ impl Decomposition {
     /// precision before the other.
     pub(super) fn balance(&mut self) {
         for j in 0..self.left.ncols() {
-            let (left, right) = (self.left.col(j).squared_norm_l2(), self.right.col(j).squared_norm_l2());
-            let share = if left > 0.0 && right > 0.0 { (right / left).powf(0.25) } else { 0.0 };
+            let (left, right) = (
+                self.left.col(j).squared_norm_l2(),
+                self.right.col(j).squared_norm_l2(),
+            );
+            let share = if left > 0.0 && right > 0.0 {
+                (right / left).powf(0.25)
+            } else {
+                0.0
+            };
             let back = if share > 0.0 { 1.0 / share } else { 0.0 };
             self.left.col_mut(j).iter_mut().for_each(|v| *v *= share);
             self.right.col_mut(j).iter_mut().for_each(|v| *v *= back);

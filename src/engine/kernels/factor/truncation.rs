@@ -27,7 +27,10 @@ impl Truncation {
     /// Refuses shares that are none.
     pub fn check(self) -> Result<()> {
         match self {
-            Self::Rank(0) => Err(Error::bad_input("bad_rank", "a rank of 0 keeps nothing: it is at least 1")),
+            Self::Rank(0) => Err(Error::bad_input(
+                "bad_rank",
+                "a rank of 0 keeps nothing: it is at least 1",
+            )),
             Self::Energy(energy) if !(energy > 0.0 && energy <= 1.0) => Err(Error::bad_input(
                 "bad_energy",
                 format!("energy {energy} is no share above 0 and at most 1"),

@@ -32,7 +32,10 @@ pub struct Ranks {
 pub fn ranks_for_ratio(shape: [usize; 4], ratio: f64) -> Ranks {
     let [outputs, inputs, height, width] = shape.map(|side| side as f64);
     // β²·O·I·P + β·(O² + I²) = ratio·O·I·P.
-    let (square, linear) = (outputs * inputs * height * width, outputs * outputs + inputs * inputs);
+    let (square, linear) = (
+        outputs * inputs * height * width,
+        outputs * outputs + inputs * inputs,
+    );
     let root = (linear * linear + 4.0 * square * square * ratio.max(0.0)).sqrt();
     let share = (root - linear) / (2.0 * square).max(1.0);
     let rank = |side: f64| ((share * side) as usize).clamp(1, (side as usize).max(1));
@@ -47,7 +50,8 @@ pub fn working_bytes(shape: [usize; 4], ranks: Ranks) -> u64 {
     let [outputs, inputs, height, width] = shape;
     let plane = height * width;
     let options = Options::default();
-    let decomposed = svd_bytes(outputs, inputs * plane, &options).max(svd_bytes(inputs, outputs * plane, &options));
+    let decomposed =
+        svd_bytes(outputs, inputs * plane, &options).max(svd_bytes(inputs, outputs * plane, &options));
     // The kernel unfolded both ways, beside a decomposition of one.
     let found = 2 * 8 * (outputs * inputs * plane) as u64 + decomposed;
     found.max(chain_bytes(shape, ranks.outputs.max(ranks.inputs)))
@@ -81,7 +85,10 @@ struct Subspaces {
 
 fn subspaces(kernel: &Kernel<'_>, ranks: Ranks, iterations: usize, stop: Stop<'_>) -> Result<Subspaces> {
     if ranks.outputs == 0 || ranks.inputs == 0 {
-        return Err(Error::bad_input("bad_rank", "a rank of 0 keeps nothing: it is at least 1"));
+        return Err(Error::bad_input(
+            "bad_rank",
+            "a rank of 0 keeps nothing: it is at least 1",
+        ));
     }
     let plane = kernel.plane();
     let (by_output, by_input) = (kernel.by_output(), kernel.by_input());
@@ -108,7 +115,11 @@ fn subspaces(kernel: &Kernel<'_>, ranks: Ranks, iterations: usize, stop: Stop<'_
         }
     }
     let core = product(narrow.as_ref(), outputs.as_ref());
-    Ok(Subspaces { outputs, inputs, core })
+    Ok(Subspaces {
+        outputs,
+        inputs,
+        core,
+    })
 }
 
 /// Of an unfolding whose columns are one side's channels and whose rows are (other channel, plane), that side's channels
@@ -116,7 +127,9 @@ fn subspaces(kernel: &Kernel<'_>, ranks: Ranks, iterations: usize, stop: Stop<'_
 fn narrowed(unfolded: MatRef<'_, f64>, subspace: &Mat<f64>, plane: usize) -> Mat<f64> {
     let narrow = product(unfolded, subspace.as_ref());
     let (others, rank) = (narrow.nrows() / plane, narrow.ncols());
-    Mat::from_fn(rank * plane, others, |row, a| narrow[(a * plane + row % plane, row / plane)])
+    Mat::from_fn(rank * plane, others, |row, a| {
+        narrow[(a * plane + row % plane, row / plane)]
+    })
 }
 
 #[cfg(test)]
@@ -144,11 +157,16 @@ mod tests {
         let values: Vec<f32> = (0..o * i * 9)
             .map(|at| {
                 let (a, b, p) = (at / (i * 9), at / 9 % i, at % 9);
-                (0..r_i).map(|r| wide[b * r_i + r] * core[(a * r_i + r) * 9 + p]).sum()
+                (0..r_i)
+                    .map(|r| wide[b * r_i + r] * core[(a * r_i + r) * 9 + p])
+                    .sum()
             })
             .collect();
         assert!(error(&values, [o, i, 3, 3], ranks(r_o, r_i)) < 1e-6);
-        assert!(error(&values, [o, i, 3, 3], ranks(r_o + 2, r_i + 2)) < 1e-6, "more does no harm");
+        assert!(
+            error(&values, [o, i, 3, 3], ranks(r_o + 2, r_i + 2)) < 1e-6,
+            "more does no harm"
+        );
         assert!(error(&values, [o, i, 3, 3], ranks(r_o - 1, r_i)) > 0.05);
     }
 
@@ -169,7 +187,10 @@ mod tests {
             let (o, i) = (found.outputs, found.inputs);
             let parameters = 64 * o + 48 * i + 9 * o * i;
             let allowed = ratio * (64.0 * 48.0 * 9.0);
-            assert!(parameters as f64 <= allowed && parameters as f64 > 0.8 * allowed, "{found:?}");
+            assert!(
+                parameters as f64 <= allowed && parameters as f64 > 0.8 * allowed,
+                "{found:?}"
+            );
         }
         assert_eq!(ranks_for_ratio([64, 48, 3, 3], 0.0), ranks(1, 1));
         assert_eq!(ranks_for_ratio([64, 48, 3, 3], 9.0), ranks(64, 48));
@@ -211,15 +232,26 @@ mod tests {
         assert!(error(&noise(9, 1), [1, 1, 3, 3], ranks(5, 5)) < 1e-6);
         let values = noise(6, 2);
         let kernel = Kernel::new(&values, [2, 3, 1, 1]).unwrap();
-        assert_eq!(factorize(&kernel, ranks(0, 1), &never).unwrap_err().code, "bad_rank");
-        assert_eq!(factorize(&kernel, ranks(1, 1), &|| true).unwrap_err().code, "cancelled");
+        assert_eq!(
+            factorize(&kernel, ranks(0, 1), &never).unwrap_err().code,
+            "bad_rank"
+        );
+        assert_eq!(
+            factorize(&kernel, ranks(1, 1), &|| true).unwrap_err().code,
+            "cancelled"
+        );
     }
 
     #[test]
     fn the_number_of_threads_changes_no_bit() {
         let values = noise(70 * 60 * 9, 4);
         let found = in_pools(|| {
-            factorize(&Kernel::new(&values, [70, 60, 3, 3]).unwrap(), ranks(20, 15), &never).unwrap()
+            factorize(
+                &Kernel::new(&values, [70, 60, 3, 3]).unwrap(),
+                ranks(20, 15),
+                &never,
+            )
+            .unwrap()
         });
         assert!(found.windows(2).all(|two| two[0] == two[1]));
     }

@@ -59,7 +59,10 @@ impl Whitening {
         let scale = |moment: &f32| (f64::from(*moment) + damp.max(1e-12) * mean).powf(exponent / 2.0);
         let scales: Vec<f64> = moments.iter().map(scale).collect();
         if !scales.iter().all(|s| s.is_normal()) {
-            return Err(Error::numeric("singular_activations", "second moments of inputs leave the range of numbers"));
+            return Err(Error::numeric(
+                "singular_activations",
+                "second moments of inputs leave the range of numbers",
+            ));
         }
         Ok(Self {
             n: moments.len(),
@@ -75,12 +78,19 @@ impl Whitening {
     /// `non_finite_activations`; `no_activations` where the diagonal is zero; `singular_activations` where no damping helped.
     pub fn gram(gram: &[f32], n: usize, damp: f64, stop: Stop<'_>) -> Result<Self> {
         if gram.len() != n * n {
-            return Err(Error::internal(format!("a Gram matrix of {n} inputs has {} values", gram.len())));
+            return Err(Error::internal(format!(
+                "a Gram matrix of {n} inputs has {} values",
+                gram.len()
+            )));
         }
         check_finite(gram, 0).map_err(|_nan| overflowed())?;
         let mean = checked_mean((0..n).map(|i| gram[i * n + i]), n)?;
         for attempt in 0..ATTEMPTS {
-            let damp = if attempt == 0 { damp } else { damp.max(LEAST_DAMP) * 10f64.powi(attempt) };
+            let damp = if attempt == 0 {
+                damp
+            } else {
+                damp.max(LEAST_DAMP) * 10f64.powi(attempt)
+            };
             let mut lower = damped(gram, n, damp * mean);
             let found = lower_factor(&mut lower, n, stop);
             go_on(stop)?;
@@ -186,7 +196,9 @@ fn damped(gram: &[f32], n: usize, added: f64) -> Vec<f64> {
     let mut lower = vec![0.0; n * n];
     let rows = lower.par_chunks_mut(n).zip(gram.par_chunks(n)).enumerate();
     rows.for_each(|(i, (to, from))| {
-        to.iter_mut().zip(&from[..=i]).for_each(|(to, v)| *to = f64::from(*v));
+        to.iter_mut()
+            .zip(&from[..=i])
+            .for_each(|(to, v)| *to = f64::from(*v));
         to[i] += added;
     });
     lower

@@ -32,7 +32,11 @@ fn convolve(x: &[f64], sides: [usize; 3], stage: &Stage) -> (Vec<f64>, [usize; 3
 #[test]
 fn stages_one_after_the_other_do_what_their_product_does() {
     let chains = [
-        vec![stage([4, 3, 1, 1], 1, 1), stage([5, 4, 3, 2], 1, 2), stage([6, 5, 1, 1], 1, 3)],
+        vec![
+            stage([4, 3, 1, 1], 1, 1),
+            stage([5, 4, 3, 2], 1, 2),
+            stage([6, 5, 1, 1], 1, 3),
+        ],
         vec![stage([4, 3, 3, 1], 1, 4), stage([6, 4, 1, 3], 1, 5)],
         vec![stage([6, 1, 3, 3], 3, 6), stage([5, 6, 1, 1], 1, 7)],
         vec![
@@ -92,7 +96,10 @@ fn stages_that_follow_each_other_weigh_alike() {
     let chain = Chain::of(&kernel, drafts).unwrap();
     assert!(chain.relative_error < 1e-6, "{}", chain.relative_error);
     let norms: Vec<f64> = chain.stages.iter().map(|stage| norm(&stage.values)).collect();
-    assert!(norms.iter().all(|n| *n > 0.3 * norms[0] && *n < 3.0 * norms[0]), "{norms:?}");
+    assert!(
+        norms.iter().all(|n| *n > 0.3 * norms[0] && *n < 3.0 * norms[0]),
+        "{norms:?}"
+    );
     assert!(distance(&wanted, &chain.multiply_out().unwrap()) < 1e-10 * norm(&wanted));
 }
 
@@ -119,7 +126,9 @@ fn what_is_no_kernel_or_no_chain_is_refused() {
 fn the_error_of_outputs_is_that_of_weights_for_even_inputs() {
     let (values, other) = (noise(4 * 6, 1), noise(4 * 6, 2));
     let kernel = Kernel::new(&values, [4, 3, 2, 1]).unwrap();
-    let even: Vec<f32> = (0..36).map(|at| if at / 6 == at % 6 { 2.0 } else { 0.0 }).collect();
+    let even: Vec<f32> = (0..36)
+        .map(|at| if at / 6 == at % 6 { 2.0 } else { 0.0 })
+        .collect();
     let found = kernel.outputs_error(&other, &even).unwrap();
     let wanted = (distance(&values, &other) / norm(&values)).sqrt();
     assert!((found - wanted).abs() < 1e-9, "{found} {wanted}");

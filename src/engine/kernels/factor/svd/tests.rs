@@ -18,7 +18,10 @@ fn at_rank(w: &[f32], rows: usize, cols: usize, rank: usize, method: Method) -> 
 
 /// Singular values by one-sided Jacobi rotations of the rows, in f64.
 fn reference_values(w: &[f32], rows: usize, cols: usize) -> Vec<f64> {
-    let mut a: Vec<Vec<f64>> = w.chunks(cols).map(|row| row.iter().map(|v| f64::from(*v)).collect()).collect();
+    let mut a: Vec<Vec<f64>> = w
+        .chunks(cols)
+        .map(|row| row.iter().map(|v| f64::from(*v)).collect())
+        .collect();
     let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
     for _ in 0..60 {
         for p in 0..rows {
@@ -55,7 +58,10 @@ fn the_error_is_the_energy_of_the_tail() {
                 let tail: f64 = values[rank..].iter().map(|v| v * v).sum();
                 let error = distance(&w, &found.multiply_out());
                 let slack = if method == Method::Randomized { 0.02 } else { 1e-5 };
-                assert!((error - tail).abs() < slack * tail, "{method:?} {rank}: {error} {tail}");
+                assert!(
+                    (error - tail).abs() < slack * tail,
+                    "{method:?} {rank}: {error} {tail}"
+                );
                 if method == Method::Randomized {
                     continue;
                 }
@@ -125,8 +131,16 @@ fn subspace_iteration_is_within_its_bound_and_within_two_percent() {
             let best = at_rank(&w, rows, cols, rank, Method::Direct).loss;
             let found = at_rank(&w, rows, cols, rank, Method::Randomized);
             let bound = 1.0 + rank as f64 / (OVERSAMPLE as f64 - 1.0);
-            assert!(found.loss <= bound * best, "decay {decay}, rank {rank}: {} {best}", found.loss);
-            assert!(found.loss <= 1.02 * best, "decay {decay}, rank {rank}: {} {best}", found.loss);
+            assert!(
+                found.loss <= bound * best,
+                "decay {decay}, rank {rank}: {} {best}",
+                found.loss
+            );
+            assert!(
+                found.loss <= 1.02 * best,
+                "decay {decay}, rank {rank}: {} {best}",
+                found.loss
+            );
             assert!(found.loss >= best * (1.0 - 1e-9));
             let error = distance(&w, &found.multiply_out());
             assert!((error - found.loss).abs() < 1e-5 * error);
@@ -145,7 +159,15 @@ fn a_product_of_low_rank_is_found_again() {
             let error = distance(&w, &found.multiply_out());
             assert!(error < 1e-11 * norm(&w), "{method:?} {asked}: {error}");
         }
-        let found = factorize(&w, rows, cols, Truncation::Energy(1.0 - 1e-9), &by(method), &never).unwrap();
+        let found = factorize(
+            &w,
+            rows,
+            cols,
+            Truncation::Energy(1.0 - 1e-9),
+            &by(method),
+            &never,
+        )
+        .unwrap();
         assert_eq!(found.rank, rank, "{method:?}");
     }
 }
@@ -184,7 +206,10 @@ fn both_factors_carry_the_root_of_each_value() {
     for (j, value) in found.values.iter().enumerate() {
         let left: Vec<f32> = (0..rows).map(|i| found.left[i * rank + j]).collect();
         for square in [norm(&left), norm(&found.right[j * cols..(j + 1) * cols])] {
-            assert!((square - value).abs() < 1e-5 * value, "direction {j}: {square} {value}");
+            assert!(
+                (square - value).abs() < 1e-5 * value,
+                "direction {j}: {square} {value}"
+            );
         }
     }
 }
@@ -199,7 +224,10 @@ fn degenerate_matrices_have_factors_too() {
             let w = noise(rows * cols, 2);
             let found = at_rank(&w, rows, cols, 5, method);
             assert_eq!(found.rank, 1);
-            assert!(distance(&w, &found.multiply_out()) < 1e-12 * norm(&w), "{method:?}");
+            assert!(
+                distance(&w, &found.multiply_out()) < 1e-12 * norm(&w),
+                "{method:?}"
+            );
         }
         // The largest and the smallest numbers of f32.
         for scale in [3e38, 1e-38] {
@@ -213,7 +241,11 @@ fn degenerate_matrices_have_factors_too() {
 
 #[test]
 fn what_is_no_matrix_is_refused() {
-    let run = |w: &[f32], rows, cols| decompose(w, rows, cols, &Options::default(), &never).unwrap_err().code;
+    let run = |w: &[f32], rows, cols| {
+        decompose(w, rows, cols, &Options::default(), &never)
+            .unwrap_err()
+            .code
+    };
     assert_eq!(run(&[1.0, f32::NAN], 1, 2), "non_finite_values");
     assert_eq!(run(&[], 0, 2), "empty_matrix");
     assert_eq!(run(&[1.0], 1, 2), "internal");

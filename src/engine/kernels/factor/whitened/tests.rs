@@ -8,13 +8,22 @@ const ROWS: usize = 48;
 const COLS: usize = 64;
 
 fn cut(w: &[f32], rows: usize, whitening: &Whitening, rank: usize) -> Vec<f32> {
-    factorize(w, rows, whitening, Truncation::Rank(rank), &Options::default(), &never)
-        .unwrap()
-        .multiply_out()
+    factorize(
+        w,
+        rows,
+        whitening,
+        Truncation::Rank(rank),
+        &Options::default(),
+        &never,
+    )
+    .unwrap()
+    .multiply_out()
 }
 
 fn identity(n: usize) -> Vec<f32> {
-    (0..n * n).map(|at| if at / n == at % n { 1.0 } else { 0.0 }).collect()
+    (0..n * n)
+        .map(|at| if at / n == at % n { 1.0 } else { 0.0 })
+        .collect()
 }
 
 #[test]
@@ -26,9 +35,13 @@ fn outputs_are_nearer_than_those_of_the_plain_decomposition_at_every_rank() {
         let moments: Vec<f32> = (0..COLS).map(|i| gram[i * COLS + i]).collect();
         let diagonal = Whitening::diagonal(&moments, 1.0, 0.0).unwrap();
         for rank in 1..rows.min(COLS) {
-            let error = |whitening: &Whitening| outputs_error(&w, &cut(&w, rows, whitening, rank), &gram, COLS);
+            let error =
+                |whitening: &Whitening| outputs_error(&w, &cut(&w, rows, whitening, rank), &gram, COLS);
             let (plain, scaled, best) = (error(&Whitening::none(COLS)), error(&diagonal), error(&whole));
-            assert!(best < plain && best < scaled, "rank {rank}: {best} {scaled} {plain}");
+            assert!(
+                best < plain && best < scaled,
+                "rank {rank}: {best} {scaled} {plain}"
+            );
             if rank < rows.min(COLS) * 3 / 4 {
                 assert!(best < 0.8 * plain, "rank {rank}: {best} {plain}");
             }
@@ -47,10 +60,16 @@ fn one_decomposition_says_the_loss_at_every_rank() {
     for (rank, loss) in losses.iter().enumerate().skip(1) {
         let factors = found.truncate(Truncation::Rank(rank)).unwrap();
         let error = outputs_error(&w, &factors.multiply_out(), &gram, COLS);
-        assert!((error - loss).abs() < 1e-4 * loss + 1e-7 * losses[0], "rank {rank}: {error} {loss}");
+        assert!(
+            (error - loss).abs() < 1e-4 * loss + 1e-7 * losses[0],
+            "rank {rank}: {error} {loss}"
+        );
         let gap: Vec<f32> = w.iter().zip(factors.multiply_out()).map(|(a, b)| a - b).collect();
         let weighed = whitening.loss(&gap, ROWS).unwrap();
-        assert!((error - weighed).abs() < 1e-4 * error + 1e-7 * losses[0], "rank {rank}");
+        assert!(
+            (error - weighed).abs() < 1e-4 * error + 1e-7 * losses[0],
+            "rank {rank}"
+        );
     }
 }
 
@@ -94,7 +113,10 @@ fn inputs_that_span_little_are_damped_until_they_can_be_factored() {
     let w = noise(ROWS * COLS, 2);
     let found = outputs_error(&w, &cut(&w, ROWS, &whitening, 5), &gram, COLS);
     let none = outputs_error(&w, &vec![0.0; w.len()], &gram, COLS);
-    assert!(found < 0.01 * none, "five directions hold the outputs: {found} {none}");
+    assert!(
+        found < 0.01 * none,
+        "five directions hold the outputs: {found} {none}"
+    );
     // Not damped more than asked where it is not needed.
     let enough = Whitening::gram(&correlated_gram(COLS, 500, 3), COLS, 0.01, &never).unwrap();
     assert_eq!(enough.damp(), 0.01);
@@ -111,9 +133,16 @@ fn what_weighs_nothing_is_refused() {
     let code = |moments: &[f32]| Whitening::diagonal(moments, 1.0, 0.0).unwrap_err().code;
     assert_eq!(code(&[0.0, 0.0]), "no_activations");
     assert_eq!(code(&[1.0, f32::INFINITY]), "non_finite_activations");
-    assert!(Whitening::diagonal(&[1.0, 0.0], 1.0, 0.0).is_ok(), "a dead input among others");
+    assert!(
+        Whitening::diagonal(&[1.0, 0.0], 1.0, 0.0).is_ok(),
+        "a dead input among others"
+    );
     let none = Whitening::none(2);
-    let run = |w: &[f32]| decompose(w, 1, &none, &Options::default(), &never).unwrap_err().code;
+    let run = |w: &[f32]| {
+        decompose(w, 1, &none, &Options::default(), &never)
+            .unwrap_err()
+            .code
+    };
     assert_eq!(run(&[1.0, f32::NAN]), "non_finite_values");
     let stopped = Whitening::gram(&identity(4), 4, 0.01, &|| true).unwrap_err();
     assert_eq!(stopped.code, "cancelled");
