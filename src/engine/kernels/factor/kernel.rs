@@ -341,8 +341,8 @@ impl Whole {
 /// Bytes that multiplying out a chain for a kernel of this shape holds at its peak, with `channels` between its stages.
 pub fn working_bytes(shape: [usize; 4], channels: usize) -> u64 {
     let [outputs, inputs, height, width] = shape;
-    // The kernel so far, the next one twice, once as a product gives it.
-    8 * (inputs * height * width * (channels + 2 * outputs)) as u64
+    // The kernel so far, the next one as a product gives it and as it is kept, and the one it is compared with; the stage.
+    8 * (inputs * height * width * (channels + 3 * outputs) + 2 * channels * outputs) as u64
 }
 
 #[cfg(test)]

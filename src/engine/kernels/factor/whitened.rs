@@ -118,6 +118,12 @@ impl Whitening {
         self.damp
     }
 
+    /// Bytes that [`Whitening::gram`] holds at its peak, beside the Gram matrix.
+    pub fn working_bytes(n: usize) -> u64 {
+        // A panel of the factorisation with its product, beside the matrix.
+        Self::bytes(n) + 8 * (2 * 64 * n) as u64
+    }
+
     /// Bytes that it holds where it was made of a whole Gram matrix.
     pub fn bytes(n: usize) -> u64 {
         8 * (n * n) as u64
