@@ -33,10 +33,9 @@ fn reference_values(w: &[f32], rows: usize, cols: usize) -> Vec<f64> {
                 let zeta = (qq - pp) / (2.0 * pq);
                 let t = zeta.signum() / (zeta.abs() + (1.0 + zeta * zeta).sqrt());
                 let c = 1.0 / (1.0 + t * t).sqrt();
-                for j in 0..cols {
-                    let (x, y) = (a[p][j], a[q][j]);
-                    a[p][j] = c * (x - t * y);
-                    a[q][j] = c * (t * x + y);
+                let (above, below) = a.split_at_mut(q);
+                for (x, y) in above[p].iter_mut().zip(&mut below[0]) {
+                    (*x, *y) = (c * (*x - t * *y), c * (t * *x + *y));
                 }
             }
         }
