@@ -20,15 +20,16 @@ pub(super) fn inverse_factor(
     n: usize,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Option<Vec<f64>> {
-    factor(&mut reversed, n, stop)?;
+    lower_factor(&mut reversed, n, stop)?;
     invert(&mut reversed, n, stop)?;
     // The inverse has zeros above its diagonal; turned around they are below it.
     reversed.reverse();
     Some(reversed)
 }
 
-/// Lower Cholesky factor in place of the lower triangle.
-fn factor(a: &mut [f64], n: usize, stop: &(dyn Fn() -> bool + Sync)) -> Option<()> {
+/// Lower Cholesky factor in place of the lower triangle of `[n, n]`, row-major; what lies above it is not read and holds
+/// nothing of use afterwards. `None` where the matrix is not positive definite, and once `stop` says so.
+pub(super) fn lower_factor(a: &mut [f64], n: usize, stop: &(dyn Fn() -> bool + Sync)) -> Option<()> {
     for k in (0..n).step_by(BLOCK) {
         if stop() {
             return None;
