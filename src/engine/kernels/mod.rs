@@ -8,6 +8,7 @@ pub mod affine;
 mod amx;
 mod cholesky;
 pub mod clip;
+pub mod entropy;
 pub mod float8;
 pub mod ggml;
 pub mod gptq;
