@@ -150,7 +150,7 @@ impl Code for Encoder {
         state << (code >> 16) | code & 0xffff
     }
 
-    fn put_rows(&self, writer: &mut Writer, symbols: &[u8]) -> usize {
+    fn put_rows(&self, writer: &mut Writer<'_>, symbols: &[u8]) -> usize {
         vector::put_huffman(self, writer, symbols)
     }
 }

@@ -12,7 +12,7 @@ use super::corrupt;
 use crate::error::Result;
 
 /// Symbols of a row.
-pub(super) const LANES: usize = 32;
+pub(super) const LANES: usize = 64;
 /// Where states begin, and the least one between symbols.
 pub(super) const LOWER: u32 = 1 << 16;
 /// Bytes of the states before the words of a chunk.
@@ -25,7 +25,7 @@ pub(super) trait Code: Sync {
     /// The state with a symbol more; it has been made room in.
     fn put(&self, state: u32, symbol: u8) -> u32;
     /// As many whole rows as are worth wider instructions, from the last on; how many symbols are left at the front.
-    fn put_rows(&self, writer: &mut Writer, symbols: &[u8]) -> usize;
+    fn put_rows(&self, writer: &mut Writer<'_>, symbols: &[u8]) -> usize;
 }
 
 /// The inverse.
@@ -37,14 +37,14 @@ pub(super) trait Decode: Sync {
 }
 
 /// States, and words from the back of a buffer to its front.
-pub(super) struct Writer {
+pub(super) struct Writer<'a> {
     pub(super) states: [u32; LANES],
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: &'a mut [u8],
     /// The first byte that is written.
     pub(super) at: usize,
 }
 
-impl Writer {
+impl Writer<'_> {
     /// True where the words of a row have room.
     pub(super) fn has_room(&self) -> bool {
         self.at >= 2 * LANES
@@ -62,12 +62,13 @@ impl Writer {
     }
 }
 
-/// A chunk: states and words. Nothing where it would not be smaller than the symbols themselves.
-pub(super) fn encode(code: &impl Code, symbols: &[u8]) -> Option<Vec<u8>> {
+/// A chunk: states and words, by way of a buffer. Nothing where it would not be smaller than the symbols themselves.
+pub(super) fn encode(code: &impl Code, symbols: &[u8], buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
     let room = symbols.len().checked_sub(STATE_BYTES)?;
+    buffer.resize(room.max(buffer.len()), 0);
     let mut writer = Writer {
         states: [LOWER; LANES],
-        bytes: vec![0; room],
+        bytes: &mut buffer[..room],
         at: room,
     };
     let whole = symbols.len() / LANES * LANES;

@@ -31,7 +31,7 @@
 //!   that is left over is 0. The code is complete. Codes are given out by ascending length, then by ascending symbol,
 //!   as is canonical; the first bit of each is read first.
 //!
-//! A *chunk* is 32 states of four bytes, then words of two bytes. Symbol `i` of a chunk belongs to lane `i mod 32`.
+//! A *chunk* is 64 states of four bytes, then words of two bytes. Symbol `i` of a chunk belongs to lane `i mod 64`.
 //! With `x` the state of its lane, a symbol is read so:
 //! - rANS: `u = x mod 2¹⁴`; the symbol is the one with `c ≤ u < c + f`, where `f` is its frequency and `c` the sum of the
 //!   frequencies of lower symbols; `x ← f·⌊x / 2¹⁴⌋ + u − c`;
@@ -58,6 +58,7 @@
 //! bits · the lowest 8 bits.
 
 mod counts;
+mod encode;
 mod huffman;
 mod lanes;
 mod rans;
@@ -68,7 +69,8 @@ mod tests;
 #[cfg_attr(not(target_arch = "x86_64"), path = "none.rs")]
 mod vector;
 
-pub use stream::{Coder, Stream, decode, encode};
+pub use encode::encode;
+pub use stream::{Coder, Stream, decode};
 
 use crate::error::Error;
 

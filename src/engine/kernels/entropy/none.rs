@@ -6,11 +6,11 @@
 use super::lanes::{Reader, Writer};
 use super::{huffman, rans};
 
-pub(super) fn put_rans(_code: &rans::Encoder, _writer: &mut Writer, symbols: &[u8]) -> usize {
+pub(super) fn put_rans(_code: &rans::Encoder, _writer: &mut Writer<'_>, symbols: &[u8]) -> usize {
     symbols.len()
 }
 
-pub(super) fn put_huffman(_code: &huffman::Encoder, _writer: &mut Writer, symbols: &[u8]) -> usize {
+pub(super) fn put_huffman(_code: &huffman::Encoder, _writer: &mut Writer<'_>, symbols: &[u8]) -> usize {
     symbols.len()
 }
 

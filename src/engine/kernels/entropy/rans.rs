@@ -177,7 +177,7 @@ impl Code for Encoder {
             .wrapping_add(quotient.wrapping_mul(others))
     }
 
-    fn put_rows(&self, writer: &mut Writer, symbols: &[u8]) -> usize {
+    fn put_rows(&self, writer: &mut Writer<'_>, symbols: &[u8]) -> usize {
         vector::put_rans(self, writer, symbols)
     }
 }

@@ -8,16 +8,19 @@
 //! uneven ones apart.
 
 use super::corrupt;
-use super::stream::{Coder, Stream, encode};
+use super::counts::Source;
+use super::encode::Encoded;
+use super::stream::{Coder, Stream};
 use crate::error::{Error, Result};
 use crate::kernels::wide;
 use crate::tensor::DType;
 use rayon::prelude::*;
+use std::ops::Range;
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 16;
-/// Weights that one task takes apart.
-const TASK: usize = 1 << 18;
+/// A plane that would not lose a 128th of itself is stored: reading it as it is, is worth more.
+const SAVING: f64 = 1.0 / 128.0;
 
 /// Types whose weights can be taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,14 +59,17 @@ impl Layout {
         }
     }
 
-    fn take_apart(self, weights: &[u8], planes: &mut [&mut [u8]]) {
-        match (self, planes) {
-            (Self::BFloat16, [first, second]) => split_bfloats(weights, first, second),
-            (Self::Half, [first, second]) => split_halves(weights, first, second),
-            (Self::Single, [first, second, third, fourth]) => {
-                split_singles(weights, first, second, third, fourth);
-            }
-            _ => {}
+    /// Writes one plane of weights.
+    fn take(self, plane: usize, weights: &[u8], out: &mut [u8]) {
+        match (self, plane) {
+            (Self::BFloat16, 0) => bfloat_exponents(weights, out),
+            (Self::BFloat16, _) => bfloat_mantissas(weights, out),
+            (Self::Half, 0) => half_uppers(weights, out),
+            (Self::Half, _) => half_lowers(weights, out),
+            (Self::Single, 0) => single_exponents(weights, out),
+            (Self::Single, 1) => single_uppers(weights, out),
+            (Self::Single, 2) => single_middles(weights, out),
+            (Self::Single, _) => single_lowers(weights, out),
         }
     }
 
@@ -79,39 +85,53 @@ impl Layout {
     }
 }
 
-/// Encodes little-endian weights of type BF16, F16 or F32 without loss: rANS where a plane gains by it. Takes as much
-/// memory again as the weights.
+/// One plane of weights.
+struct Plane<'a> {
+    layout: Layout,
+    index: usize,
+    weights: &'a [u8],
+}
+
+impl Source for Plane<'_> {
+    fn len(&self) -> usize {
+        self.weights.len() / self.layout.planes()
+    }
+
+    fn read<'a>(&'a self, range: Range<usize>, buffer: &'a mut Vec<u8>) -> &'a [u8] {
+        let width = self.layout.planes();
+        buffer.resize(range.len(), 0);
+        let weights = &self.weights[range.start * width..range.end * width];
+        self.layout.take(self.index, weights, buffer);
+        buffer
+    }
+}
+
+/// Encodes little-endian weights of type BF16, F16 or F32 without loss: rANS where a plane gains by it.
 pub fn encode_weights(dtype: DType, weights: &[u8]) -> Result<Vec<u8>> {
     let layout = Layout::of(dtype)?;
     let width = layout.planes();
     if !weights.len().is_multiple_of(width) {
         return Err(Error::internal("weights end within one"));
     }
-    let count = weights.len() / width;
-    let mut planes = vec![vec![0; count]; width];
-    let mut pieces: Vec<Vec<&mut [u8]>> = (0..count.div_ceil(TASK)).map(|_| Vec::new()).collect();
-    for plane in &mut planes {
-        for (piece, part) in pieces.iter_mut().zip(plane.chunks_mut(TASK)) {
-            piece.push(part);
-        }
-    }
-    let tasks = pieces.par_iter_mut().zip(weights.par_chunks(TASK * width));
-    tasks.for_each(|(planes, weights)| layout.take_apart(weights, planes));
+    let plane = |index| Plane {
+        layout,
+        index,
+        weights,
+    };
+    let planes: Vec<Plane<'_>> = (0..width).map(plane).collect();
+    let encoded = planes.iter().map(|plane| Encoded::of(plane, Coder::Rans, SAVING));
+    let streams: Vec<Encoded<'_, Plane<'_>>> = encoded.collect();
 
-    let mut out = vec![VERSION, layout.id(), width as u8, 0, 0, 0, 0, 0];
-    out.extend((count as u64).to_le_bytes());
-    let streams: Vec<Vec<u8>> = planes
-        .into_iter()
-        .map(|plane| encode(&plane, Coder::Rans))
-        .collect();
-    out.reserve_exact(streams.iter().map(|stream| 8 + stream.len()).sum());
-    out.extend(
-        streams
-            .iter()
-            .flat_map(|stream| (stream.len() as u64).to_le_bytes()),
-    );
-    for stream in streams {
-        out.extend(stream);
+    let head = HEADER_BYTES + 8 * width;
+    let mut out = vec![0; head + streams.iter().map(Encoded::bytes).sum::<usize>()];
+    (out[0], out[1], out[2]) = (VERSION, layout.id(), width as u8);
+    out[8..16].copy_from_slice(&((weights.len() / width) as u64).to_le_bytes());
+    let (head, mut rest) = out.split_at_mut(head);
+    for (stream, length) in streams.iter().zip(head[HEADER_BYTES..].as_chunks_mut().0) {
+        *length = (stream.bytes() as u64).to_le_bytes();
+        let place;
+        (place, rest) = rest.split_at_mut(stream.bytes());
+        stream.write(place);
     }
     Ok(out)
 }
@@ -127,7 +147,7 @@ pub fn decode_weights(dtype: DType, bytes: &[u8], weights: &mut [u8]) -> Result<
     let streams = parse(layout, bytes, weights.len() / width)?;
     // Chunk sizes are powers of two: the largest is a whole number of any other.
     let piece = streams.iter().map(Stream::chunk_symbols).max().unwrap_or(1);
-    let pieces = weights.par_chunks_mut(piece * width).with_max_len(1).enumerate();
+    let pieces = weights.par_chunks_mut(piece * width).enumerate();
     pieces.try_for_each_init(
         || vec![Vec::new(); width],
         |buffers, (index, weights)| {
@@ -143,11 +163,7 @@ pub fn decode_weights(dtype: DType, bytes: &[u8], weights: &mut [u8]) -> Result<
 }
 
 /// Part of a plane that begins with a chunk: where it lies, or decoded into the buffer.
-fn plane<'a>(
-    stream: &Stream<'a>,
-    range: &std::ops::Range<usize>,
-    buffer: &'a mut Vec<u8>,
-) -> Result<&'a [u8]> {
+fn plane<'a>(stream: &Stream<'a>, range: &Range<usize>, buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
     if let Some(all) = stream.as_stored() {
         return Ok(&all[range.clone()]);
     }
@@ -196,11 +212,73 @@ fn parse(layout: Layout, bytes: &[u8], count: usize) -> Result<Vec<Stream<'_>>> 
 }
 
 wide! {
-    fn split_bfloats(weights: &[u8], exponents: &mut [u8], mantissas: &mut [u8]) {
-        for ((weight, exponent), mantissa) in weights.as_chunks().0.iter().zip(exponents).zip(mantissas) {
+    fn bfloat_exponents(weights: &[u8], out: &mut [u8]) {
+        for (weight, out) in weights.as_chunks().0.iter().zip(out) {
             let bits = u16::from_le_bytes(*weight);
-            *exponent = (bits >> 7) as u8;
-            *mantissa = (bits & 0x7f | bits >> 8 & 0x80) as u8;
+            *out = (bits >> 7) as u8;
+        }
+    }
+}
+
+wide! {
+    fn bfloat_mantissas(weights: &[u8], out: &mut [u8]) {
+        for (weight, out) in weights.as_chunks().0.iter().zip(out) {
+            let bits = u16::from_le_bytes(*weight);
+            *out = (bits & 0x7f | bits >> 8 & 0x80) as u8;
+        }
+    }
+}
+
+wide! {
+    fn half_uppers(weights: &[u8], out: &mut [u8]) {
+        for (weight, out) in weights.as_chunks().0.iter().zip(out) {
+            let bits = u16::from_le_bytes(*weight);
+            *out = (bits >> 8) as u8;
+        }
+    }
+}
+
+wide! {
+    fn half_lowers(weights: &[u8], out: &mut [u8]) {
+        for (weight, out) in weights.as_chunks().0.iter().zip(out) {
+            let bits = u16::from_le_bytes(*weight);
+            *out = bits as u8;
+        }
+    }
+}
+
+wide! {
+    fn single_exponents(weights: &[u8], out: &mut [u8]) {
+        for (weight, out) in weights.as_chunks().0.iter().zip(out) {
+            let bits = u32::from_le_bytes(*weight);
+            *out = (bits >> 23) as u8;
+        }
+    }
+}
+
+wide! {
+    fn single_uppers(weights: &[u8], out: &mut [u8]) {
+        for (weight, out) in weights.as_chunks().0.iter().zip(out) {
+            let bits = u32::from_le_bytes(*weight);
+            *out = (bits >> 16 & 0x7f | bits >> 24 & 0x80) as u8;
+        }
+    }
+}
+
+wide! {
+    fn single_middles(weights: &[u8], out: &mut [u8]) {
+        for (weight, out) in weights.as_chunks().0.iter().zip(out) {
+            let bits = u32::from_le_bytes(*weight);
+            *out = (bits >> 8) as u8;
+        }
+    }
+}
+
+wide! {
+    fn single_lowers(weights: &[u8], out: &mut [u8]) {
+        for (weight, out) in weights.as_chunks().0.iter().zip(out) {
+            let bits = u32::from_le_bytes(*weight);
+            *out = bits as u8;
         }
     }
 }
@@ -215,30 +293,9 @@ wide! {
 }
 
 wide! {
-    fn split_halves(weights: &[u8], upper: &mut [u8], lower: &mut [u8]) {
-        for ((weight, upper), lower) in weights.as_chunks::<2>().0.iter().zip(upper).zip(lower) {
-            (*lower, *upper) = (weight[0], weight[1]);
-        }
-    }
-}
-
-wide! {
     fn join_halves(upper: &[u8], lower: &[u8], weights: &mut [u8]) {
         for ((weight, upper), lower) in weights.as_chunks_mut::<2>().0.iter_mut().zip(upper).zip(lower) {
             *weight = [*lower, *upper];
-        }
-    }
-}
-
-wide! {
-    fn split_singles(weights: &[u8], exponents: &mut [u8], upper: &mut [u8], middle: &mut [u8], lower: &mut [u8]) {
-        let planes = exponents.iter_mut().zip(upper).zip(middle).zip(lower);
-        for (weight, (((exponent, upper), middle), lower)) in weights.as_chunks().0.iter().zip(planes) {
-            let bits = u32::from_le_bytes(*weight);
-            *exponent = (bits >> 23) as u8;
-            *upper = (bits >> 16 & 0x7f | bits >> 24 & 0x80) as u8;
-            *middle = (bits >> 8) as u8;
-            *lower = bits as u8;
         }
     }
 }

@@ -1,12 +1,19 @@
 //! Laws of streams: what is encoded is decoded, near the entropy, and damage is noticed or harmless.
 
 use super::counts::count;
+use super::encode::Encoded;
 use super::lanes::{self, Code, Decode, Reader, Writer};
-use super::stream::encode_in_chunks;
 use super::{Coder, Stream, decode, encode, huffman, rans};
 use crate::kernels::random::Random;
 use crate::kernels::symbols::entropy;
 use proptest::prelude::*;
+
+fn encode_in_chunks(symbols: &[u8], coder: Coder, k: u8) -> Vec<u8> {
+    let encoded = Encoded::in_chunks(symbols, &count(symbols), coder, k, 0.0);
+    let mut out = vec![0; encoded.bytes()];
+    encoded.write(&mut out);
+    out
+}
 
 const CODERS: [Coder; 2] = [Coder::Huffman, Coder::Rans];
 
@@ -51,9 +58,9 @@ fn rans_is_within_a_thousandth_of_the_entropy() {
         let symbols = drawn(odds, 3 << 20, 3);
         let bytes = encode(&symbols, Coder::Rans);
         there_and_back(&bytes, &symbols);
-        let least = entropy(&count(&symbols)) * symbols.len() as f64 / 8.0;
+        let least = entropy(&count(&symbols[..])) * symbols.len() as f64 / 8.0;
         // The table and the states of a chunk, which is as large as a tenth of a per cent of it allows, or the largest.
-        let allowed = least * 1.001 + 600.0 + 128.0;
+        let allowed = least * 1.001 + 600.0 + 256.0;
         assert!((bytes.len() as f64) < allowed, "{i}: {} {least}", bytes.len());
     }
 }
@@ -64,7 +71,7 @@ fn huffman_is_within_a_hundredth_where_whole_bits_fit() {
         let symbols = drawn(odds, 1 << 20, 4);
         let bytes = encode(&symbols, Coder::Huffman);
         there_and_back(&bytes, &symbols);
-        let least = entropy(&count(&symbols)) * symbols.len() as f64 / 8.0;
+        let least = entropy(&count(&symbols[..])) * symbols.len() as f64 / 8.0;
         assert!((bytes.len() as f64) < least * 1.01, "{} {least}", bytes.len());
     }
 }
@@ -91,7 +98,7 @@ fn a_chunk_that_would_grow_is_plain() {
     let mut symbols = vec![0; 100 << 10];
     symbols.extend(drawn(&[1; 256], 1 << 10, 6));
     for coder in CODERS {
-        let bytes = encode_in_chunks(&symbols, &count(&symbols), coder, 10);
+        let bytes = encode_in_chunks(&symbols, coder, 10);
         there_and_back(&bytes, &symbols);
         assert!(bytes.ends_with(&symbols[100 << 10..]));
     }
@@ -101,7 +108,7 @@ fn a_chunk_that_would_grow_is_plain() {
 fn chunks_are_read_one_by_one() {
     let symbols = drawn(&[5, 1, 1, 9], 10_000, 8);
     for coder in CODERS {
-        let bytes = encode_in_chunks(&symbols, &count(&symbols), coder, 12);
+        let bytes = encode_in_chunks(&symbols, coder, 12);
         let stream = Stream::parse(&bytes, symbols.len()).unwrap();
         assert_eq!(stream.chunk_symbols(), 4096);
         let mut last = vec![0; 10_000 - 8192];
@@ -120,7 +127,7 @@ fn the_number_of_threads_does_not_change_a_byte() {
             .num_threads(threads)
             .build()
             .unwrap();
-        pool.install(|| encode_in_chunks(&symbols, &count(&symbols), Coder::Rans, 15))
+        pool.install(|| encode_in_chunks(&symbols, Coder::Rans, 15))
     };
     assert!(with(1) == with(3));
 }
@@ -135,7 +142,7 @@ impl<T: Code> Code for Plain<T> {
     fn put(&self, state: u32, symbol: u8) -> u32 {
         self.0.put(state, symbol)
     }
-    fn put_rows(&self, _writer: &mut Writer, symbols: &[u8]) -> usize {
+    fn put_rows(&self, _writer: &mut Writer<'_>, symbols: &[u8]) -> usize {
         symbols.len()
     }
 }
@@ -152,9 +159,9 @@ impl<T: Decode> Decode for Plain<T> {
 #[test]
 fn wider_instructions_write_and_read_what_plain_rust_does() {
     fn compare(code: impl Code, back: impl Decode, symbols: &[u8]) {
-        let wide = lanes::encode(&code, symbols);
+        let wide = lanes::encode(&code, symbols, &mut Vec::new());
         let plain = Plain(code);
-        assert!(wide == lanes::encode(&plain, symbols));
+        assert!(wide == lanes::encode(&plain, symbols, &mut vec![3; 9]));
         let Some(chunk) = wide else { return };
         let mut read = [vec![0; symbols.len()], vec![0; symbols.len()]];
         lanes::decode(&back, &chunk, &mut read[0]).unwrap();
@@ -164,7 +171,7 @@ fn wider_instructions_write_and_read_what_plain_rust_does() {
     for odds in sources() {
         for length in [0, 1, 31, 32, 200, 4096, 70_001] {
             let symbols = drawn(&odds, length, 10);
-            let counts = count(&drawn(&odds, 100_000, 10));
+            let counts = count(&drawn(&odds, 100_000, 10)[..]);
             let lengths = huffman::Lengths::of(&counts);
             compare(
                 huffman::Encoder::new(&lengths),
@@ -196,7 +203,7 @@ proptest! {
         let odds: Vec<u64> = odds.iter().map(|n| n * n + 1).collect();
         let symbols = drawn(&odds, length, 1);
         there_and_back(&encode(&symbols, coder), &symbols);
-        there_and_back(&encode_in_chunks(&symbols, &count(&symbols), coder, k), &symbols);
+        there_and_back(&encode_in_chunks(&symbols, coder, k), &symbols);
     }
 
     /// A flipped bit in a chunk is all but always noticed, in the table at times; what is decoded then is no matter.
@@ -208,7 +215,7 @@ proptest! {
         expected in prop::option::of(0usize..9000),
     ) {
         let symbols = drawn(&[1, 3, 9, 27, 81, 3], 6000, 2);
-        let mut bytes = encode_in_chunks(&symbols, &count(&symbols), coder, 11);
+        let mut bytes = encode_in_chunks(&symbols, coder, 11);
         for (at, value) in damage {
             let at = at.index(bytes.len());
             bytes[at] = value;

@@ -8,6 +8,9 @@ use super::lanes::{LANES, Reader, Writer};
 use super::{huffman, rans};
 use std::arch::x86_64::*;
 
+/// Registers of a row.
+const GROUPS: usize = LANES / 16;
+
 /// Whether the CPU has what the functions below are compiled for.
 fn available() -> bool {
     std::arch::is_x86_feature_detected!("avx512f")
@@ -16,7 +19,7 @@ fn available() -> bool {
         && std::arch::is_x86_feature_detected!("avx512dq")
 }
 
-pub(super) fn put_rans(code: &rans::Encoder, writer: &mut Writer, symbols: &[u8]) -> usize {
+pub(super) fn put_rans(code: &rans::Encoder, writer: &mut Writer<'_>, symbols: &[u8]) -> usize {
     if !available() {
         return symbols.len();
     }
@@ -27,7 +30,7 @@ pub(super) fn put_rans(code: &rans::Encoder, writer: &mut Writer, symbols: &[u8]
     }
 }
 
-pub(super) fn put_huffman(code: &huffman::Encoder, writer: &mut Writer, symbols: &[u8]) -> usize {
+pub(super) fn put_huffman(code: &huffman::Encoder, writer: &mut Writer<'_>, symbols: &[u8]) -> usize {
     if !available() {
         return symbols.len();
     }
@@ -168,11 +171,11 @@ fn take_rows(
     symbols: &mut [u8],
     take: impl Fn(__m512i) -> (__m512i, __m512i),
 ) -> usize {
-    let ([low, high], _) = reader.states.as_chunks_mut::<16>() else {
-        return 0;
-    };
     let lower = _mm512_set1_epi32(super::lanes::LOWER as i32);
-    let mut states = [numbers(low), numbers(high)];
+    let mut states = [_mm512_setzero_si512(); GROUPS];
+    for (state, from) in states.iter_mut().zip(reader.states.as_chunks().0) {
+        *state = numbers(from);
+    }
     let (mut left, mut done) = (reader.words, 0);
     for row in symbols.as_chunks_mut::<LANES>().0 {
         if left.len() < LANES {
@@ -190,8 +193,9 @@ fn take_rows(
         }
         done += LANES;
     }
-    stored(states[0], low);
-    stored(states[1], high);
+    for (state, into) in states.iter().zip(reader.states.as_chunks_mut().0) {
+        stored(*state, into);
+    }
     reader.words = left;
     done
 }
@@ -242,15 +246,15 @@ fn take_huffman_rows(code: &huffman::Decoder, reader: &mut Reader<'_>, symbols: 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 #[inline]
 fn put_rows<Row>(
-    writer: &mut Writer,
+    writer: &mut Writer<'_>,
     symbols: &[u8],
     find: impl Fn(__m512i, __m512i) -> (__mmask16, Row),
     put: impl Fn(__m512i, Row) -> __m512i,
 ) -> usize {
-    let ([low, high], _) = writer.states.as_chunks_mut::<16>() else {
-        return symbols.len();
-    };
-    let mut states = [numbers(low), numbers(high)];
+    let mut states = [_mm512_setzero_si512(); GROUPS];
+    for (state, from) in states.iter_mut().zip(writer.states.as_chunks().0) {
+        *state = numbers(from);
+    }
     let mut left = symbols;
     while let Some((rest, row)) = left.split_last_chunk::<LANES>() {
         if writer.at < 2 * LANES {
@@ -279,13 +283,14 @@ fn put_rows<Row>(
         }
         left = rest;
     }
-    stored(states[0], low);
-    stored(states[1], high);
+    for (state, into) in states.iter().zip(writer.states.as_chunks_mut().0) {
+        stored(*state, into);
+    }
     left.len()
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,popcnt")]
-fn put_rans_rows(code: &rans::Encoder, writer: &mut Writer, symbols: &[u8]) -> usize {
+fn put_rans_rows(code: &rans::Encoder, writer: &mut Writer<'_>, symbols: &[u8]) -> usize {
     let low = _mm512_set1_epi32(rans::TOTAL as i32 - 1);
     let find = |states, symbols| {
         let steps = looked_up(&code.steps, symbols);
@@ -306,7 +311,7 @@ fn put_rans_rows(code: &rans::Encoder, writer: &mut Writer, symbols: &[u8]) -> u
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,popcnt")]
-fn put_huffman_rows(code: &huffman::Encoder, writer: &mut Writer, symbols: &[u8]) -> usize {
+fn put_huffman_rows(code: &huffman::Encoder, writer: &mut Writer<'_>, symbols: &[u8]) -> usize {
     let find = |states, symbols| {
         let codes = looked_up(&code.codes, symbols);
         let lengths = _mm512_srli_epi32::<16>(codes);
