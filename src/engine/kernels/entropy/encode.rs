@@ -184,7 +184,7 @@ fn header(form: u8, k: u8, table: &[u8], symbols: usize) -> Vec<u8> {
 /// The table of a code.
 enum Table {
     Huffman(huffman::Lengths),
-    Rans(rans::Frequencies),
+    Rans(Box<rans::Frequencies>),
 }
 
 impl Table {
@@ -195,7 +195,7 @@ impl Table {
         }
         Some(match coder {
             Coder::Huffman => Self::Huffman(huffman::Lengths::of(counts)),
-            Coder::Rans => Self::Rans(rans::Frequencies::of(counts)),
+            Coder::Rans => Self::Rans(Box::new(rans::Frequencies::of(counts))),
         })
     }
 

@@ -135,7 +135,7 @@ fn reciprocal(f: u16) -> (u32, u32) {
 fn is_exact(f: u16) -> bool {
     let (inverse, shift) = reciprocal(f);
     let lacks = (1u64 << (32 + shift)) - u64::from(inverse) * u64::from(f);
-    lacks * u64::from(f) << 18 <= 1 << (32 + shift)
+    (lacks * u64::from(f)) << 18 <= 1 << (32 + shift)
 }
 
 /// Tables of the way in.
@@ -169,7 +169,7 @@ impl Code for Encoder {
             self.inverses[usize::from(symbol)],
             self.steps[usize::from(symbol)],
         );
-        let high = (u64::from(state.wrapping_add(1)) * u64::from(inverse) >> 32) as u32;
+        let high = ((u64::from(state.wrapping_add(1)) * u64::from(inverse)) >> 32) as u32;
         let quotient = high >> (step >> (2 * BITS));
         let others = TOTAL - 1 - (step >> BITS & (TOTAL - 1));
         state
@@ -246,7 +246,7 @@ mod tests {
     fn a_reciprocal_that_is_called_exact_divides_exactly() {
         for f in 1..TOTAL as u16 {
             let (inverse, shift) = reciprocal(f);
-            let divide = |x: u32| (u64::from(x + 1) * u64::from(inverse) >> 32) as u32 >> shift;
+            let divide = |x: u32| ((u64::from(x + 1) * u64::from(inverse)) >> 32) as u32 >> shift;
             let end = u64::from(f) << 18;
             let multiples = [1, 2, 3, 1 << 10, (1 << 18) - 1, 1 << 18].map(|q| q * u64::from(f));
             let near = multiples.iter().flat_map(|m| [m - 1, *m, m + 1]);

@@ -3,7 +3,7 @@
 //! Owns: which bits go where, the container of the planes. Must not know: how a plane is coded.
 //! Invariant: a permutation of bits, so every pattern comes back, NaN payloads and signs of zeros included.
 //!
-//! The planes are those of ZipNN (Hershcovitch et al. 2024) for bf16 and f32. Of f16, whose exponent has but five bits,
+//! The planes are those of `ZipNN` (Hershcovitch et al. 2024) for bf16 and f32. Of f16, whose exponent has but five bits,
 //! whole bytes are the planes: rANS pays for a symbol of eight bits what it does for the three even ones and the five
 //! uneven ones apart.
 

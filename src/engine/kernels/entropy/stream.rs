@@ -33,7 +33,7 @@ enum Form<'a> {
     Stored(&'a [u8]),
     Repeated(u8),
     Huffman(huffman::Decoder),
-    Rans(rans::Decoder),
+    Rans(Box<rans::Decoder>),
 }
 
 /// A stream whose header, table and lengths were found good.
@@ -77,7 +77,7 @@ impl<'a> Stream<'a> {
             }
             (FORM_RANS, table) => {
                 let decoder = rans::Decoder::new(&rans::Frequencies::read(table)?);
-                (Form::Rans(decoder), split_chunks(rest, expected, k)?)
+                (Form::Rans(Box::new(decoder)), split_chunks(rest, expected, k)?)
             }
             _ => return Err(corrupt("its form does not go with its length")),
         };
@@ -115,7 +115,7 @@ impl<'a> Stream<'a> {
             (Form::Stored(all), _) => symbols.copy_from_slice(&all[first.min(all.len())..][..here]),
             (Form::Repeated(symbol), _) => symbols.fill(*symbol),
             (Form::Huffman(code), Some((chunk, true))) => lanes::decode(code, chunk, symbols)?,
-            (Form::Rans(code), Some((chunk, true))) => lanes::decode(code, chunk, symbols)?,
+            (Form::Rans(code), Some((chunk, true))) => lanes::decode(&**code, chunk, symbols)?,
             (_, Some((chunk, false))) => symbols.copy_from_slice(chunk),
             // An empty chunk, past the last one.
             (_, None) => {}

@@ -3,9 +3,10 @@
 use super::counts::count;
 use super::encode::Encoded;
 use super::lanes::{self, Code, Decode, Reader, Writer};
-use super::{Coder, Stream, decode, encode, huffman, rans};
+use super::{Coder, Stream, decode, encode, huffman, rans, split};
 use crate::kernels::random::Random;
 use crate::kernels::symbols::entropy;
+use crate::tensor::DType;
 use proptest::prelude::*;
 
 fn encode_in_chunks(symbols: &[u8], coder: Coder, k: u8) -> Vec<u8> {
@@ -236,5 +237,56 @@ proptest! {
         stream.extend(n.to_le_bytes());
         stream.extend(bytes);
         let _ = decode(&stream, &mut vec![0; n as usize]);
+    }
+}
+
+/// The generator that the golden file describes.
+fn draws() -> impl FnMut(&[u8]) -> u8 {
+    let mut state = 1u64;
+    move |letters| {
+        state = (state * 1_103_515_245 + 12_345) % (1 << 31);
+        letters[(state >> 16) as usize % letters.len()]
+    }
+}
+
+fn from_hex(text: &serde_json::Value) -> Vec<u8> {
+    let text = text.as_str().unwrap();
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
+        .collect()
+}
+
+#[test]
+fn streams_are_those_of_the_golden_file() {
+    let golden: serde_json::Value = serde_json::from_str(include_str!("golden.json")).unwrap();
+    let cases = golden["streams"].as_object().unwrap();
+    assert_eq!(cases.len(), 6);
+    for (name, case) in cases {
+        let mut draw = draws();
+        let mut symbols = Vec::new();
+        for part in case["parts"].as_array().unwrap() {
+            let letters = from_hex(&part[0]);
+            symbols.extend((0..part[1].as_u64().unwrap()).map(|_| draw(&letters)));
+        }
+        let coder = if case["coder"] == "huffman" {
+            Coder::Huffman
+        } else {
+            Coder::Rans
+        };
+        let bytes = encode_in_chunks(&symbols, coder, case["k"].as_u64().unwrap() as u8);
+        assert!(bytes == from_hex(&case["stream"]), "{name}");
+        there_and_back(&bytes, &symbols);
+    }
+    let cases = golden["weights"].as_object().unwrap();
+    for (name, dtype) in [("bf16", DType::BF16), ("f16", DType::F16), ("f32", DType::F32)] {
+        let (case, mut draw) = (&cases[name], draws());
+        let places: Vec<Vec<u8>> = case["bytes"].as_array().unwrap().iter().map(from_hex).collect();
+        let length = case["length"].as_u64().unwrap();
+        let weights: Vec<u8> = (0..length)
+            .flat_map(|_| places.iter().map(|place| draw(place)).collect::<Vec<_>>())
+            .collect();
+        let bytes = split::encode_weights(dtype, &weights).unwrap();
+        assert!(bytes == from_hex(&case["stream"]), "{name}");
     }
 }

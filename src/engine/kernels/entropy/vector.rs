@@ -6,6 +6,10 @@
 
 use super::lanes::{LANES, Reader, Writer};
 use super::{huffman, rans};
+#[expect(
+    clippy::wildcard_imports,
+    reason = "forty intrinsics, whose names say what they are"
+)]
 use std::arch::x86_64::*;
 
 /// Registers of a row.
