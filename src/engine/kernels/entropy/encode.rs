@@ -183,7 +183,7 @@ fn header(form: u8, k: u8, table: &[u8], symbols: usize) -> Vec<u8> {
 
 /// The table of a code.
 enum Table {
-    Huffman(huffman::Lengths),
+    Huffman(Box<huffman::Lengths>),
     Rans(Box<rans::Frequencies>),
 }
 
@@ -194,7 +194,7 @@ impl Table {
             return None;
         }
         Some(match coder {
-            Coder::Huffman => Self::Huffman(huffman::Lengths::of(counts)),
+            Coder::Huffman => Self::Huffman(Box::new(huffman::Lengths::of(counts))),
             Coder::Rans => Self::Rans(Box::new(rans::Frequencies::of(counts))),
         })
     }

@@ -6,11 +6,17 @@
 
 use super::lanes::{LANES, Reader, Writer};
 use super::{huffman, rans};
-#[expect(
-    clippy::wildcard_imports,
-    reason = "forty intrinsics, whose names say what they are"
-)]
-use std::arch::x86_64::*;
+use std::arch::x86_64::{
+    __m512i, __mmask16, _mm_loadu_si128, _mm_storeu_si128, _mm256_add_epi16, _mm256_loadu_si256,
+    _mm256_permutexvar_epi16, _mm256_set_epi16, _mm256_set1_epi16, _mm256_storeu_si256, _mm512_add_epi32,
+    _mm512_and_si512, _mm512_cmpgt_epu32_mask, _mm512_cmplt_epu32_mask, _mm512_cvtepi32_epi8,
+    _mm512_cvtepi32_epi16, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_i32gather_epi32,
+    _mm512_loadu_si512, _mm512_mask_mov_epi32, _mm512_mask_srli_epi32, _mm512_maskz_compress_epi32,
+    _mm512_maskz_expand_epi32, _mm512_mul_epu32, _mm512_mullo_epi32, _mm512_or_si512,
+    _mm512_permutex2var_epi32, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_setzero_si512,
+    _mm512_slli_epi32, _mm512_sllv_epi32, _mm512_srli_epi32, _mm512_srli_epi64, _mm512_srlv_epi32,
+    _mm512_storeu_si512, _mm512_sub_epi32, _mm512_test_epi32_mask,
+};
 
 /// Registers of a row.
 const GROUPS: usize = LANES / 16;
