@@ -52,11 +52,12 @@ impl Writer<'_> {
 
     fn put_row(&mut self, code: &impl Code, symbols: &[u8]) {
         for (state, symbol) in self.states.iter_mut().zip(symbols).rev() {
-            if code.overflows(*state, *symbol) {
-                self.at -= 2;
-                self.bytes[self.at..self.at + 2].copy_from_slice(&(*state as u16).to_le_bytes());
-                *state >>= 16;
-            }
+            // Without a branch, as in reading: the word is written, and kept where it had to leave.
+            let overflows = code.overflows(*state, *symbol);
+            let word = (*state as u16).to_le_bytes();
+            self.bytes[self.at - 2..self.at].copy_from_slice(&word);
+            self.at -= 2 * usize::from(overflows);
+            *state >>= 16 * u32::from(overflows);
             *state = code.put(*state, *symbol);
         }
     }
@@ -122,7 +123,7 @@ impl<'a> Reader<'a> {
             // Without a branch: which lanes take a word is as random as the symbols are.
             let word = u32::from(u16::from_le_bytes(window[used % LANES]));
             let refills = next < LOWER;
-            *state = if refills { next << 16 | word } else { next };
+            *state = next << (16 * u32::from(refills)) | word & u32::from(refills).wrapping_neg();
             used += usize::from(refills);
         }
         self.words = &self.words[used..];
