@@ -45,6 +45,7 @@ from .errors import (
     JobFailed,
     ModelpressError,
     NotFound,
+    PackedStreamInvalid,
     PermissionDenied,
     PullFailed,
     RecipeRefused,
@@ -62,8 +63,8 @@ from .search import SearchResult
 __all__ = [
     "APIError", "Analysis", "Artifact", "AsyncAnalysis", "AsyncClient", "AsyncReport", "AsyncResult", "BadRequest",
     "Client", "Conflict", "ConnectionFailed", "Dataset", "DigestMismatch", "Event", "FieldProblem", "File",
-    "InvalidRequest", "Job", "JobFailed", "LocalFile", "Model", "ModelpressError", "NotFound", "Page",
-    "PermissionDenied", "Plan", "Point", "Progress", "ProgressUpdate", "PullFailed", "Recipe", "RecipeRefused",
+    "InvalidRequest", "Job", "JobFailed", "LocalFile", "Model", "ModelpressError", "NotFound", "PackedStreamInvalid",
+    "Page", "PermissionDenied", "Plan", "Point", "Progress", "ProgressUpdate", "PullFailed", "Recipe", "RecipeRefused",
     "Report", "Result", "Retries", "Search", "SearchFailed", "SearchResult", "ServerError", "Tensor",
     "TooManyRequests", "UNSET", "Unauthenticated", "UnexpectedAnswer", "Upload", "UploadInvalid", "WaitTimeout",
     "WebhookInvalid", "WebhookMessage", "__version__", "webhooks",

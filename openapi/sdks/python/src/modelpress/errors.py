@@ -37,6 +37,10 @@ class WaitTimeout(ModelpressError, TimeoutError):
     """What was waited for is not over yet. It goes on."""
 
 
+class PackedStreamInvalid(ModelpressError, ValueError):
+    """An entropy coded stream that is damaged, or of a later version."""
+
+
 class UploadInvalid(ModelpressError, ValueError):
     """A folder or file that cannot be uploaded as a model or dataset."""
 
