@@ -43,6 +43,11 @@ pub(super) fn centroids(distinct: &Distinct, k: usize) -> Vec<f64> {
 pub(super) fn centroids_with_zero(distinct: &Distinct, k: usize) -> Vec<f64> {
     let sides = distinct.sides();
     let free = k.saturating_sub(1);
+    if sides[0].len() + sides[1].len() <= free {
+        let negative = sides[0].values().iter().rev().map(|v| f64::from(-v));
+        let positive = sides[1].values().iter().map(|v| f64::from(*v));
+        return negative.chain([0.0]).chain(positive).collect();
+    }
     let solved = sides.each_ref().map(|side| {
         let prefix = Prefix::from_zero(side);
         let start = (0..=side.len()).map(|i| prefix.squares(i)).collect();
