@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """By hand: codebooks against scikit-learn's KMeans (n_init=10, k-means++, Lloyd).
 
-    check_kmeans.py FITS.json TENSOR.npy [FITS.json TENSOR.npy ...] [--n-init 10] [--tolerance 1e-6]
+    check_kmeans.py FITS.json TENSOR.npy [FITS.json TENSOR.npy ...] [--n-init 10] [--tol 1e-4]
+                    [--tolerance 1e-6] [--all-values]
 
 FITS.json is {"fits": [{"k", "centroids", "inertia", "seconds"}, ...]}: what modelpress made of the tensor's values, each
 of weight 1, with centroids of f32. For every k the inertia it states must be what its centroids give when every value
@@ -30,7 +31,8 @@ def inertia_of(values, counts, centroids):
 
 def peer(values, counts, k, a):
     """scikit-learn's inertia and seconds; in f64, for it subtracts the mean and sums in the type it is given."""
-    kmeans = KMeans(n_clusters=k, init="k-means++", n_init=a.n_init, algorithm="lloyd", random_state=0)
+    kmeans = KMeans(n_clusters=k, init="k-means++", n_init=a.n_init, algorithm="lloyd", tol=a.tol,
+                    max_iter=1000, random_state=0)
     began = time.perf_counter()
     kmeans.fit(values[:, None], sample_weight=counts)
     seconds = time.perf_counter() - began
@@ -60,6 +62,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("pairs", nargs="+", type=Path, metavar="FITS.json TENSOR.npy")
     p.add_argument("--n-init", type=int, default=10)
+    p.add_argument("--tol", type=float, default=1e-4, help="where scikit-learn stops; 1e-4 is its default")
     p.add_argument("--tolerance", type=float, default=1e-6, help="f32 centroids against f64")
     p.add_argument("--all-values", action="store_true")
     a = p.parse_args()

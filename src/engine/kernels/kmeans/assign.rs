@@ -301,7 +301,7 @@ mod tests {
             &[1.0, 0.0],
             &[f32::NAN],
             &[0.0, f32::INFINITY],
-            &[0.0; MAX_CENTROIDS + 1],
+            &vec![0.0; MAX_CENTROIDS + 1],
         ] {
             assert_eq!(assign(&[1.0], bad).unwrap_err().code, "bad_codebook");
         }

@@ -208,7 +208,9 @@ fn counted(values: &[f32], weights: Option<&[f32]>) -> Distinct {
 fn count(chunk: &[f32], first: usize, weights: Option<&[f32]>, table: &mut [f64]) {
     let symbol = |v: &f32| ((v + 0.0).to_bits() >> UNUSED) as usize;
     let Some(weights) = weights else {
-        chunk.iter().for_each(|v| table[symbol(v)] += 1.0);
+        for v in chunk {
+            table[symbol(v)] += 1.0;
+        }
         return;
     };
     let mut rest = chunk;

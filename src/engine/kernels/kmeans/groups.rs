@@ -5,7 +5,7 @@
 
 use super::assign::{Assign, Boundaries, Codes};
 use super::distinct::usable_weights;
-use super::{Distinct, Spec, fit};
+use super::{Distinct, Fit, Spec, fit};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 
@@ -85,7 +85,7 @@ impl Task<'_> {
         Boundaries: Assign<C>,
     {
         let rows = values.par_chunks(self.cols).zip(codes.par_chunks_mut(self.cols));
-        let made: Result<Vec<Vec<(Vec<f32>, f64)>>> = rows
+        let made: Result<Vec<Vec<Fit>>> = rows
             .map(|(values, codes)| {
                 let groups = values.par_chunks(self.size).zip(codes.par_chunks_mut(self.size));
                 groups
@@ -96,15 +96,15 @@ impl Task<'_> {
             .collect();
         let mut centroids = Vec::new();
         let mut inertia = 0.0;
-        for (codebook, cost) in made?.into_iter().flatten() {
-            centroids.extend(codebook);
-            inertia += cost;
+        for fit in made?.into_iter().flatten() {
+            centroids.extend(fit.centroids);
+            inertia += fit.inertia;
         }
         Ok((centroids, inertia))
     }
 
-    /// The group that begins at a column of its row: its codebook and cost.
-    fn group<C>(&self, column: usize, values: &[f32], codes: &mut [C]) -> Result<(Vec<f32>, f64)>
+    /// The group that begins at a column of its row: its codebook, as long as any other's, and cost.
+    fn group<C>(&self, column: usize, values: &[f32], codes: &mut [C]) -> Result<Fit>
     where
         Boundaries: Assign<C>,
     {
@@ -112,12 +112,11 @@ impl Task<'_> {
             return Err(Error::cancelled());
         }
         let weights = self.weights.map(|w| &w[column..column + values.len()]);
-        let fit = fit(&Distinct::of(values, weights)?, self.spec)?;
-        let mut codebook = fit.centroids;
-        Boundaries::between(&codebook)?.assign(values, codes);
-        let last = codebook.last().copied().unwrap_or_default();
-        codebook.resize(self.spec.centroids, last);
-        Ok((codebook, fit.inertia))
+        let mut fit = fit(&Distinct::of(values, weights)?, self.spec)?;
+        Boundaries::between(&fit.centroids)?.assign(values, codes);
+        let last = fit.centroids.last().copied().unwrap_or_default();
+        fit.centroids.resize(self.spec.centroids, last);
+        Ok(fit)
     }
 }
 
