@@ -26,7 +26,7 @@ use crate::tensor::{DType, round_to};
 pub const MAX_CENTROIDS: usize = 4096;
 
 /// Cost evaluations up to which the exact solution is found, `k · n · log2 n`: all 65,536 values of sixteen bits in 256
-/// clusters. It takes about a second on one core, and its table 64 MiB.
+/// clusters. That takes a second or less on one core, and a table of 64 MiB.
 pub const AFFORDABLE: u64 = 1 << 28;
 
 /// What a codebook shall be like.

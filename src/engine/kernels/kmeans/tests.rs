@@ -141,6 +141,34 @@ proptest! {
 }
 
 #[test]
+fn the_plain_quadratic_program_costs_the_same() {
+    // Clumps, gaps and a far outlier, of uneven weights.
+    let mut values: Vec<f32> = normal(260, 3).iter().map(|v| v + (v * 40.0).round()).collect();
+    values.push(3e4);
+    let weights: Vec<f32> = (0..values.len()).map(|j| 0.01 + (j % 13) as f32).collect();
+    let d = Distinct::of(&values, Some(&weights)).unwrap();
+    let pairs: Vec<_> = d
+        .values()
+        .iter()
+        .map(|v| f64::from(*v))
+        .zip(d.weights().iter().copied())
+        .collect();
+    let mut before = vec![f64::INFINITY; pairs.len() + 1];
+    before[0] = 0.0;
+    for k in 1..=24 {
+        let least = |end: usize| {
+            let runs = (0..end).map(|begin| before[begin] + cost(&pairs[begin..end], false));
+            runs.fold(f64::INFINITY, f64::min)
+        };
+        let mut row: Vec<f64> = (0..=pairs.len()).map(least).collect();
+        std::mem::swap(&mut before, &mut row);
+        let least = before[pairs.len()];
+        let made = fit(&d, &spec(k)).unwrap().inertia;
+        assert!((made / least - 1.0).abs() < 1e-5, "{k}: {made} {least}");
+    }
+}
+
+#[test]
 fn more_centroids_cost_less_and_the_inertia_is_what_the_codes_give() {
     let values = normal(20_000, 5);
     let d = distinct(&values);
