@@ -19,6 +19,7 @@ pub mod gptq;
 pub mod hadamard;
 pub mod histogram;
 pub mod hqq;
+pub mod kmeans;
 pub mod linalg;
 pub mod nf4;
 pub mod nn;
