@@ -121,7 +121,7 @@ def autoround(a):
 def sparse(modifier, pattern="0:0"):
     def recipe(a):
         from llmcompressor.modifiers import pruning
-        return getattr(pruning, modifier)(sparsity=0.5, mask_structure=pattern, targets=["Linear"], ignore=["lm_head"])
+        return getattr(pruning, modifier)(sparsity=0.5, mask_structure=pattern, targets=["Linear"], ignore=["re:.*lm_head"])
     return recipe
 
 
