@@ -2,7 +2,7 @@
 """Full tier, by hand: pruning beside the peers', same model, same token sequences, one evaluator.
 
     check_pruning.py --peers-only [--model DIR] [--text FILE] [--cache DIR]      # once, about 20 minutes on two cores
-    check_pruning.py --binary modelpress [--only REGEX] [--cpu-share 0.5] [--margin 0]
+    check_pruning.py --binary modelpress [--only REGEX] [--cpu-share 0.5] [--margin 0] [--paired]
 
 llm-compressor's SparseGPT and Wanda, 50 % unstructured and 2:4, and torch.nn.utils.prune's magnitude, 50 % of each layer;
 embedding and lm_head stay. Calibration: the first half of TEXT (split at the middle character) as one string, tokenized
@@ -19,7 +19,8 @@ Of every dense folder:
     imports and loading; ours are of all stages, reading, measuring errors and writing among them. `process` is the
     whole process in both.
 
-The peers' threads sleep while they wait (OMP_WAIT_POLICY=PASSIVE), so that waiting is not counted as their work.
+The peers' threads sleep while they wait (OMP_WAIT_POLICY=PASSIVE), so that waiting is not counted as their work. CPU seconds
+too depend on what else runs: --paired compresses by the peer once more right before ours, for its cost alone.
 """
 import argparse
 import hashlib
@@ -51,6 +52,7 @@ ROWS = [
     ("SparseGPT 50 %", "sparsegpt", HALF, 64, "sparsegpt"),
     ("SparseGPT 2:4", "sparsegpt", TWO_OF_FOUR, 64, "sparsegpt-2:4"),
 ]
+COST = ("wall_seconds", "cpu_seconds", "process_cpu_seconds", "peak_rss_mb", "contended")
 ONLY_MASK = ("magnitude", "wanda")
 PACKAGES = ("llmcompressor", "compressed-tensors", "torch", "transformers", "numpy")
 
@@ -90,12 +92,12 @@ def run(command, **options):
     return done.stdout
 
 
-def peers_py(a, *arguments):
+def peers_py(a, *arguments, windows=None):
     """peers.py in a process of its own: its JSON line."""
     threads = str(os.cpu_count())
     environment = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-    command = [a.full, HERE / "peers.py", *arguments, "--windows", a.windows, "--model", a.model, "--text", a.text,
-               "--dtype", a.dtype, "--results", os.devnull]
+    command = [a.full, HERE / "peers.py", *arguments, "--windows", a.windows if windows is None else windows,
+               "--model", a.model, "--text", a.text, "--dtype", a.dtype, "--results", os.devnull]
     return json.loads(run(command, env=environment).splitlines()[-1])
 
 
@@ -119,14 +121,19 @@ def dense(a):
 
 
 def peer(a, row):
-    label, technique, options, samples, method = row
+    _, technique, options, samples, method = row
     folder = a.cache / method.replace(":", "-of-")
+    asked = (method, "--samples", samples or 1, "--length", LENGTH)
 
     def make():
         shutil.rmtree(folder, ignore_errors=True)
-        record = peers_py(a, method, "--samples", samples or 1, "--length", LENGTH, "--out", folder)
+        record = peers_py(a, *asked, "--out", folder)
         return {**record, **masks(a, folder, technique, options)}
-    return kept(a, folder.name, {**identity(a), "samples": samples, "length": LENGTH, "versions": versions(a)}, make)
+    record = kept(a, folder.name, {**identity(a), "samples": samples, "length": LENGTH, "versions": versions(a)}, make)
+    if a.paired:
+        again = peers_py(a, *asked, windows=0)
+        record.update({k: again[k] for k in COST})
+    return record
 
 
 def versions(a):
@@ -136,7 +143,7 @@ def versions(a):
 
 def ours(a, row):
     """One run of modelpress; its figures, or why there are none."""
-    label, technique, options, samples, method = row
+    label, technique, options, samples, _ = row
     recipe = {"stages": [{"technique": technique, "options": options}], "formats": [{"format": FORMAT}]}
     if samples:
         recipe["calibration"] = {"dataset": "c", "num_samples": samples, "max_seq_length": LENGTH}
@@ -263,6 +270,7 @@ def main():
     p.add_argument("--dtype", default="bfloat16", help="in which the peers hold the model")
     p.add_argument("--cpu-share", type=float, default=0.5, help="of the peer's CPU seconds that ours may take; 0: any")
     p.add_argument("--margin", type=float, default=0.0, help="of perplexity above the peer's, relative")
+    p.add_argument("--paired", action="store_true", help="measure the peers' cost anew, right before ours")
     p.add_argument("--cache", type=Path, default=CACHE / "pruning")
     p.add_argument("--full", default=os.environ.get("INTEROP_PYTHON_FULL", str(CACHE / "venv-full/bin/python")))
     a = p.parse_args()

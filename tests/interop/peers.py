@@ -255,7 +255,7 @@ def main():
     p.add_argument("--length", type=int, default=512)
     p.add_argument("--iters", type=int, default=200, help="of auto-round")
     p.add_argument("--dtype", default="bfloat16", help="in which llm-compressor, auto-round and torch hold the model")
-    p.add_argument("--windows", type=int, default=40)
+    p.add_argument("--windows", type=int, default=40, help="0: no evaluation")
     p.add_argument("--model", default=str(CACHE / "smollm2"))
     p.add_argument("--text", default=os.environ.get("TEXT"))
     p.add_argument("--results", default=str(CACHE / "peers.jsonl"))
@@ -270,7 +270,7 @@ def main():
         else:
             record, model, cost = run(a)
         record["windows"] = a.windows
-        record["perplexity"] = round(perplexity(model, token_ids(a.model, a.text), a.windows), 4)
+        record["perplexity"] = round(perplexity(model, token_ids(a.model, a.text), a.windows), 4) if a.windows else None
     line = json.dumps({**record, **cost})
     print(line)
     with open(a.results, "a") as f:
