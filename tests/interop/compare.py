@@ -98,7 +98,7 @@ def in_transformers(a, folder):
     return json.loads(done.stdout.splitlines()[-1])["perplexity"] if done.returncode == 0 else done.stderr[-1500:]
 
 
-def in_llama(a, file):
+def in_llama(a, file, python=sys.executable):
     """The same windows, token for token, through llama.cpp."""
     script = f"""
 import json, math, sys
@@ -118,7 +118,7 @@ for w in range({a.windows}):
     nll -= float((x[np.arange(1023), window[1:]] - np.log(np.exp(x).sum(axis=1))).sum())
 print(math.exp(nll / ({a.windows} * 1023)))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([python, "-c", script], capture_output=True, text=True)
     return round(float(done.stdout.split()[-1]), 4) if done.returncode == 0 else done.stderr[-1500:]
 
 

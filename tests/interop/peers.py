@@ -118,6 +118,26 @@ def autoround(a):
     return lambda: rounder.quantize_and_save(a.out, format="auto_gptq")
 
 
+def sparse(modifier, pattern="0:0"):
+    def recipe(a):
+        from llmcompressor.modifiers import pruning
+        return getattr(pruning, modifier)(sparsity=0.5, mask_structure=pattern, targets=["Linear"], ignore=["re:.*lm_head"])
+    return recipe
+
+
+def magnitude(a):
+    from torch.nn.utils import prune
+    model = load(a.model, getattr(torch, a.dtype))
+
+    def compress():
+        for name, module in model.named_modules():
+            if isinstance(module, torch.nn.Linear) and name != "lm_head":
+                prune.l1_unstructured(module, "weight", amount=0.5)
+                prune.remove(module, "weight")
+        model.save_pretrained(a.out)
+    return compress
+
+
 def hqq(a):
     from hqq.core.quantize import Quantizer
     model = load(a.model)
@@ -162,13 +182,18 @@ METHODS = {
     "w8a8-static": ("llmcompressor", llmcompressor(smoothquant_static)),
     "rtn": ("llmcompressor", llmcompressor(rtn(config_groups=groups(symmetric=True)), data=False)),
     "rtn-asym": ("llmcompressor", llmcompressor(rtn(config_groups=groups(symmetric=False)), data=False)),
+    "sparsegpt": ("llmcompressor", llmcompressor(sparse("SparseGPTModifier"))),
+    "sparsegpt-2:4": ("llmcompressor", llmcompressor(sparse("SparseGPTModifier", "2:4"))),
+    "wanda": ("llmcompressor", llmcompressor(sparse("WandaPruningModifier"))),
+    "wanda-2:4": ("llmcompressor", llmcompressor(sparse("WandaPruningModifier", "2:4"))),
+    "magnitude": ("torch", magnitude),
     "gptqmodel": ("gptqmodel", gptqmodel),
     "autoround": ("auto-round", autoround),
     "hqq": ("hqq", hqq),
     "nf4": ("bitsandbytes", nf4()),
     "nf4-nested": ("bitsandbytes", nf4(nested=True)),
 }
-UNCALIBRATED = {"none", "fp8-dynamic", "w8a8", "rtn", "rtn-asym", "hqq", "nf4", "nf4-nested", "perplexity"}
+UNCALIBRATED = {"none", "fp8-dynamic", "w8a8", "rtn", "rtn-asym", "hqq", "magnitude", "nf4", "nf4-nested", "perplexity"}
 
 
 # --- evaluation and the record
@@ -208,7 +233,7 @@ def run(a):
               "calibration": None if a.method in UNCALIBRATED else f"{a.samples}x{a.length}"}
     if a.method == "autoround":
         record["iters"] = a.iters
-    if tool in ("llmcompressor", "auto-round"):
+    if tool in ("llmcompressor", "auto-round", "torch"):
         record["dtype"] = a.dtype
     compress = prepare(a)
     others = busy()
@@ -229,8 +254,8 @@ def main():
     p.add_argument("--samples", type=int, default=64)
     p.add_argument("--length", type=int, default=512)
     p.add_argument("--iters", type=int, default=200, help="of auto-round")
-    p.add_argument("--dtype", default="bfloat16", help="in which llm-compressor and auto-round hold the model")
-    p.add_argument("--windows", type=int, default=40)
+    p.add_argument("--dtype", default="bfloat16", help="in which llm-compressor, auto-round and torch hold the model")
+    p.add_argument("--windows", type=int, default=40, help="0: no evaluation")
     p.add_argument("--model", default=str(CACHE / "smollm2"))
     p.add_argument("--text", default=os.environ.get("TEXT"))
     p.add_argument("--results", default=str(CACHE / "peers.jsonl"))
@@ -245,7 +270,7 @@ def main():
         else:
             record, model, cost = run(a)
         record["windows"] = a.windows
-        record["perplexity"] = round(perplexity(model, token_ids(a.model, a.text), a.windows), 4)
+        record["perplexity"] = round(perplexity(model, token_ids(a.model, a.text), a.windows), 4) if a.windows else None
     line = json.dumps({**record, **cost})
     print(line)
     with open(a.results, "a") as f:
