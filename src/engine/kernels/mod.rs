@@ -8,11 +8,8 @@ pub mod affine;
 mod amx;
 mod cholesky;
 pub mod clip;
-<<<<<<< HEAD
 pub mod factor;
-=======
 pub mod entropy;
->>>>>>> 026d4a1e7e790d3870f166faf3f6b2db672570c4
 pub mod float8;
 pub mod ggml;
 pub mod gptq;
