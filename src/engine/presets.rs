@@ -60,7 +60,7 @@ fn preset(
 
 /// All presets.
 pub fn all() -> Vec<Preset> {
-    [rounded(), calibrated(), fixed(), blocks(), weighed()].concat()
+    [rounded(), calibrated(), fixed(), pruned(), blocks(), weighed()].concat()
 }
 
 const CT: &str = "compressed-tensors";
@@ -204,6 +204,28 @@ fn calibrated() -> Vec<Preset> {
             json!({"n_bits": 4, "group_size": 128, "symmetric": false}),
             "INT4 weights by AWQ, groups of 128, with zero points (calibrated)",
         ),
+    ]
+}
+
+/// Pruned first.
+fn pruned() -> Vec<Preset> {
+    vec![
+        preset(
+            "SPARSE24_W4A16",
+            "gptq",
+            CT,
+            int4(true),
+            "Half of the weights zero in the pattern 2:4 by SparseGPT, the others INT4 by GPTQ, groups of 128 (calibrated)",
+        )
+        .after("sparsegpt", json!({"pattern": "2:4"})),
+        preset(
+            "DEEP_COMPRESSION",
+            "kmeans",
+            "packed",
+            json!({"n_centroids": 16}),
+            "Half of the weights zero by SparseGPT, the others share 15 values a matrix, entropy coded (calibrated)",
+        )
+        .after("sparsegpt", json!({})),
     ]
 }
 

@@ -127,6 +127,8 @@ pub(crate) const ENGINE: Edges = &[
             "checkpoint",
             "digest",
             "error",
+            // Entropy coders: how codes become fewer bytes is arithmetic too.
+            "kernels",
             "plan",
             "recipe",
             "tensor",

@@ -267,6 +267,8 @@ fn lost(plan: &Plan, work: &[&'static dyn Each], tensor: &TensorPlan, sample: &S
             kind: step.kind,
             importance: None,
             diagonal: None,
+            seed: 0,
+            stop: &|| false,
             sparsity: None,
             rotation: step.rotation.as_ref(),
             other: &none,

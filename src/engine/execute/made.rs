@@ -145,6 +145,8 @@ impl<'a> Made<'a> {
                 ..s
             }),
             rotation: step.rotation.as_ref(),
+            seed: self.plan.recipe.seed,
+            stop: &|| observer.should_stop(),
             other: &|name| read_all(self.weight(self.index(name)?, at, observer)?.as_rows()),
         })
     }

@@ -238,13 +238,19 @@ fn finish(made: &Made<'_>, targets: &[Target<'_>], run: Run<'_>, course: &mut Co
     let (tensors, written) = compress(made, &pieces, site.out, targets, course)?;
     course.end();
     course.begin("verify");
-    verify(targets, &written, course)?;
+    let found = verify(targets, &written, course)?;
     course.end();
     let quality = match &plan.evaluation {
         Some(data) => Some(quality::measure([original, made], data, datasets, site, course)?),
         None => None,
     };
-    let formats = targets.iter().map(|t| FormatReport::of(t.spec)).collect();
+    let measured = targets.iter().zip(&written).zip(found);
+    let formats = measured
+        .map(|((target, files), weights)| {
+            let bytes = files.iter().map(|file| file.bytes).sum();
+            FormatReport::of(target.spec).written(bytes, weights, plan)
+        })
+        .collect();
     let mut report = Report::build(plan, uploaded, tensors, formats, course.stages(), quality);
     report.warnings.extend(warnings);
     for warning in &report.warnings {
@@ -332,8 +338,9 @@ fn layouts<'a>(plan: &'a Plan, model: &Checkpoint) -> Result<Vec<Target<'a>>> {
     Ok(targets)
 }
 
-fn verify(targets: &[Target<'_>], written: &[Vec<Written>], course: &Course<'_>) -> Result<()> {
-    let mut done = 0;
+/// Reads everything back; answers the bytes of each format's tensors.
+fn verify(targets: &[Target<'_>], written: &[Vec<Written>], course: &Course<'_>) -> Result<Vec<u64>> {
+    let (mut done, mut weights) = (0, Vec::new());
     for (target, files) in targets.iter().zip(written) {
         for file in files {
             if course.observer.should_stop() {
@@ -343,21 +350,22 @@ fn verify(targets: &[Target<'_>], written: &[Vec<Written>], course: &Course<'_>)
             done += file.bytes;
             course.advanced(done, &file.name);
         }
-        reopen(target, files)?;
+        weights.push(reopen(target, files)?);
     }
-    Ok(())
+    Ok(weights)
 }
 
 /// Parses what was written like an upload, and compares every entry with the layout.
-fn reopen(target: &Target<'_>, files: &[Written]) -> Result<()> {
+fn reopen(target: &Target<'_>, files: &[Written]) -> Result<u64> {
     let source = |file: &Written| SourceFile::new(file.name.clone(), file.path.clone());
     let sources: Vec<SourceFile> = files.iter().map(source).collect();
     let checked = target
         .writer
         .reopen(&sources)
-        .and_then(|found| target.layout.check(&found));
+        .and_then(|found| target.layout.check(&found).map(|()| found));
     let ours = |e: Error| Error::internal(format!("our own {} does not read back: {e}", target.spec.format));
-    checked.map_err(ours)
+    let found = checked.map_err(ours)?;
+    Ok(found.iter().map(|entry| entry.bytes).sum())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod budget;
 mod hadamard;
 mod provenance;
 mod pruning;
+mod sharing;
 mod structure;
 
 /// A model of the golden file whose weights are what bfloat16 holds of them.

@@ -30,14 +30,18 @@ const SIDE_FILES: [&str; 15] = [
     "modules.json",
 ];
 
+/// True of what goes along with weights: configuration and side files.
+pub(super) fn is_side_file(name: &str) -> bool {
+    name == "config.json" || SIDE_FILES.contains(&name) || is_module_config(name)
+}
+
 /// One entry of a tensor, before it is placed.
 pub(super) type Part = Entry;
 
-/// Lays out shards from each tensor's parts, and the side files.
-pub(super) fn layout(
+/// The side files, without weights.
+pub(super) fn side_files(
     request: &Request<'_>,
     config: Option<Value>,
-    parts: &dyn Fn(usize) -> Vec<Part>,
 ) -> std::result::Result<Layout, Vec<Refusal>> {
     let mut layout = Layout::default();
     if let Some(config) = config {
@@ -51,6 +55,16 @@ pub(super) fn layout(
             .map_err(|e| vec![Refusal::new(request.pointer, e.code, format!("{name}: {e}"))])?;
         layout.push_bytes(name, bytes);
     }
+    Ok(layout)
+}
+
+/// Lays out shards from each tensor's parts, and the side files.
+pub(super) fn layout(
+    request: &Request<'_>,
+    config: Option<Value>,
+    parts: &dyn Fn(usize) -> Vec<Part>,
+) -> std::result::Result<Layout, Vec<Refusal>> {
+    let mut layout = side_files(request, config)?;
     shards::push(&mut layout, request.tensors.len(), parts);
     Ok(layout)
 }

@@ -17,6 +17,7 @@ pub mod gptq;
 pub mod hf_output;
 pub mod huggingface;
 pub mod pack;
+pub mod packed;
 pub mod safetensors;
 mod shards;
 
@@ -139,6 +140,7 @@ pub const WRITERS: &[&dyn Writer] = &[
     &gguf::Gguf,
     &gptq::Gptq,
     &gguf::imatrix::Imatrix,
+    &packed::Packed,
     &safetensors::Safetensors,
 ];
 

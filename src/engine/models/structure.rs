@@ -4,9 +4,21 @@
 //! Invariant: a tensor that shares an axis is listed with it, or nothing is cut there.
 
 use super::Role;
-use crate::plan::TensorPlan;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
+
+/// A tensor as far as its part goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// What it is.
+    pub role: Role,
+    /// Block it belongs to.
+    pub layer: Option<usize>,
+    /// Shape.
+    pub shape: &'a [usize],
+}
 
 /// The feed-forward part of a block, or of one of its experts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,27 +81,29 @@ const FREE_HEADS: [&str; 8] = [
 ];
 
 /// Every feed-forward part whose tensors are all there, by the names that they have in common.
-pub fn feed_forwards(tensors: &[TensorPlan]) -> Vec<FeedForward> {
-    let mut parts: BTreeMap<(usize, String), Vec<&TensorPlan>> = BTreeMap::new();
-    let is_part = |t: &&TensorPlan| matches!(t.role, Role::FfnGate | Role::FfnUp | Role::FfnDown);
+pub fn feed_forwards(tensors: &[Part<'_>]) -> Vec<FeedForward> {
+    let mut parts: BTreeMap<(usize, String), Vec<&Part<'_>>> = BTreeMap::new();
+    let is_part = |t: &&Part<'_>| matches!(t.role, Role::FfnGate | Role::FfnUp | Role::FfnDown);
     for tensor in tensors.iter().filter(is_part) {
         let Some(layer) = tensor.layer else { continue };
         parts
-            .entry((layer, expert_of(&tensor.name)))
+            .entry((layer, expert_of(tensor.name)))
             .or_default()
             .push(tensor);
     }
-    let whole = |((layer, _), parts): ((usize, String), Vec<&TensorPlan>)| {
+    let whole = |((layer, _), parts): ((usize, String), Vec<&Part<'_>>)| {
         let of = |role: Role| parts.iter().filter(move |t| t.role == role);
         let (up, down) = (of(Role::FfnUp).count(), of(Role::FfnDown).next()?);
         if up != 1 || of(Role::FfnDown).count() != 1 || of(Role::FfnGate).count() > 1 {
             return None;
         }
-        let into = of(Role::FfnGate).chain(of(Role::FfnUp)).map(|t| t.name.clone());
+        let into = of(Role::FfnGate)
+            .chain(of(Role::FfnUp))
+            .map(|t| t.name.to_owned());
         Some(FeedForward {
             layer,
             into: into.collect(),
-            out: down.name.clone(),
+            out: down.name.to_owned(),
             inner: 0,
         })
     };
@@ -110,11 +124,11 @@ pub struct Mixture {
 }
 
 /// Every block's mixture of numbered experts.
-pub fn mixtures(tensors: &[TensorPlan]) -> Vec<Mixture> {
+pub fn mixtures(tensors: &[Part<'_>]) -> Vec<Mixture> {
     let routers = tensors
         .iter()
         .filter(|t| t.role == Role::Router && t.shape.len() == 2 && t.shape[0] > 1);
-    let whole = |router: &TensorPlan| {
+    let whole = |router: &Part<'_>| {
         let layer = router.layer?;
         let part = |role: Role| {
             let first = tensors
@@ -132,7 +146,7 @@ pub fn mixtures(tensors: &[TensorPlan]) -> Vec<Mixture> {
         let count = router.shape[0];
         (0..count).all(there).then_some(Mixture {
             layer,
-            router: router.name.clone(),
+            router: router.name.to_owned(),
             parts,
             count,
         })
@@ -186,7 +200,7 @@ fn expert_of(name: &str) -> String {
 }
 
 /// Every block's attention with weights of its own for queries, keys, values and outputs.
-pub fn attentions(tensors: &[TensorPlan]) -> Vec<Attention> {
+pub fn attentions(tensors: &[Part<'_>]) -> Vec<Attention> {
     let mut blocks: BTreeMap<usize, HashMap<Role, Vec<&str>>> = BTreeMap::new();
     for tensor in tensors {
         let is_part = matches!(
@@ -199,7 +213,7 @@ pub fn attentions(tensors: &[TensorPlan]) -> Vec<Attention> {
                 .or_default()
                 .entry(tensor.role)
                 .or_default()
-                .push(&tensor.name);
+                .push(tensor.name);
         }
     }
     let whole = |(layer, parts): (usize, HashMap<Role, Vec<&str>>)| {

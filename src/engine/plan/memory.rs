@@ -180,10 +180,12 @@ fn turning(tensor: &TensorPlan, step: &Step) -> u64 {
     let mixes = step.rotation.as_ref().is_some_and(Rotation::mixes_rows);
     // Weights that compete are held together.
     let prunes = step.sparsity.is_some() && !step.kind.is_compressed();
-    if mixes || prunes {
-        4 * tensor.elements() as u64
-    } else {
-        0
+    let elements = tensor.elements() as u64;
+    match step.kind {
+        // All values, what is counted or sorted of them, and the tables of the exact solution.
+        Kind::Codebook { .. } => 24 * elements + (160 << 20),
+        _ if mixes || prunes => 4 * elements,
+        _ => 0,
     }
 }
 
@@ -212,7 +214,7 @@ fn making(tensor: &TensorPlan) -> u64 {
     }
     // A format that packs down the columns turns the codes first.
     let turned = match tensor.kind {
-        Kind::Dense { dtype: _ } | Kind::Block { ggml_type: _ } => 0,
+        Kind::Dense { dtype: _ } | Kind::Block { ggml_type: _ } | Kind::Codebook { .. } => 0,
         _ => tensor.elements() as u64,
     };
     // A row longer than a chunk is held whole: by every thread as f32, as it is stored, and as it came out.

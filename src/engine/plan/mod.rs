@@ -12,21 +12,19 @@ mod options;
 mod reshape;
 mod rotation;
 mod run;
+mod stage;
 mod statistics;
 mod targets;
+mod tensor;
 
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
-use crate::models::{Facts, Role};
-use crate::network::Cut;
-use crate::recipe::{Recipe, Refusal, StageSpec};
+use crate::recipe::{Recipe, Refusal};
 use crate::techniques::{self, Work};
 use crate::tensor::{DType, TensorInfo};
-use crate::weight::{Kind, Pattern, Sparsity};
+use crate::weight::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{HashMap, HashSet};
-use targets::Matcher;
 
 pub use budget::{BudgetPlan, UnitPlan};
 pub use cache::{CacheDtype, CachePlan};
@@ -38,85 +36,11 @@ pub(crate) use options::check_options;
 pub use reshape::{Origin, Outline, OutlinedTensor, Taken, Which};
 pub(crate) use rotation::untied;
 pub use rotation::{Orthogonal, Rotation, Turned};
+pub use stage::Context;
+use stage::{plan_stage, technique_at};
 pub(crate) use statistics::imported;
 pub use statistics::{ImportancePlan, ImportanceSource, Statistic};
-
-/// One step of one tensor.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Step {
-    /// Index of the stage.
-    pub stage: usize,
-    /// Kind after it.
-    pub kind: Kind,
-    /// How it is turned, where the stage does that.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub rotation: Option<Rotation>,
-    /// Zeros that it has behind the stage, whichever stage made them.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub sparsity: Option<Sparsity>,
-}
-
-/// What happens to a tensor.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TensorPlan {
-    /// Name in the checkpoint.
-    pub name: String,
-    /// Its part.
-    pub role: Role,
-    /// Block it belongs to.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub layer: Option<usize>,
-    /// Shape, outermost first.
-    pub shape: Vec<usize>,
-    /// Stored type in the source.
-    pub source_dtype: DType,
-    /// Bytes in the source.
-    pub source_bytes: u64,
-    /// Steps in order; none for a tensor that passes through.
-    pub steps: Vec<Step>,
-    /// Kind at the end.
-    pub kind: Kind,
-    /// How what it computes is kept in the key/value cache, where a stage says so.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub cache: Option<CachePlan>,
-}
-
-impl TensorPlan {
-    /// Number of elements.
-    pub fn elements(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// Innermost dimension.
-    pub fn cols(&self) -> usize {
-        self.shape.last().copied().unwrap_or(1)
-    }
-
-    /// Product of the outer dimensions.
-    pub fn rows(&self) -> usize {
-        self.elements() / self.cols().max(1)
-    }
-
-    /// True where a stage changes it.
-    pub fn has_step(&self, stage: usize) -> bool {
-        self.steps.iter().any(|s| s.stage == stage)
-    }
-
-    /// Zeros that it has before a stage; `usize::MAX` is after all of them.
-    pub fn sparsity_before(&self, stage: usize) -> Option<Sparsity> {
-        self.steps.iter().rfind(|s| s.stage < stage)?.sparsity
-    }
-
-    /// False where nobody knows what the network does with it: tables of masks or positions, for example.
-    pub fn is_known(&self) -> bool {
-        self.role != Role::Other
-    }
-
-    /// Name without a trailing `.weight`.
-    pub fn module(&self) -> &str {
-        self.name.strip_suffix(".weight").unwrap_or(&self.name)
-    }
-}
+pub use tensor::{Step, TensorPlan};
 
 /// A stage as it will run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,6 +80,9 @@ pub struct FormatPlan {
     pub options: Value,
     /// Files, exact to the byte (`README.md`, `modelpress.json` and its signature come on top).
     pub files: Vec<FilePlan>,
+    /// True where all lengths are the most that they can be: how well something codes is known once it is coded.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub at_most: bool,
     /// Bytes of all files.
     pub bytes: u64,
     /// Bytes of the tensors in them.
@@ -213,32 +140,6 @@ pub struct Plan {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_none_before(stages: &usize) -> bool {
     *stages == 0
-}
-
-/// What a technique sees when it plans.
-pub struct Context<'a> {
-    /// The stage.
-    pub spec: &'a StageSpec,
-    /// JSON pointer of the stage in the recipe.
-    pub pointer: String,
-    /// Tensors with their kinds so far.
-    pub tensors: &'a [TensorPlan],
-    /// Which of them the stage targets.
-    pub targeted: &'a [bool],
-    /// Layer and head counts.
-    pub facts: Facts,
-    /// The recipe's seed.
-    pub seed: u64,
-    /// Linear layers that the network applies within its blocks; only for techniques that work block by block.
-    pub readers: HashSet<String>,
-    /// Those that the checkpoint stores as `[in, out]`.
-    pub transposed: HashSet<String>,
-    /// The cuts of every block; only for techniques that work block by block.
-    pub blocks: Vec<Vec<Cut>>,
-    /// Weights whose results are kept in the key/value cache; only for techniques that work block by block.
-    pub cache_writers: Vec<Vec<String>>,
-    pub(super) model: &'a Checkpoint,
-    pub(super) datasets: &'a Datasets,
 }
 
 /// Plans a recipe on a model, with the datasets that it names.
@@ -410,139 +311,6 @@ pub(crate) fn untouched(model: &Checkpoint, tensor: &TensorInfo) -> TensorPlan {
         steps: Vec::new(),
         kind: Kind::Dense { dtype: tensor.dtype },
         cache: None,
-    }
-}
-
-fn plan_stage(
-    index: usize,
-    spec: &StageSpec,
-    recipe: &Recipe,
-    (model, datasets): (&Checkpoint, &Datasets),
-    tensors: &mut [TensorPlan],
-) -> Result<StagePlan, Vec<Refusal>> {
-    let pointer = if recipe.preset.is_some() {
-        String::new()
-    } else {
-        format!("/stages/{index}")
-    };
-    let Some(technique) = techniques::find(&spec.technique) else {
-        let detail = format!(
-            "no technique is called {:?}; techniques are {}",
-            spec.technique,
-            techniques::names().join(", ")
-        );
-        return Err(vec![Refusal::new(
-            format!("{pointer}/technique"),
-            "unknown_technique",
-            detail,
-        )]);
-    };
-    let targets = Matcher::new(&spec.targets, &format!("{pointer}/targets"))?;
-    let ignore = Matcher::new(&spec.ignore, &format!("{pointer}/ignore"))?;
-    let targeted: Vec<bool> = tensors
-        .iter()
-        .map(|t| targets.matches(t) && !ignore.matches(t))
-        .collect();
-    let runs = !matches!(technique.work(), Work::Each(_));
-    let (readers, transposed, blocks, cache_writers) = if runs {
-        let network = data::network(model, &technique_at(&pointer))?;
-        let blocks = run::cuts(network.as_ref());
-        let (readers, transposed) = run::readers(network.as_ref(), &blocks);
-        (readers, transposed, blocks, network.cache_writers())
-    } else {
-        (HashSet::new(), HashSet::new(), Vec::new(), Vec::new())
-    };
-    let context = Context {
-        spec,
-        pointer: pointer.clone(),
-        tensors,
-        targeted: &targeted,
-        facts: model.facts(),
-        seed: recipe.seed,
-        readers,
-        transposed,
-        blocks,
-        cache_writers,
-        model,
-        datasets,
-    };
-    let outcome = technique.plan(&context)?;
-    if outcome.kinds.is_empty() && outcome.caches.is_empty() && outcome.outline.is_none() {
-        return Err(targets::nothing(tensors, &pointer));
-    }
-    let count = outcome.kinds.len() + outcome.caches.len();
-    for (at, dtype) in outcome.caches {
-        tensors[at].cache = Some(CachePlan { stage: index, dtype });
-    }
-    let mut rotations: HashMap<usize, Rotation> = outcome.rotations.into_iter().collect();
-    let mut sparsities: HashMap<usize, Sparsity> = outcome.sparsities.into_iter().collect();
-    for (at, kind) in outcome.kinds {
-        let rotation = rotations.remove(&at);
-        let before = tensors[at].sparsity_before(index);
-        let kept = before.filter(|_| rotation.is_none() && technique.keeps_zeros(&kind));
-        if let (Some(before), None) = (before, kept) {
-            zeros_lost(
-                &tensors[at],
-                before,
-                rotation.is_some(),
-                &technique_at(&pointer),
-                technique.name(),
-            )?;
-        }
-        tensors[at].steps.push(Step {
-            stage: index,
-            kind,
-            rotation,
-            sparsity: sparsities.remove(&at).or(kept),
-        });
-        tensors[at].kind = kind;
-    }
-    Ok(StagePlan {
-        technique: spec.technique.clone(),
-        options: spec.options.clone(),
-        label: outcome.label,
-        needs: outcome.needs,
-        outline: outcome.outline,
-        tensors: count,
-    })
-}
-
-/// Refuses what fills zeros again that an earlier stage was asked for, where nothing would be left of them.
-fn zeros_lost(
-    tensor: &TensorPlan,
-    before: Sparsity,
-    is_turned: bool,
-    pointer: &str,
-    technique: &str,
-) -> Result<(), Vec<Refusal>> {
-    if !is_turned && before.pattern == Pattern::Unstructured {
-        return Ok(());
-    }
-    let detail = format!(
-        "{} has zeros in the pattern {} by an earlier stage, and {technique} fills them: prune behind it, or leave it out",
-        tensor.name, before.pattern
-    );
-    Err(vec![Refusal::new(pointer, "zeros_lost", detail)])
-}
-
-/// Where a recipe names a stage's technique: a preset does it for those that it brings.
-fn technique_at(stage: &str) -> String {
-    if stage.is_empty() {
-        "/preset".to_owned()
-    } else {
-        format!("{stage}/technique")
-    }
-}
-
-impl Context<'_> {
-    /// The model's config.json.
-    pub fn config(&self) -> Option<&Value> {
-        self.model.config.as_ref()
-    }
-
-    /// Where the recipe names the technique, for refusals.
-    pub fn technique_pointer(&self) -> String {
-        technique_at(&self.pointer)
     }
 }
 

@@ -109,7 +109,10 @@ impl Recipe {
     /// What people call it: its preset, or its techniques in order.
     pub fn name(&self) -> String {
         let stages = self.stages.iter().map(|stage| stage.technique.as_str());
-        let techniques = || stages.collect::<Vec<_>>().join(" + ");
+        let techniques = || match stages.collect::<Vec<_>>().join(" + ") {
+            none if none.is_empty() => "as it is".to_owned(),
+            techniques => techniques,
+        };
         self.preset.clone().unwrap_or_else(techniques)
     }
 
@@ -337,12 +340,9 @@ fn preset_recipe(preset: &Value, map: &Map<String, Value>) -> Parsed<Recipe> {
 }
 
 fn stages_of(value: &Value) -> Parsed<Vec<StageSpec>> {
-    let Some(items) = value.as_array().filter(|a| !a.is_empty()) else {
-        return refuse(
-            "/stages",
-            "wrong_type",
-            "stages is a list with at least one stage",
-        );
+    // None at all is a recipe too: the model goes over into other formats as it is.
+    let Some(items) = value.as_array() else {
+        return refuse("/stages", "wrong_type", "stages is a list of stages");
     };
     if items.len() > MAX_STAGES {
         let detail = format!("{} stages; a recipe has at most {MAX_STAGES}", items.len());

@@ -70,11 +70,15 @@ pub fn measure(tensor: &TensorPlan, source: &dyn Rows, weight: &Weight) -> Resul
         kind: tensor.kind.label(),
         compressed: tensor.kind.is_compressed() || tensor.sparsity_before(usize::MAX).is_some(),
         source_entropy_bits: symbols.entropy(),
-        code_entropy_bits: codes.as_ref().map_or(0.0, |codes| entropy(&codes.histogram)),
+        code_entropy_bits: codes.as_ref().map_or(0.0, |codes| {
+            entropy(&codes.histogram) / codes.weights.max(1) as f64
+        }),
         stored_bits_per_weight: 8.0 * tensor.kind.payload_bytes(tensor.rows(), tensor.cols()) as f64
             / n.max(1) as f64,
         mse,
-        predicted_mse: codes.map(|codes| codes.mean_square_step / 12.0),
+        predicted_mse: codes
+            .filter(|codes| codes.mean_square_step > 0.0)
+            .map(|codes| codes.mean_square_step / 12.0),
         snr_db: (mse > 0.0 && signal > 0.0).then(|| 10.0 * (signal / mse).log10()),
         max_abs_error: f64::from(total.worst),
         zero_ratio: total.zeros as f64 / n.max(1) as f64,

@@ -98,6 +98,20 @@ impl FormatReport {
             bits_per_weight: plan.bits_per_weight,
         }
     }
+
+    /// The same with the bytes that were written, of all files and of tensors, where a plan could only bound them.
+    pub(crate) fn written(self, bytes: u64, weight_bytes: u64, plan: &Plan) -> Self {
+        if bytes == self.bytes {
+            return self;
+        }
+        Self {
+            bytes,
+            weight_bytes,
+            compression_ratio: plan.source_bytes as f64 / weight_bytes.max(1) as f64,
+            bits_per_weight: weight_bytes as f64 * 8.0 / plan.parameter_count.max(1) as f64,
+            ..self
+        }
+    }
 }
 
 /// One stage's cost.

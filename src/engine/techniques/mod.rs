@@ -3,7 +3,7 @@
 //! Owns: the seam and the list. Must not know: file formats. Siblings never import each other.
 //! Invariant: `run` produces exactly the kind `plan` promised, the same bytes for any number of threads.
 //!
-//! Shared by siblings: `folding`, `hessians`, `options`, `pruning`, `structure`.
+//! Shared by siblings: `folding`, `hessians`, `mixture`, `options`, `pruning`, `structure`.
 //!
 //! A technique is one file and one line in [`TECHNIQUES`]; documentation, the API's schema and the law tests are
 //! made from the list.
@@ -17,8 +17,10 @@ mod gptq;
 mod hadamard;
 mod hessians;
 mod hqq;
+mod kmeans;
 mod kv_cache;
 mod magnitude;
+mod mixture;
 mod moefication;
 mod nf4;
 mod obd;
@@ -82,6 +84,10 @@ pub struct Task<'a> {
     pub sparsity: Option<Sparsity>,
     /// How it is turned, where the plan says so.
     pub rotation: Option<&'a Rotation>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// True once nobody waits for it any more.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
     /// All values of another tensor, as it is before this stage.
     pub other: &'a (dyn Fn(&str) -> Result<Vec<f32>> + Sync),
 }
@@ -293,6 +299,7 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &gptq::Gptq,
     &hadamard::Hadamard,
     &hqq::Hqq,
+    &kmeans::KMeans,
     &kv_cache::KvCache,
     &magnitude::Magnitude,
     &moefication::Moefication,

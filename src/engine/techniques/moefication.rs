@@ -4,8 +4,8 @@
 //! Invariant: every neuron is in one expert, experts are equally large; where every expert is visited the mixture computes
 //! what the dense model did, but for the shares' rounding.
 
+use super::mixture::{check_visited, dense_feeds, not_a_llama, outlined};
 use super::options::{self, Options, Planned};
-use super::upcycle::{check_visited, dense_feeds, not_a_llama, outlined};
 use super::{BlockStage, Blocks, Decision, Maker, Old, Reshapes, Technique, Work, structure};
 use crate::calibrate::{Here, Visitor};
 use crate::error::{Error, Result};
@@ -149,7 +149,7 @@ impl Reshapes for Moefication {
 impl Blocks for Moefication {
     fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a> {
         let experts = Options::of(&stage.stage.options, self.schema()).number("num_experts");
-        let feeds = feed_forwards(stage.tensors);
+        let feeds = feed_forwards(&structure::parts(stage.tensors));
         Box::new(Sharer {
             stage,
             experts,

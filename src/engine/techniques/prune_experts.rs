@@ -46,7 +46,7 @@ impl Technique for PruneExperts {
     fn plan(&self, context: &Context<'_>) -> Planned<Decision> {
         let options = Options::checked(context, self.schema())?;
         let config = structure::config(context)?;
-        let mixtures = mixtures(context.tensors);
+        let mixtures = mixtures(&structure::parts(context.tensors));
         let refuse = |code: &'static str, detail: String| {
             Err(vec![Refusal::new(context.technique_pointer(), code, detail)])
         };
@@ -180,7 +180,7 @@ impl Reshapes for PruneExperts {
 impl Blocks for PruneExperts {
     fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a> {
         let options = Options::of(&stage.stage.options, self.schema());
-        let mixtures = mixtures(stage.tensors);
+        let mixtures = mixtures(&structure::parts(stage.tensors));
         let kept = |m: &Mixture| {
             let outline = stage.stage.outline.as_ref()?;
             outline

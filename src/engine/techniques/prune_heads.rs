@@ -53,7 +53,7 @@ impl Technique for PruneHeads {
             )]);
         };
         let keep = structure::kept(context, &options, counts.kv_heads, 1)?;
-        let attentions = attentions(context.tensors);
+        let attentions = attentions(&structure::parts(context.tensors));
         let touched = attentions
             .iter()
             .flat_map(|a| [&a.q, &a.k, &a.v, &a.o])
@@ -129,7 +129,7 @@ impl Blocks for PruneHeads {
             .and_then(|outline| head_counts(&outline.config));
         if let Some(fewer) = fewer {
             let times = fewer.heads / fewer.kv_heads.max(1);
-            for attention in attentions(stage.tensors) {
+            for attention in attentions(&structure::parts(stage.tensors)) {
                 let Some(k) = stage.tensors.iter().find(|t| t.name == attention.k) else {
                     continue;
                 };

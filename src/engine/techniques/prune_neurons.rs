@@ -119,7 +119,7 @@ fn none(context: &Context<'_>) -> Vec<Refusal> {
 
 /// The feed-forward parts, all with as many neurons.
 fn feeds(context: &Context<'_>) -> Planned<Vec<FeedForward>> {
-    let mut feeds = feed_forwards(context.tensors);
+    let mut feeds = feed_forwards(&structure::parts(context.tensors));
     for feed in &mut feeds {
         let is_turned = context.transposed.contains(&feed.out);
         let out = index(context, &feed.out).map(|at| &context.tensors[at]);
@@ -159,7 +159,7 @@ impl Blocks for PruneNeurons {
     fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a> {
         let how = How::of(&Options::of(&stage.stage.options, self.schema()));
         let mut groups = HashMap::new();
-        for feed in feed_forwards(stage.tensors) {
+        for feed in feed_forwards(&structure::parts(stage.tensors)) {
             let Some(out) = stage.tensors.iter().find(|t| t.name == feed.out) else {
                 continue;
             };

@@ -10,6 +10,7 @@ use crate::calibrate::{Here, Visitor};
 use crate::error::{Error, Result};
 use crate::kernels::gptq::{ActOrder, Curvature};
 use crate::kernels::prune::columns::{column_squares, inverse_diagonal, keep_columns};
+use crate::models::structure::Part;
 use crate::network::{Cut, State, with_values};
 use crate::observe::Level;
 use crate::plan::{Context, Origin, Outline, OutlinedTensor, Taken, TensorPlan, Which};
@@ -19,6 +20,20 @@ use crate::weight::Weight;
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+
+/// Parts of a model's tensors.
+pub(super) fn parts(tensors: &[TensorPlan]) -> Vec<Part<'_>> {
+    let mut all = Vec::with_capacity(tensors.len());
+    for tensor in tensors {
+        all.push(Part {
+            name: &tensor.name,
+            role: tensor.role,
+            layer: tensor.layer,
+            shape: &tensor.shape,
+        });
+    }
+    all
+}
 
 /// How items are ranked.
 pub(super) fn importances() -> Value {

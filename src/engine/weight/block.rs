@@ -46,6 +46,7 @@ impl Block {
         }
         Codes {
             histogram,
+            weights: 1,
             mean_square_step: squares / (self.rows * self.cols).max(1) as f64,
         }
     }

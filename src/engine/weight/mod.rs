@@ -6,6 +6,7 @@
 
 mod affine;
 mod block;
+mod codebook;
 mod dense;
 mod dynamic8;
 mod fisher;
@@ -17,6 +18,7 @@ mod squares;
 
 pub use affine::Affine;
 pub use block::Block;
+pub use codebook::Codebook;
 pub use dense::Dense;
 pub use dynamic8::dynamic_map;
 pub use fisher::Fisher;
@@ -129,6 +131,17 @@ pub enum Kind {
         #[serde(default)]
         double_quant: bool,
     },
+    /// Codes into tables of centroids.
+    Codebook {
+        /// Centroids of a table.
+        centroids: usize,
+        /// Consecutive weights of a row under one code.
+        vector_size: usize,
+        /// Which weights share a table.
+        granularity: Granularity,
+        /// Stored type of the centroids.
+        dtype: DType,
+    },
 }
 
 impl Kind {
@@ -164,6 +177,19 @@ impl Kind {
                 value_dtype: _,
                 double_quant,
             } => format!("nf4 b{block_size}{}", if *double_quant { " dq" } else { "" }),
+            Self::Codebook {
+                centroids,
+                vector_size,
+                granularity,
+                dtype: _,
+            } => {
+                let of = if *vector_size > 1 {
+                    format!("×{vector_size}")
+                } else {
+                    String::new()
+                };
+                format!("codebook {centroids}{of} {}", spread(granularity))
+            }
         }
     }
 
@@ -185,6 +211,18 @@ impl Kind {
             }
             Self::Float8 { granularity, .. } => elements + SCALE * granularity.scales(rows, cols),
             Self::Nf4 { block_size, .. } => elements + SCALE * elements.div_ceil(*block_size.max(&1)),
+            Self::Codebook {
+                centroids,
+                vector_size,
+                granularity,
+                dtype: _,
+            } => {
+                let tables = match granularity {
+                    Granularity::Tensor => 1,
+                    other => other.scales(rows, cols),
+                };
+                2 * elements / vector_size.max(&1) + 8 * tables * centroids * vector_size
+            }
         };
         bytes as u64
     }
@@ -225,6 +263,8 @@ pub enum Weight {
     Float8(Float8),
     /// `NormalFloat` codes and absmax.
     Nf4(Nf4),
+    /// Codes and centroids.
+    Codebook(Codebook),
 }
 
 impl Weight {
@@ -236,6 +276,7 @@ impl Weight {
             Self::Block(w) => w,
             Self::Float8(w) => w,
             Self::Nf4(w) => w,
+            Self::Codebook(w) => w,
         }
     }
 
@@ -247,10 +288,18 @@ impl Weight {
             Self::Affine(w) => (w.code_histogram(), w.mean_square_step()),
             Self::Float8(w) => (byte_histogram(&w.codes, 256), w.mean_square_step()),
             Self::Nf4(w) => (w.code_histogram(), w.mean_square_step()),
+            Self::Codebook(w) => {
+                return Some(Codes {
+                    histogram: w.code_histogram(),
+                    mean_square_step: 0.0,
+                    weights: w.width,
+                });
+            }
         };
         Some(Codes {
             histogram,
             mean_square_step,
+            weights: 1,
         })
     }
 }
@@ -260,8 +309,11 @@ impl Weight {
 pub struct Codes {
     /// How often each code occurs.
     pub histogram: Vec<u64>,
-    /// Mean of s² over the elements, s = the local step: uniform rounding would leave a twelfth of it as error.
+    /// Mean of s² over the elements, s = the local step: uniform rounding would leave a twelfth of it as error. 0 where
+    /// there are no steps.
     pub mean_square_step: f64,
+    /// Weights that one code stands for.
+    pub weights: usize,
 }
 
 /// Counts bytes; four interleaved tables hide the store-to-load latency of repeated codes.

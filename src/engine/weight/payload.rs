@@ -51,6 +51,20 @@ impl Kind {
                 };
                 4 * elements + absmax
             }
+            Self::Codebook {
+                centroids,
+                vector_size,
+                granularity,
+                dtype,
+            } => {
+                let tables = match granularity {
+                    Granularity::Tensor => 1,
+                    other => other.scales(rows, cols),
+                };
+                let index = centroids.next_power_of_two().ilog2() as usize;
+                elements / vector_size.max(&1) * index
+                    + tables * centroids * vector_size * 8 * dtype.bytes(1, 1).unwrap_or(0)
+            }
         };
         bits.div_ceil(8) as u64
     }

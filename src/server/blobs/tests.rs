@@ -313,6 +313,7 @@ async fn a_large_body_is_flushed_on_the_way(bed: Bed) {
     assert_eq!(end.expect("appended"), size as u64);
     let stored = store.finish(u1, None).await.expect("finished");
     assert_eq!(stored.digest, digest(&whole));
+    store.abandon(u1).await.expect("abandoned");
     assert_eq!(bed.left(), 1);
     assert!(content(store.as_ref(), &stored.digest, 0, size as u64).await == whole);
 }

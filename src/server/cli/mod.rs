@@ -19,6 +19,7 @@ mod progress;
 mod recipe;
 mod serve;
 mod summary;
+mod unpack;
 mod verify;
 mod worker;
 
@@ -78,6 +79,8 @@ enum Command {
     /// Say what a model's weights are, and what each preset would make of them
     #[command(after_help = analyze::COLUMNS)]
     Analyze(analyze::AnalyzeArgs),
+    /// Make a checkpoint of an artifact of the format packed
+    Unpack(unpack::UnpackArgs),
     /// Check that an artifact is what was made, and who signed it
     Verify(verify::VerifyArgs),
     /// Make, list and revoke API keys
@@ -162,6 +165,7 @@ pub fn run() -> ExitCode {
         Command::Compress(args) => compress::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Analyze(args) => analyze::run(&args),
+        Command::Unpack(args) => unpack::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Keys(args) => keys::run(args),
         Command::Backup(args) => backup::back_up(args),

@@ -128,6 +128,8 @@ impl Sample {
             importance: Some(&self.importance),
             rotation: None,
             diagonal: None,
+            seed: 0,
+            stop: &|| false,
             sparsity: None,
             other: &none,
         };

@@ -143,10 +143,10 @@ fn scaled_square(values: &[f32], scale: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Rule, layer, solve};
     use super::*;
     use crate::kernels::gptq::{ActOrder, Curvature};
     use crate::kernels::linalg::{Gram, Precision, matmul_nt};
+    use crate::kernels::prune::{Rule, layer, solve};
     use crate::kernels::random::Random;
     use crate::weight::Pattern;
 

@@ -1,3 +1,5 @@
+//! Merged heads against plain references.
+
 use super::*;
 use crate::kernels::factor::samples::{
     correlated_gram, distance, in_pools, multiply, never, noise, outputs_error, squared as norm,

@@ -1,3 +1,5 @@
+//! Convolutions that follow each other against plain references.
+
 use super::*;
 use crate::kernels::factor::samples::{distance, noise, squared as norm};
 

@@ -1,3 +1,5 @@
+//! Decompositions against plain references.
+
 use super::*;
 use crate::kernels::factor::rank_for_ratio;
 use crate::kernels::factor::samples::{distance, in_pools, multiply, never, noise, squared as norm};

@@ -1,3 +1,5 @@
+//! Whitened decompositions against plain references.
+
 use super::*;
 use crate::kernels::factor::samples::{
     correlated_gram, distance, in_pools, never, noise, outputs_error, squared as norm,

@@ -1,0 +1,175 @@
+//! One stage: what a technique sees when it plans, and what comes of its decision.
+//!
+//! Owns: [`Context`], steps of tensors. Must not know: techniques by name.
+//! Invariant: zeros that a stage was asked for are kept by those that follow, or that is said.
+
+use super::targets::{self, Matcher};
+use super::{CachePlan, Rotation, StagePlan, Step, TensorPlan, data, run};
+use crate::checkpoint::Checkpoint;
+use crate::dataset::Datasets;
+use crate::models::Facts;
+use crate::network::Cut;
+use crate::recipe::{Recipe, Refusal, StageSpec};
+use crate::techniques::{self, Work};
+use crate::weight::{Pattern, Sparsity};
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+
+/// What a technique sees when it plans.
+pub struct Context<'a> {
+    /// The stage.
+    pub spec: &'a StageSpec,
+    /// JSON pointer of the stage in the recipe.
+    pub pointer: String,
+    /// Tensors with their kinds so far.
+    pub tensors: &'a [TensorPlan],
+    /// Which of them the stage targets.
+    pub targeted: &'a [bool],
+    /// Layer and head counts.
+    pub facts: Facts,
+    /// The recipe's seed.
+    pub seed: u64,
+    /// Linear layers that the network applies within its blocks; only for techniques that work block by block.
+    pub readers: HashSet<String>,
+    /// Those that the checkpoint stores as `[in, out]`.
+    pub transposed: HashSet<String>,
+    /// The cuts of every block; only for techniques that work block by block.
+    pub blocks: Vec<Vec<Cut>>,
+    /// Weights whose results are kept in the key/value cache; only for techniques that work block by block.
+    pub cache_writers: Vec<Vec<String>>,
+    pub(super) model: &'a Checkpoint,
+    pub(super) datasets: &'a Datasets,
+}
+
+pub(super) fn plan_stage(
+    index: usize,
+    spec: &StageSpec,
+    recipe: &Recipe,
+    (model, datasets): (&Checkpoint, &Datasets),
+    tensors: &mut [TensorPlan],
+) -> Result<StagePlan, Vec<Refusal>> {
+    let pointer = if recipe.preset.is_some() {
+        String::new()
+    } else {
+        format!("/stages/{index}")
+    };
+    let Some(technique) = techniques::find(&spec.technique) else {
+        let detail = format!(
+            "no technique is called {:?}; techniques are {}",
+            spec.technique,
+            techniques::names().join(", ")
+        );
+        return Err(vec![Refusal::new(
+            format!("{pointer}/technique"),
+            "unknown_technique",
+            detail,
+        )]);
+    };
+    let targets = Matcher::new(&spec.targets, &format!("{pointer}/targets"))?;
+    let ignore = Matcher::new(&spec.ignore, &format!("{pointer}/ignore"))?;
+    let targeted: Vec<bool> = tensors
+        .iter()
+        .map(|t| targets.matches(t) && !ignore.matches(t))
+        .collect();
+    let runs = !matches!(technique.work(), Work::Each(_));
+    let (readers, transposed, blocks, cache_writers) = if runs {
+        let network = data::network(model, &technique_at(&pointer))?;
+        let blocks = run::cuts(network.as_ref());
+        let (readers, transposed) = run::readers(network.as_ref(), &blocks);
+        (readers, transposed, blocks, network.cache_writers())
+    } else {
+        (HashSet::new(), HashSet::new(), Vec::new(), Vec::new())
+    };
+    let context = Context {
+        spec,
+        pointer: pointer.clone(),
+        tensors,
+        targeted: &targeted,
+        facts: model.facts(),
+        seed: recipe.seed,
+        readers,
+        transposed,
+        blocks,
+        cache_writers,
+        model,
+        datasets,
+    };
+    let outcome = technique.plan(&context)?;
+    if outcome.kinds.is_empty() && outcome.caches.is_empty() && outcome.outline.is_none() {
+        return Err(targets::nothing(tensors, &pointer));
+    }
+    let count = outcome.kinds.len() + outcome.caches.len();
+    for (at, dtype) in outcome.caches {
+        tensors[at].cache = Some(CachePlan { stage: index, dtype });
+    }
+    let mut rotations: HashMap<usize, Rotation> = outcome.rotations.into_iter().collect();
+    let mut sparsities: HashMap<usize, Sparsity> = outcome.sparsities.into_iter().collect();
+    for (at, kind) in outcome.kinds {
+        let rotation = rotations.remove(&at);
+        let before = tensors[at].sparsity_before(index);
+        let kept = before.filter(|_| rotation.is_none() && technique.keeps_zeros(&kind));
+        if let (Some(before), None) = (before, kept) {
+            zeros_lost(
+                &tensors[at],
+                before,
+                rotation.is_some(),
+                &technique_at(&pointer),
+                technique.name(),
+            )?;
+        }
+        tensors[at].steps.push(Step {
+            stage: index,
+            kind,
+            rotation,
+            sparsity: sparsities.remove(&at).or(kept),
+        });
+        tensors[at].kind = kind;
+    }
+    Ok(StagePlan {
+        technique: spec.technique.clone(),
+        options: spec.options.clone(),
+        label: outcome.label,
+        needs: outcome.needs,
+        outline: outcome.outline,
+        tensors: count,
+    })
+}
+
+/// Refuses what fills zeros again that an earlier stage was asked for, where nothing would be left of them.
+fn zeros_lost(
+    tensor: &TensorPlan,
+    before: Sparsity,
+    is_turned: bool,
+    pointer: &str,
+    technique: &str,
+) -> Result<(), Vec<Refusal>> {
+    if !is_turned && before.pattern == Pattern::Unstructured {
+        return Ok(());
+    }
+    let detail = format!(
+        "{} has zeros in the pattern {} by an earlier stage, and {technique} fills them: prune behind it, or leave it out",
+        tensor.name, before.pattern
+    );
+    Err(vec![Refusal::new(pointer, "zeros_lost", detail)])
+}
+
+/// Where a recipe names a stage's technique: a preset does it for those that it brings.
+pub(super) fn technique_at(stage: &str) -> String {
+    if stage.is_empty() {
+        "/preset".to_owned()
+    } else {
+        format!("{stage}/technique")
+    }
+}
+
+impl Context<'_> {
+    /// The model's config.json.
+    pub fn config(&self) -> Option<&Value> {
+        self.model.config.as_ref()
+    }
+
+    /// Where the recipe names the technique, for refusals.
+    pub fn technique_pointer(&self) -> String {
+        technique_at(&self.pointer)
+    }
+}
