@@ -16,6 +16,7 @@ pub mod gguf;
 pub mod gptq;
 pub mod hf_output;
 pub mod huggingface;
+pub mod low_rank;
 pub mod pack;
 pub mod packed;
 pub mod safetensors;
@@ -140,6 +141,7 @@ pub const WRITERS: &[&dyn Writer] = &[
     &gguf::Gguf,
     &gptq::Gptq,
     &gguf::imatrix::Imatrix,
+    &low_rank::LowRankPairs,
     &packed::Packed,
     &safetensors::Safetensors,
 ];

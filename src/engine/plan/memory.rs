@@ -184,6 +184,11 @@ fn turning(tensor: &TensorPlan, step: &Step) -> u64 {
     match step.kind {
         // All values, what is counted or sorted of them, and the tables of the exact solution.
         Kind::Codebook { .. } => 24 * elements + (160 << 20),
+        // In f64, turned, and what a decomposition takes.
+        Kind::LowRank { .. } => {
+            let short = tensor.rows().min(tensor.cols()) as u64;
+            28 * elements + 40 * short * short
+        }
         _ if mixes || prunes => 4 * elements,
         _ => 0,
     }
@@ -214,7 +219,10 @@ fn making(tensor: &TensorPlan) -> u64 {
     }
     // A format that packs down the columns turns the codes first.
     let turned = match tensor.kind {
-        Kind::Dense { dtype: _ } | Kind::Block { ggml_type: _ } | Kind::Codebook { .. } => 0,
+        Kind::Dense { dtype: _ }
+        | Kind::Block { ggml_type: _ }
+        | Kind::Codebook { .. }
+        | Kind::LowRank { .. } => 0,
         _ => tensor.elements() as u64,
     };
     // A row longer than a chunk is held whole: by every thread as f32, as it is stored, and as it came out.

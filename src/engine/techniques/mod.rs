@@ -3,13 +3,14 @@
 //! Owns: the seam and the list. Must not know: file formats. Siblings never import each other.
 //! Invariant: `run` produces exactly the kind `plan` promised, the same bytes for any number of threads.
 //!
-//! Shared by siblings: `folding`, `hessians`, `mixture`, `options`, `pruning`, `structure`.
+//! Shared by siblings: `factoring`, `folding`, `hessians`, `mixture`, `options`, `pruning`, `structure`.
 //!
 //! A technique is one file and one line in [`TECHNIQUES`]; documentation, the API's schema and the law tests are
 //! made from the list.
 
 mod autoround;
 mod awq;
+mod factoring;
 mod folding;
 mod fp8;
 mod ggml;
@@ -35,8 +36,10 @@ mod smoothquant;
 mod sparsegpt;
 mod static_activations;
 mod structure;
+mod svd;
 mod upcycle;
 mod wanda;
+mod whitened_svd;
 
 use crate::calibrate::Visitor;
 use crate::error::{Error, Result};
@@ -313,8 +316,10 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &smoothquant::SmoothQuant,
     &sparsegpt::SparseGpt,
     &static_activations::StaticActivations,
+    &svd::Svd,
     &upcycle::Upcycle,
     &wanda::Wanda,
+    &whitened_svd::WhitenedSvd,
 ];
 
 /// The technique of that name.

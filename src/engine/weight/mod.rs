@@ -11,6 +11,7 @@ mod dense;
 mod dynamic8;
 mod fisher;
 mod float8;
+mod low_rank;
 mod nf4;
 mod payload;
 mod sparsity;
@@ -23,6 +24,7 @@ pub use dense::Dense;
 pub use dynamic8::dynamic_map;
 pub use fisher::Fisher;
 pub use float8::Float8;
+pub use low_rank::LowRank;
 pub use nf4::{NESTED_BLOCK, NF4_TABLE, Nested, Nf4};
 pub use sparsity::{Pattern, Sparsity};
 pub use squares::InputSquares;
@@ -142,6 +144,13 @@ pub enum Kind {
         /// Stored type of the centroids.
         dtype: DType,
     },
+    /// A product of two narrow matrices.
+    LowRank {
+        /// Columns of the first, rows of the second.
+        rank: usize,
+        /// Stored type of both.
+        dtype: DType,
+    },
 }
 
 impl Kind {
@@ -190,6 +199,7 @@ impl Kind {
                 };
                 format!("codebook {centroids}{of} {}", spread(granularity))
             }
+            Self::LowRank { rank, dtype: _ } => format!("rank {rank}"),
         }
     }
 
@@ -223,6 +233,7 @@ impl Kind {
                 };
                 2 * elements / vector_size.max(&1) + 8 * tables * centroids * vector_size
             }
+            Self::LowRank { rank, dtype: _ } => 8 * rank * (rows + cols),
         };
         bytes as u64
     }
@@ -265,6 +276,8 @@ pub enum Weight {
     Nf4(Nf4),
     /// Codes and centroids.
     Codebook(Codebook),
+    /// Two factors.
+    LowRank(LowRank),
 }
 
 impl Weight {
@@ -277,13 +290,14 @@ impl Weight {
             Self::Float8(w) => w,
             Self::Nf4(w) => w,
             Self::Codebook(w) => w,
+            Self::LowRank(w) => w,
         }
     }
 
     /// Statistics of the stored codes; `None` for plain numbers.
     pub fn codes(&self) -> Option<Codes> {
         let (histogram, mean_square_step) = match self {
-            Self::Dense(_) => return None,
+            Self::Dense(_) | Self::LowRank(_) => return None,
             Self::Block(w) => return Some(w.codes()),
             Self::Affine(w) => (w.code_histogram(), w.mean_square_step()),
             Self::Float8(w) => (byte_histogram(&w.codes, 256), w.mean_square_step()),

@@ -51,6 +51,7 @@ impl Kind {
                 };
                 4 * elements + absmax
             }
+            Self::LowRank { rank, dtype } => 8 * rank * (rows + cols) * dtype.bytes(1, 1).unwrap_or(0),
             Self::Codebook {
                 centroids,
                 vector_size,
