@@ -176,6 +176,27 @@ fn the_readme_lists_what_there_is() {
     assert_eq!(listed("## Formats"), names(formats));
 }
 
+/// `modelpress openapi --pages openapi/techniques` writes them.
+#[test]
+fn every_technique_has_its_page() {
+    for page in catalog::pages() {
+        let stored = read(&format!("openapi/techniques/{}", page.name));
+        assert_eq!(
+            stored, page.text,
+            "{} is not what the engine says of itself",
+            page.name
+        );
+        if page.name == "README.md" {
+            continue;
+        }
+        let headings: Vec<&str> = page.text.lines().filter(|l| l.starts_with("## ")).collect();
+        let expected = ["## Formula", "## Options", "## When to use it", "## Measured"];
+        assert_eq!(headings, expected, "{}", page.name);
+        let title = format!("# {}", page.name.trim_end_matches(".md"));
+        assert_eq!(page.text.lines().next(), Some(title.as_str()));
+    }
+}
+
 /// A guarantee that nothing shows is a wish: each row names files and tests in them.
 #[test]
 fn every_guarantee_has_its_test() {

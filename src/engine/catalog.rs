@@ -63,6 +63,90 @@ pub fn techniques() -> Vec<TechniqueEntry> {
     TECHNIQUES.iter().map(entry).collect()
 }
 
+/// A page of the documentation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// File name.
+    pub name: String,
+    /// Markdown.
+    pub text: String,
+}
+
+/// Where the options stand: in front of this heading.
+const BEHIND_OPTIONS: &str = "## When to use it";
+
+/// A page of each technique, its options among it, and `README.md`, which lists them.
+pub fn pages() -> Vec<Page> {
+    let mut index = String::from(
+        "# Techniques\n\nOne page each: what it does, the formula, its options, when to use it, what it measured on the \
+         reference model. Made by `modelpress openapi --pages`, from what the engine knows of itself.\n\n",
+    );
+    let mut pages = Vec::new();
+    for technique in TECHNIQUES {
+        let name = technique.name();
+        index.push_str(&format!("- [`{name}`]({name}.md): {}\n", technique.summary()));
+        let options = format!(
+            "## Options\n\n{}\n{BEHIND_OPTIONS}",
+            options_table(&technique.schema())
+        );
+        pages.push(Page {
+            name: format!("{name}.md"),
+            text: technique.page().replacen(BEHIND_OPTIONS, &options, 1),
+        });
+    }
+    pages.push(Page {
+        name: "README.md".to_owned(),
+        text: index,
+    });
+    pages
+}
+
+/// Options of a schema as a table.
+fn options_table(schema: &Value) -> String {
+    let none = serde_json::Map::new();
+    let properties = schema["properties"].as_object().unwrap_or(&none);
+    if properties.is_empty() {
+        return "None.\n".to_owned();
+    }
+    let mut table = String::from("| option | values | default | |\n|---|---|---|---|\n");
+    for (name, property) in properties {
+        let default = property
+            .get("default")
+            .map_or_else(String::new, |d| format!("`{d}`"));
+        let about = property["description"]
+            .as_str()
+            .unwrap_or_default()
+            .replace('|', "\\|");
+        table.push_str(&format!(
+            "| `{name}` | {} | {default} | {about} |\n",
+            values_of(property)
+        ));
+    }
+    table
+}
+
+/// What an option may be, in words.
+fn values_of(property: &Value) -> String {
+    if let Some(words) = property["enum"].as_array() {
+        let words = words.iter().map(|word| {
+            format!(
+                "`{}`",
+                word.as_str().map_or_else(|| word.to_string(), str::to_owned)
+            )
+        });
+        return words.collect::<Vec<_>>().join(", ");
+    }
+    if let Some(ways) = property["anyOf"].as_array() {
+        return ways.iter().map(values_of).collect::<Vec<_>>().join(", or ");
+    }
+    let kind = property["type"].as_str().unwrap_or("any");
+    match (property.get("minimum"), property.get("maximum")) {
+        (Some(least), Some(most)) => format!("{kind}, {least} to {most}"),
+        (Some(least), None) => format!("{kind}, from {least}"),
+        _ => kind.to_owned(),
+    }
+}
+
 /// Every format, alphabetical.
 pub fn formats() -> Vec<FormatEntry> {
     let input = |name: &str| READERS.iter().find(|r| r.name() == name).map(|r| r.summary());

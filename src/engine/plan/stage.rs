@@ -7,7 +7,7 @@ use super::targets::{self, Matcher};
 use super::{CachePlan, Rotation, StagePlan, Step, TensorPlan, data, run};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
-use crate::models::Facts;
+use crate::models::{Facts, network_of};
 use crate::network::Cut;
 use crate::recipe::{Recipe, Refusal, StageSpec};
 use crate::techniques::{self, Work};
@@ -31,7 +31,7 @@ pub struct Context<'a> {
     pub seed: u64,
     /// Linear layers that the network applies within its blocks; only for techniques that work block by block.
     pub readers: HashSet<String>,
-    /// Those that the checkpoint stores as `[in, out]`.
+    /// Linear layers that the checkpoint stores as `[in, out]`, where that is known.
     pub transposed: HashSet<String>,
     /// The cuts of every block; only for techniques that work block by block.
     pub blocks: Vec<Vec<Cut>>,
@@ -78,7 +78,16 @@ pub(super) fn plan_stage(
         let (readers, transposed) = run::readers(network.as_ref(), &blocks);
         (readers, transposed, blocks, network.cache_writers())
     } else {
-        (HashSet::new(), HashSet::new(), Vec::new(), Vec::new())
+        // Where the model does not run, nothing is known of how it multiplies.
+        let network = network_of(model).ok();
+        let transposed =
+            network.map(|network| run::readers(network.as_ref(), &run::cuts(network.as_ref())).1);
+        (
+            HashSet::new(),
+            transposed.unwrap_or_default(),
+            Vec::new(),
+            Vec::new(),
+        )
     };
     let context = Context {
         spec,
@@ -97,6 +106,9 @@ pub(super) fn plan_stage(
     let outcome = technique.plan(&context)?;
     if outcome.kinds.is_empty() && outcome.caches.is_empty() && outcome.outline.is_none() {
         return Err(targets::nothing(tensors, &pointer));
+    }
+    if outcome.outline.is_some() {
+        check_whole(tensors, &technique_at(&pointer), technique.name())?;
     }
     let count = outcome.kinds.len() + outcome.caches.len();
     for (at, dtype) in outcome.caches {
@@ -133,6 +145,31 @@ pub(super) fn plan_stage(
         outline: outcome.outline,
         tensors: count,
     })
+}
+
+/// Refuses what a change of the structure would undo: the model that it makes holds plain numbers, and whoever works on
+/// those does not know which were to be zeros.
+fn check_whole(tensors: &[TensorPlan], pointer: &str, technique: &str) -> Result<(), Vec<Refusal>> {
+    let refuse = |code: &'static str, detail: String| Err(vec![Refusal::new(pointer, code, detail)]);
+    if let Some(tensor) = tensors.iter().find(|t| t.kind.is_compressed()) {
+        let detail = format!(
+            "{} is already {}: {technique} makes another model of plain numbers; quantize behind it",
+            tensor.name,
+            tensor.kind.label()
+        );
+        return refuse("already_quantized", detail);
+    }
+    match tensors.iter().find(|t| t.sparsity_before(usize::MAX).is_some()) {
+        Some(tensor) => {
+            let detail = format!(
+                "{} was pruned by an earlier stage, and {technique} makes another model, whose weights are fitted anew: prune \
+                 single weights behind it",
+                tensor.name
+            );
+            refuse("zeros_lost", detail)
+        }
+        None => Ok(()),
+    }
 }
 
 /// Refuses what fills zeros again that an earlier stage was asked for, where nothing would be left of them.

@@ -24,6 +24,10 @@ impl Technique for Fp8 {
          error. Needs no data. Micikevicius et al. 2022."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/fp8.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "granularity": {"type": "string", "enum": ["tensor", "channel"], "default": "channel",

@@ -30,6 +30,10 @@ impl Technique for Gptq {
          that calibration data brings. Frantar et al. 2022."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/gptq.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "n_bits": {"type": "integer", "minimum": 2, "maximum": 8, "default": 4, "examples": [4],

@@ -26,6 +26,10 @@ impl Technique for Hqq {
          integers with scales fitted to them. Needs no data. Badri and Shaji 2023 (HQQ)."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/hqq.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "n_bits": {"type": "integer", "minimum": 2, "maximum": 8, "default": 4,
@@ -68,6 +72,11 @@ impl Technique for Hqq {
 
     fn work(&self) -> Work {
         Work::Each(&Hqq)
+    }
+
+    /// Zero points are codes.
+    fn keeps_zeros(&self, _kind: &Kind) -> bool {
+        true
     }
 }
 

@@ -29,6 +29,10 @@ impl Technique for KMeans {
          (Deep Compression); Choi et al. 2017 (weighed by the Hessian); Gong et al. 2014 (vectors)."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/kmeans.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "n_centroids": {"type": "integer", "minimum": 2, "maximum": 4096, "default": 16, "examples": [16],

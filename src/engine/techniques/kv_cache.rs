@@ -27,6 +27,10 @@ impl Technique for KvCache {
          Combines with any other stage or none. Ranges as in Wu et al. 2020."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/kv_cache.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "dtype": {"type": "string", "enum": ["fp8", "int8"], "default": "fp8", "examples": ["fp8"],

@@ -25,6 +25,10 @@ impl Technique for Magnitude {
          Han et al. 2015; Zhu and Gupta 2017."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/magnitude.md")
+    }
+
     fn schema(&self) -> Value {
         pruning::schema(json!({"scope": pruning::scopes("layer")}))
     }
@@ -32,7 +36,8 @@ impl Technique for Magnitude {
     fn plan(&self, context: &Context<'_>) -> Planned<Decision> {
         let options = Options::checked(context, self.schema())?;
         let tensors = options::matrices(context)?;
-        let is_global = self.survey(&context.spec.options).is_some();
+        let is_global = pruning::is_global(&options);
+        pruning::check_stored(context, &options, &tensors)?;
         pruning::decide(context, &options, &tensors, is_global)
     }
 
@@ -52,8 +57,8 @@ impl Each for Magnitude {
     }
 
     fn survey(&self, options: &Value) -> Option<&'static dyn Survey> {
-        let is_global = Scope::of(&Options::of(options, self.schema())) == Scope::Global;
-        is_global.then_some(&Magnitude)
+        let options = Options::of(options, self.schema());
+        pruning::is_global(&options).then_some(&Magnitude)
     }
 }
 

@@ -101,6 +101,8 @@ pub trait Technique: Sync {
     fn name(&self) -> &'static str;
     /// One or two sentences for the catalogue, with the source.
     fn summary(&self) -> &'static str;
+    /// Its page of the documentation, Markdown: what it does, Formula, When to use it, Measured.
+    fn page(&self) -> &'static str;
     /// JSON Schema of its options: description, default and example for each.
     fn schema(&self) -> Value;
     /// Chooses what becomes of each targeted tensor, or says why it cannot.

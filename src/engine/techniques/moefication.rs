@@ -41,6 +41,10 @@ impl Technique for Moefication {
          et al. 2022."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/moefication.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "num_experts": {"type": "integer", "minimum": 2, "maximum": 256, "default": 8, "examples": [8],
@@ -98,10 +102,6 @@ impl Technique for Moefication {
 
     fn work(&self) -> Work {
         Work::Reshapes(&Moefication)
-    }
-
-    fn keeps_zeros(&self, _kind: &crate::weight::Kind) -> bool {
-        true
     }
 }
 

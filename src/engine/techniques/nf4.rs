@@ -24,6 +24,10 @@ impl Technique for NormalFloat4 {
          Dettmers et al. 2023 (QLoRA)."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/nf4.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "block_size": {"type": "integer", "enum": [64, 128, 256, 512, 1024, 2048, 4096], "default": 64,

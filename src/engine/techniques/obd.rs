@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::plan::{Context, ImportanceSource, Statistic};
 use crate::recipe::Refusal;
 use crate::tensor::Rows;
-use crate::weight::{Kind, Pattern, Weight};
+use crate::weight::{Kind, Weight};
 use serde_json::{Value, json};
 
 /// The technique.
@@ -22,9 +22,13 @@ impl Technique for OptimalBrainDamage {
     }
 
     fn summary(&self) -> &'static str {
-        "Optimal brain damage: the weights of least saliency w²·∂²L/∂w² become zeros, with the diagonal of the empirical \
-         Fisher information from gradients of the loss, or of each layer's own Hessian. LeCun et al. 1989; Theis et al. \
+        "Optimal brain damage: the weights of least saliency w²·∂²L/∂w² become zeros, by the diagonal of the \
+         Fisher information, from gradients of the loss, or of each layer's own Hessian. LeCun et al. 1989; Theis et al. \
          2018; Kurtic et al. 2022."
+    }
+
+    fn page(&self) -> &'static str {
+        include_str!("pages/obd.md")
     }
 
     fn schema(&self) -> Value {
@@ -39,7 +43,8 @@ impl Technique for OptimalBrainDamage {
         let tensors = options::matrices(context)?;
         let is_fisher = options.text("curvature") == "fisher";
         let at = options::pointer(context, "curvature");
-        let is_global = Scope::of(&options) == Scope::Global && options.text("pattern") == "unstructured";
+        let is_global = pruning::is_global(&options);
+        pruning::check_stored(context, &options, &tensors)?;
         if is_global && !is_fisher {
             let detail = "errors of different layers cannot be compared by their own Hessians: scope global needs \
                           curvature fisher";
@@ -100,8 +105,7 @@ impl Each for OptimalBrainDamage {
 
     fn survey(&self, options: &Value) -> Option<&'static dyn Survey> {
         let options = Options::of(options, self.schema());
-        let is_free = Pattern::parse(options.text("pattern")) == Some(Pattern::Unstructured);
-        (is_free && Scope::of(&options) == Scope::Global).then_some(&OptimalBrainDamage)
+        pruning::is_global(&options).then_some(&OptimalBrainDamage)
     }
 }
 

@@ -32,6 +32,10 @@ impl Technique for PruneBlocks {
          al. 2024."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/prune_blocks.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "ratio": {"type": "number", "minimum": 0.0, "maximum": 0.99, "default": 0.1, "examples": [0.1],
@@ -71,10 +75,6 @@ impl Technique for PruneBlocks {
 
     fn work(&self) -> Work {
         Work::Reshapes(&PruneBlocks)
-    }
-
-    fn keeps_zeros(&self, _kind: &crate::weight::Kind) -> bool {
-        true
     }
 }
 

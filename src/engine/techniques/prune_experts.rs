@@ -31,6 +31,10 @@ impl Technique for PruneExperts {
          et al. 2025 (REAP)."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/prune_experts.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "ratio": {"type": "number", "minimum": 0.0, "maximum": 0.99, "default": 0.25, "examples": [0.25],
@@ -85,10 +89,6 @@ impl Technique for PruneExperts {
 
     fn work(&self) -> Work {
         Work::Reshapes(&PruneExperts)
-    }
-
-    fn keeps_zeros(&self, _kind: &crate::weight::Kind) -> bool {
-        true
     }
 }
 

@@ -27,6 +27,10 @@ impl Technique for PruneHeads {
          2023."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/prune_heads.md")
+    }
+
     fn schema(&self) -> Value {
         let mut properties = json!({
             "ratio": {"type": "number", "minimum": 0.0, "maximum": 0.99, "default": 0.25, "examples": [0.25],
@@ -96,10 +100,6 @@ impl Technique for PruneHeads {
 
     fn work(&self) -> Work {
         Work::Reshapes(&PruneHeads)
-    }
-
-    fn keeps_zeros(&self, _kind: &crate::weight::Kind) -> bool {
-        true
     }
 }
 

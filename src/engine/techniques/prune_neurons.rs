@@ -27,6 +27,10 @@ impl Technique for PruneNeurons {
          and Alistarh 2022 for the fit."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/prune_neurons.md")
+    }
+
     fn schema(&self) -> Value {
         let mut properties = json!({
             "ratio": {"type": "number", "minimum": 0.0, "maximum": 0.99, "default": 0.25, "examples": [0.25],
@@ -81,10 +85,6 @@ impl Technique for PruneNeurons {
 
     fn work(&self) -> Work {
         Work::Reshapes(&PruneNeurons)
-    }
-
-    fn keeps_zeros(&self, _kind: &crate::weight::Kind) -> bool {
-        true
     }
 }
 

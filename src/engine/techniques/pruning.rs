@@ -55,6 +55,33 @@ impl Scope {
     }
 }
 
+/// True where all weights that the stage targets compete.
+pub(super) fn is_global(options: &Options<'_>) -> bool {
+    Scope::of(options) == Scope::Global && options.text("pattern") == "unstructured"
+}
+
+/// Refuses rows and runs of weights that are stored as columns: these techniques take a matrix as it lies.
+pub(super) fn check_stored(
+    context: &Context<'_>,
+    options: &Options<'_>,
+    tensors: &[(usize, &TensorPlan)],
+) -> Planned<()> {
+    let by_rows = options.text("pattern") != "unstructured" || Scope::of(options) == Scope::Row;
+    let turned = tensors.iter().find(|(_, t)| context.transposed.contains(&t.name));
+    match turned.filter(|_| by_rows) {
+        None => Ok(()),
+        Some((_, tensor)) => {
+            let detail = format!(
+                "{} is stored as [in, out], and rows and n:m are of inputs: use scope layer or global and pattern \
+                 unstructured here, or wanda or sparsegpt",
+                tensor.name
+            );
+            let pointer = format!("{}/targets", context.pointer);
+            Err(vec![Refusal::new(pointer, "stored_transposed", detail)])
+        }
+    }
+}
+
 /// What becomes of these tensors, by options that were checked.
 pub(super) fn decide(
     context: &Context<'_>,

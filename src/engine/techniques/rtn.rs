@@ -26,6 +26,10 @@ impl Technique for Rtn {
          ranges. Needs no data. Jacob et al. 2018; Krishnamoorthi 2018."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/rtn.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "n_bits": {"type": "integer", "minimum": 2, "maximum": 8, "default": 4,

@@ -27,6 +27,10 @@ impl Technique for SmoothQuant {
          the model computes and makes 8-bit activations harmless; a stage that quantizes follows. Xiao et al. 2023."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/smoothquant.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "smoothing_strength": {"type": "number", "minimum": 0.0, "maximum": 1.0, "default": 0.5, "examples": [0.5],

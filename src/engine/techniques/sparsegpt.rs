@@ -30,6 +30,10 @@ impl Technique for SparseGpt {
          then fitted once more by least squares. Frantar and Alistarh 2023; Meng et al. 2024 for the fit."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/sparsegpt.md")
+    }
+
     fn schema(&self) -> Value {
         pruning::schema(json!({
             "damp_percent": {"type": "number", "minimum": 0.0, "maximum": 1.0, "default": 0.01, "examples": [0.01],

@@ -29,6 +29,10 @@ impl Technique for StaticActivations {
          data, so that engines need not look at every token. Ranges as in Migacz 2017 and Wu et al. 2020."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/static_activations.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "observer": {"type": "string", "enum": ["auto", "minmax", "percentile", "mse", "entropy"], "default": "auto", "examples": ["auto"],

@@ -27,6 +27,10 @@ impl Technique for Svd {
          data; whitened_svd loses less. Eckart and Young 1936; Denton et al. 2014."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/svd.md")
+    }
+
     fn schema(&self) -> Value {
         factoring::schema(&json!({}))
     }

@@ -25,6 +25,10 @@ impl Technique for Upcycle {
          trained on. Larger, not smaller: a start for what follows. Komatsuzaki et al. 2022."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/upcycle.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "num_experts": {"type": "integer", "minimum": 2, "maximum": 256, "default": 8, "examples": [8],
@@ -59,10 +63,6 @@ impl Technique for Upcycle {
 
     fn work(&self) -> Work {
         Work::Reshapes(&Upcycle)
-    }
-
-    fn keeps_zeros(&self, _kind: &crate::weight::Kind) -> bool {
-        true
     }
 }
 

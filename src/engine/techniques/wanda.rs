@@ -28,6 +28,10 @@ impl Technique for Wanda {
          brings. Sun et al. 2023."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/wanda.md")
+    }
+
     fn schema(&self) -> Value {
         pruning::schema(json!({
             "refit_iterations": {"type": "integer", "minimum": 0, "maximum": 1000, "default": 0, "examples": [0],

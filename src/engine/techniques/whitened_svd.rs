@@ -30,6 +30,10 @@ impl Technique for WhitenedSvd {
          Wang et al. 2024 (SVD-LLM)."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("pages/whitened_svd.md")
+    }
+
     fn schema(&self) -> Value {
         factoring::schema(&json!({
             "whitening": {"type": "string", "enum": ["full", "diagonal"], "default": "full", "examples": ["full"],

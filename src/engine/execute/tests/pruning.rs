@@ -184,6 +184,8 @@ fn what_is_quantized_afterwards_keeps_its_zeros() {
         ),
         ("awq", json!({"group_size": 16})),
         ("fp8", json!({})),
+        ("hqq", json!({"group_size": 16})),
+        ("kmeans", json!({})),
     ] {
         let mut recipe = pruned("sparsegpt", &json!({"pattern": "2:4"}));
         after_it(&mut recipe, technique, &options);
@@ -206,12 +208,16 @@ fn what_fills_zeros_again_is_refused_or_said() {
         after_it(&mut recipe, technique, after);
         recipe
     };
-    let structured = then(&json!({"pattern": "2:4"}), "hqq", &json!({"group_size": 16}));
+    let structured = then(
+        &json!({"pattern": "2:4"}),
+        "autoround",
+        &json!({"group_size": 16}),
+    );
     assert_eq!(
         small.refusal(&structured, &data),
         ("/stages/1/technique".into(), "zeros_lost")
     );
-    let free = then(&json!({}), "hqq", &json!({"group_size": 16}));
+    let free = then(&json!({}), "autoround", &json!({"group_size": 16}));
     let warnings = small.plan(&free, &data).unwrap().warnings;
     assert!(
         warnings.iter().any(|w| w.contains("no exact zero")),
@@ -244,6 +250,12 @@ fn what_cannot_be_pruned_is_refused_with_its_place() {
     assert_eq!(
         refused("obd", &json!({"curvature": "hessian", "scope": "global"})),
         (at("scope"), "conflicting_options")
+    );
+    let gpt2 = Small::new("gpt2");
+    let turned = pruned("magnitude", &json!({"pattern": "2:4"}));
+    assert_eq!(
+        gpt2.refusal(&turned, &gpt2.data(&rows(14))),
+        ("/stages/0/targets".into(), "stored_transposed")
     );
     let mut twice = pruned("wanda", &json!({}));
     twice["stages"] = json!([{"technique": "rtn", "options": {"group_size": 16}}, {"technique": "wanda"}]);

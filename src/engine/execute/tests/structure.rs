@@ -318,8 +318,9 @@ fn stages_follow_each_other_whatever_they_change() {
     let data = small.data(&rows(14));
     let stages = json!([
         {"technique": "prune_blocks", "options": {"keep": 1}},
-        {"technique": "sparsegpt", "options": {"pattern": "2:4"}},
+        {"technique": "hadamard"},
         {"technique": "prune_neurons", "options": {"keep": 32, "importance": "taylor"}},
+        {"technique": "sparsegpt", "options": {"pattern": "2:4"}},
         {"technique": "gptq", "options": {"group_size": 16}}]);
     let all = recipe(&stages, &json!(["compressed-tensors", "safetensors"]));
     let plan = small.plan(&all, &data).unwrap();
@@ -354,6 +355,12 @@ fn a_stage_behind_a_cut_is_refused_by_its_own_number() {
     let stages = json!([{"technique": "rtn", "options": {"group_size": 16}}, {"technique": "prune_neurons"}]);
     let refused = small.refusal(&recipe(&stages, &json!(["safetensors"])), &data);
     assert_eq!(refused, ("/stages/1/targets".into(), "already_quantized"));
+    let stages = json!([{"technique": "rtn", "options": {"group_size": 16}}, {"technique": "prune_blocks"}]);
+    let refused = small.refusal(&recipe(&stages, &json!(["safetensors"])), &data);
+    assert_eq!(refused, ("/stages/1/technique".into(), "already_quantized"));
+    let stages = json!([{"technique": "wanda"}, {"technique": "prune_blocks"}]);
+    let refused = small.refusal(&recipe(&stages, &json!(["safetensors"])), &data);
+    assert_eq!(refused, ("/stages/1/technique".into(), "zeros_lost"));
     let refused = |technique: &str, options: &Value| small.refusal(&cut(technique, options), &data);
     assert_eq!(refused("prune_blocks", &json!({"keep": 0})).1, "invalid_option");
     assert_eq!(refused("prune_blocks", &json!({"keep": 99})).1, "nothing_to_cut");
@@ -403,9 +410,9 @@ fn a_stopped_job_goes_on_and_ends_with_the_same_bytes() {
     let small = Small::new("llama_gqa_tied");
     let data = small.data(&rows(14));
     let stages = json!([
-        {"technique": "wanda"},
         {"technique": "prune_neurons", "options": {"keep": 32}},
         {"technique": "prune_blocks", "options": {"keep": 1}},
+        {"technique": "wanda"},
         {"technique": "gptq", "options": {"group_size": 16}}]);
     let recipe = recipe(&stages, &json!(["compressed-tensors"]));
     let plan = small.plan(&recipe, &data).unwrap();

@@ -31,6 +31,10 @@ impl Technique for AutoRound {
          from rounding to nearest. Cheng et al. 2023."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("../pages/autoround.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "n_bits": {"type": "integer", "minimum": 2, "maximum": 8, "default": 4, "examples": [4],

@@ -29,6 +29,10 @@ impl Technique for Awq {
          over what the block makes of calibration data. Lin et al. 2023."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("../pages/awq.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "n_bits": {"type": "integer", "minimum": 2, "maximum": 8, "default": 4, "examples": [4],

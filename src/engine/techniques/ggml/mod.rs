@@ -32,6 +32,10 @@ impl Technique for Ggml {
          weighed by an importance matrix where there is one: mixes below three bits need it. ggml-org/llama.cpp."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("../pages/ggml.md")
+    }
+
     fn schema(&self) -> Value {
         let names: Vec<_> = MIXES.iter().map(|m| m.0).collect();
         json!({"type": "object", "additionalProperties": false, "properties": {

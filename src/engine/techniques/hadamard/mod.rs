@@ -34,6 +34,10 @@ impl Technique for Hadamard {
          Ashkboos et al. 2024 (QuaRot)."
     }
 
+    fn page(&self) -> &'static str {
+        include_str!("../pages/hadamard.md")
+    }
+
     fn schema(&self) -> Value {
         json!({"type": "object", "additionalProperties": false, "properties": {
             "rotations": {"type": "string", "enum": ["R1R2", "R1", "R2"], "default": "R1R2", "examples": ["R1R2"],
