@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import packing
 import pytest
 from service import Server
 from tiny import SMALL
@@ -22,6 +23,7 @@ def test_every_block_runs(server: Server, folder: Path, tmp_path: Path, monkeypa
     assert languages.count("python") >= 6 and set(languages) <= {"python", "sh"}, languages
     shutil.copytree(folder, tmp_path / "model")
     (tmp_path / "tickets.jsonl").write_text('{"text": "a b c d e f g h"}\n' * 64)
+    (tmp_path / "model.packed").write_bytes(packing.packed_file([packing.plain("steps", "I64", (), bytes(8))]))
     env = {**os.environ, "MODELPRESS_URL": server.url, "MODELPRESS_CACHE": str(tmp_path / "cache")}
     env["PYTHONPATH"] = os.pathsep.join(map(str, (Path(p) for p in sys.path if p)))
     # Evaluations of the README are of the usual length; a tiny model does not make them instructive, only slow.
@@ -36,4 +38,5 @@ def test_every_block_runs(server: Server, folder: Path, tmp_path: Path, monkeypa
         result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
         assert result.returncode == 0, f"{text}\n{result.stdout}\n{result.stderr}"
     assert (tmp_path / "small" / "gguf" / "model-Q4_K_M.gguf").is_file()
+    assert (tmp_path / "model.safetensors").is_file()
     assert json.loads((tmp_path / "small" / "report.json").read_text())["formats"]

@@ -45,6 +45,7 @@ from .errors import (
     JobFailed,
     ModelpressError,
     NotFound,
+    PackedFileInvalid,
     PackedStreamInvalid,
     PermissionDenied,
     PullFailed,
@@ -63,9 +64,9 @@ from .search import SearchResult
 __all__ = [
     "APIError", "Analysis", "Artifact", "AsyncAnalysis", "AsyncClient", "AsyncReport", "AsyncResult", "BadRequest",
     "Client", "Conflict", "ConnectionFailed", "Dataset", "DigestMismatch", "Event", "FieldProblem", "File",
-    "InvalidRequest", "Job", "JobFailed", "LocalFile", "Model", "ModelpressError", "NotFound", "PackedStreamInvalid",
-    "Page", "PermissionDenied", "Plan", "Point", "Progress", "ProgressUpdate", "PullFailed", "Recipe", "RecipeRefused",
-    "Report", "Result", "Retries", "Search", "SearchFailed", "SearchResult", "ServerError", "Tensor",
-    "TooManyRequests", "UNSET", "Unauthenticated", "UnexpectedAnswer", "Upload", "UploadInvalid", "WaitTimeout",
-    "WebhookInvalid", "WebhookMessage", "__version__", "webhooks",
+    "InvalidRequest", "Job", "JobFailed", "LocalFile", "Model", "ModelpressError", "NotFound", "PackedFileInvalid",
+    "PackedStreamInvalid", "Page", "PermissionDenied", "Plan", "Point", "Progress", "ProgressUpdate", "PullFailed",
+    "Recipe", "RecipeRefused", "Report", "Result", "Retries", "Search", "SearchFailed", "SearchResult", "ServerError",
+    "Tensor", "TooManyRequests", "UNSET", "Unauthenticated", "UnexpectedAnswer", "Upload", "UploadInvalid",
+    "WaitTimeout", "WebhookInvalid", "WebhookMessage", "__version__", "webhooks",
 ]  # fmt: skip

@@ -41,6 +41,10 @@ class PackedStreamInvalid(ModelpressError, ValueError):
     """An entropy coded stream that is damaged, or of a later version."""
 
 
+class PackedFileInvalid(ModelpressError, ValueError):
+    """A packed file that is damaged, of a later version, or with a type that numpy has nothing like."""
+
+
 class UploadInvalid(ModelpressError, ValueError):
     """A folder or file that cannot be uploaded as a model or dataset."""
 
