@@ -269,7 +269,7 @@ def main():
     p.add_argument("--windows", type=int, default=40)
     p.add_argument("--dtype", default="bfloat16", help="in which the peers hold the model")
     p.add_argument("--cpu-share", type=float, default=0.5, help="of the peer's CPU seconds that ours may take; 0: any")
-    p.add_argument("--margin", type=float, default=0.0, help="of perplexity above the peer's, relative")
+    p.add_argument("--margin", type=float, default=0.0, help="of perplexity above the peer's, relative; its own arithmetic in bf16 or f32 makes 0.01 (README)")
     p.add_argument("--paired", action="store_true", help="measure the peers' cost anew, right before ours")
     p.add_argument("--cache", type=Path, default=CACHE / "pruning")
     p.add_argument("--full", default=os.environ.get("INTEROP_PYTHON_FULL", str(CACHE / "venv-full/bin/python")))
