@@ -105,6 +105,8 @@ fn work(format: &str, folder: &Path) -> (Checkpoint, Value) {
             return (gguf(folder), recipe);
         }
         "gptq" => json!({"preset": "gptq-rtn", "options": {"scale_dtype": "F16"}}),
+        "low-rank" => json!({"stages": [{"technique": "svd"}], "formats": ["low-rank"]}),
+        "packed" => json!({"stages": [{"technique": "kmeans"}], "formats": ["packed"]}),
         "safetensors" => json!({"preset": "W8A16", "formats": ["safetensors"]}),
         other => panic!("{other} needs a model and a recipe here"),
     };

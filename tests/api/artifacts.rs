@@ -250,6 +250,8 @@ async fn formats_say_what_is_read_and_what_is_written() {
             row("gptq", false, true),
             row("huggingface", true, false),
             row("imatrix", false, true),
+            row("low-rank", false, true),
+            row("packed", false, true),
             row("safetensors", true, true),
         ]
     );

@@ -1062,7 +1062,7 @@ export type Recipe = string | {
   /** Version of the recipe language */
   version?: 1 | (number & {}) | undefined;
   /** One of `GET /v1/presets` */
-  preset?: 'W4A16' | 'W4A16_ASYM' | 'W8A16' | 'W8A8' | 'FP8_DYNAMIC' | 'gptq-rtn' | 'nf4' | 'W8A8_SMOOTHQUANT' | 'W8A8_GPTQ' | 'W4A16_GPTQ' | 'W4A16_AUTOROUND' | 'W4A16_AWQ' | 'W8A8_STATIC' | 'FP8_STATIC' | 'FP8_KV' | 'Q8_0' | 'Q6_K' | 'Q5_K_M' | 'Q5_K_S' | 'Q5_1' | 'Q5_0' | 'Q4_K_M' | 'Q4_K_S' | 'Q4_1' | 'Q4_0' | 'IQ4_NL' | 'IQ4_XS' | 'Q3_K_M' | 'Q3_K_S' | 'Q3_K_L' | 'Q2_K' | 'F16' | 'BF16' | 'IQ3_M' | 'IQ3_S' | 'IQ3_XS' | 'IQ3_XXS' | 'Q2_K_S' | 'IQ2_M' | 'IQ2_S' | 'IQ2_XS' | 'IQ2_XXS' | (string & {}) | undefined;
+  preset?: 'W4A16' | 'W4A16_ASYM' | 'W8A16' | 'W8A8' | 'FP8_DYNAMIC' | 'gptq-rtn' | 'nf4' | 'W8A8_SMOOTHQUANT' | 'W8A8_GPTQ' | 'W4A16_GPTQ' | 'W4A16_AUTOROUND' | 'W4A16_AWQ' | 'W8A8_STATIC' | 'FP8_STATIC' | 'FP8_KV' | 'SPARSE24_W4A16' | 'DEEP_COMPRESSION' | 'Q8_0' | 'Q6_K' | 'Q5_K_M' | 'Q5_K_S' | 'Q5_1' | 'Q5_0' | 'Q4_K_M' | 'Q4_K_S' | 'Q4_1' | 'Q4_0' | 'IQ4_NL' | 'IQ4_XS' | 'Q3_K_M' | 'Q3_K_S' | 'Q3_K_L' | 'Q2_K' | 'F16' | 'BF16' | 'IQ3_M' | 'IQ3_S' | 'IQ3_XS' | 'IQ3_XXS' | 'Q2_K_S' | 'IQ2_M' | 'IQ2_S' | 'IQ2_XS' | 'IQ2_XXS' | (string & {}) | undefined;
   /** Options of the technique or format, as its schema says */
   options?: JsonObject | undefined;
   /** What a stage applies to: `Linear`, module names, or `re:` and a regular expression */

@@ -69,6 +69,28 @@ fn what_is_packed_comes_back_as_it_was() {
     }
 }
 
+/// A large tensor of one value takes twenty bytes.
+#[test]
+fn a_constant_tensor_comes_back_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    std::fs::create_dir(&path).unwrap();
+    let mut file = File::default();
+    file.add(
+        "w.weight",
+        "F32",
+        &[1024, 1024],
+        std::iter::repeat_n(0u8, 4 << 20),
+    );
+    file.write(&path);
+    let model = inspect(&SourceFile::from_path(&path).unwrap()).unwrap();
+    let small = Small { folder, model };
+    let recipe = json!({"stages": [], "formats": ["packed"]});
+    let (out, outcome) = job(&small, &recipe, &Datasets::new());
+    assert!(outcome.report.formats[0].weight_bytes < 200);
+    assert_eq!(unpacked(&out), tensors(&path));
+}
+
 #[test]
 fn codebooks_are_what_the_dense_weights_hold() {
     let small = Small::new("llama_gqa_tied");

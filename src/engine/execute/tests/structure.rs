@@ -326,7 +326,7 @@ fn stages_follow_each_other_whatever_they_change() {
     let plan = small.plan(&all, &data).unwrap();
     assert_eq!(
         plan.all().iter().map(|p| p.stages.len()).collect::<Vec<_>>(),
-        [1, 2, 1]
+        [1, 2, 2]
     );
     let (made, outcome) = small.made(&all, &data, "safetensors");
     assert_eq!(made.config.as_ref().unwrap()["intermediate_size"], 32);
@@ -355,10 +355,10 @@ fn a_stage_behind_a_cut_is_refused_by_its_own_number() {
     let stages = json!([{"technique": "rtn", "options": {"group_size": 16}}, {"technique": "prune_neurons"}]);
     let refused = small.refusal(&recipe(&stages, &json!(["safetensors"])), &data);
     assert_eq!(refused, ("/stages/1/targets".into(), "already_quantized"));
-    let stages = json!([{"technique": "rtn", "options": {"group_size": 16}}, {"technique": "prune_blocks"}]);
+    let stages = json!([{"technique": "rtn", "options": {"group_size": 16}}, {"technique": "prune_blocks", "options": {"keep": 1}}]);
     let refused = small.refusal(&recipe(&stages, &json!(["safetensors"])), &data);
     assert_eq!(refused, ("/stages/1/technique".into(), "already_quantized"));
-    let stages = json!([{"technique": "wanda"}, {"technique": "prune_blocks"}]);
+    let stages = json!([{"technique": "wanda"}, {"technique": "prune_blocks", "options": {"keep": 1}}]);
     let refused = small.refusal(&recipe(&stages, &json!(["safetensors"])), &data);
     assert_eq!(refused, ("/stages/1/technique".into(), "zeros_lost"));
     let refused = |technique: &str, options: &Value| small.refusal(&cut(technique, options), &data);

@@ -3,14 +3,13 @@
 //! Owns: the index and where records lie; writing what they hold as a checkpoint. Must not know: how streams are coded.
 //! Invariant: what is read has the digest that the index has of it.
 
-use super::record::{Index, Record, unpack};
+use super::record::{Index, Record, decoded_bytes, unpack};
 use super::{FILE, FOOTER, MAGIC, MAX_INDEX, VERSION};
 use crate::checkpoint::{SourceFile, read_side_file};
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::formats::container::{Entry, Layout, Sink, Written};
 use crate::formats::{hf_output, shards};
-use crate::tensor::DType;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -24,6 +23,27 @@ pub struct PackedFile {
 
 fn damaged(name: &str, what: impl std::fmt::Display) -> Error {
     Error::bad_input("invalid_packed_file", format!("{name}: {what}"))
+}
+
+/// Bytes of a file that stand for no more than so many each, beside what any file may hold: a tensor of one value has a
+/// record of some twenty bytes.
+const MOST_FOR_EACH: u64 = 4096;
+const ANY_FILE: u64 = 64 << 20;
+
+/// Refuses tensors that are more than a file of this length can stand for.
+fn check_sizes(name: &str, records: &[Record], length: u64) -> Result<()> {
+    let most = length.saturating_mul(MOST_FOR_EACH).saturating_add(ANY_FILE);
+    let mut sum = 0u64;
+    for record in records {
+        let bytes = decoded_bytes(record)
+            .map_err(|e| damaged(name, format_args!("{}: {}", record.name, e.message)))?;
+        sum = sum.saturating_add(bytes as u64);
+        if sum > most {
+            let detail = format_args!("its tensors are too large for it, up to {}", record.name);
+            return Err(damaged(name, detail));
+        }
+    }
+    Ok(())
 }
 
 impl PackedFile {
@@ -61,17 +81,16 @@ impl PackedFile {
                     .checked_add(r.bytes)
                     .is_some_and(|end| end <= length - FOOTER - size)
         };
-        match index.tensors.iter().find(|r| !within(r)) {
-            Some(record) => Err(damaged(
-                &source.name,
-                format_args!("the record of {} lies outside of it", record.name),
-            )),
-            None => Ok(Self {
-                name: source.name.clone(),
-                file,
-                records: index.tensors,
-            }),
+        if let Some(record) = index.tensors.iter().find(|r| !within(r)) {
+            let detail = format_args!("the record of {} lies outside of it", record.name);
+            return Err(damaged(&source.name, detail));
         }
+        check_sizes(&source.name, &index.tensors, length)?;
+        Ok(Self {
+            name: source.name.clone(),
+            file,
+            records: index.tensors,
+        })
     }
 
     /// Names, types and shapes of the tensors, and bytes of their records.
@@ -122,18 +141,7 @@ pub fn unpack_to(files: &[SourceFile], out: &Path, stop: &dyn Fn() -> bool) -> R
     for side in files.iter().filter(|f| hf_output::is_side_file(&f.name)) {
         layout.push_bytes(&side.name, read_side_file(side)?);
     }
-    let plain = |record: &Record| {
-        let elements: usize = record.shape.iter().product();
-        let cols = record.shape.last().copied().unwrap_or(1).max(1);
-        let bytes = DType::from_name(&record.dtype).and_then(|d| d.bytes(elements / cols, cols));
-        bytes.ok_or_else(|| {
-            damaged(
-                FILE,
-                format_args!("the shape of {} does not fit its type", record.name),
-            )
-        })
-    };
-    let bytes: Vec<usize> = packed.records.iter().map(plain).collect::<Result<_>>()?;
+    let bytes: Vec<usize> = packed.records.iter().map(decoded_bytes).collect::<Result<_>>()?;
     let entries = packed.entries();
     let parts = |at: usize| {
         vec![Entry {

@@ -147,7 +147,7 @@ impl Writer for Packed {
         Loading {
             library: None,
             text: "`modelpress unpack . --out model` writes a checkpoint that transformers and vLLM load; or in \
-                   Python:\n\n```python\nfrom modelpress import packed  # pip install modelpress\n\ntensors = \
+                   Python:\n\n```python\nfrom modelpress import packed  # pip install modelpress[packed]\n\ntensors = \
                    packed.load(\"model.packed\")  # names to numpy arrays\n```"
                 .to_owned(),
         }
