@@ -8,6 +8,7 @@ use crate::presets::{self, Preset};
 use crate::techniques::TECHNIQUES;
 use serde::Serialize;
 use serde_json::Value;
+use std::fmt::Write as _;
 
 /// A technique.
 #[derive(Clone, Debug, Serialize)]
@@ -84,7 +85,7 @@ pub fn pages() -> Vec<Page> {
     let mut pages = Vec::new();
     for technique in TECHNIQUES {
         let name = technique.name();
-        index.push_str(&format!("- [`{name}`]({name}.md): {}\n", technique.summary()));
+        let _fits = writeln!(index, "- [`{name}`]({name}.md): {}", technique.summary());
         let options = format!(
             "## Options\n\n{}\n{BEHIND_OPTIONS}",
             options_table(&technique.schema())
@@ -117,10 +118,11 @@ fn options_table(schema: &Value) -> String {
             .as_str()
             .unwrap_or_default()
             .replace('|', "\\|");
-        table.push_str(&format!(
-            "| `{name}` | {} | {default} | {about} |\n",
+        let _fits = writeln!(
+            table,
+            "| `{name}` | {} | {default} | {about} |",
             values_of(property)
-        ));
+        );
     }
     table
 }

@@ -101,7 +101,9 @@ impl Sum {
     fn finish(mut self, answers: usize) -> Fisher {
         let mean = |sums: &[f64]| sums.iter().map(|s| (s / answers.max(1) as f64) as f32).collect();
         let each = self.each.take().map(|mut each| {
-            each.iter_mut().for_each(|sum| *sum /= answers.max(1) as f32);
+            for sum in &mut each {
+                *sum /= answers.max(1) as f32;
+            }
             each
         });
         Fisher {

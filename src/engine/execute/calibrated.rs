@@ -100,39 +100,15 @@ pub(super) fn run_all(
                 warnings.extend(routed(made, index, data()?)?);
                 course.end();
             }
-            (_, Some(importance)) => match &importance.source {
-                ImportanceSource::Calibration => {
-                    course.begin(IMPORTANCE);
-                    if !resume.has_ended(index) {
-                        known_or(made, index, importance, site, course, &|course| {
-                            let (data, source) = (data()?, made.before(index, course.observer));
-                            collect(made, index, importance, start(data, &source, course, site)?)
-                        })?;
-                        resume.end(index)?;
-                    }
-                    course.end();
-                }
-                ImportanceSource::Fisher => {
-                    course.begin(FISHER);
-                    if !resume.has_ended(index) {
-                        known_or(made, index, importance, site, course, &|course| {
-                            descend(made, index, importance, data()?, course, site)
-                        })?;
-                        resume.end(index)?;
-                    }
-                    course.end();
-                }
-                // Too large to be kept for others.
-                ImportanceSource::Diagonal => {
-                    course.begin(FISHER);
-                    if !resume.has_ended(index) {
-                        descend(made, index, importance, data()?, course, site)?;
-                        resume.end(index)?;
-                    }
-                    course.end();
-                }
-                ImportanceSource::Dataset(name) => import(made, index, importance, name, datasets)?,
-            },
+            (_, Some(importance)) => {
+                let known = Knowing {
+                    made,
+                    index,
+                    importance,
+                    site,
+                };
+                known.look(&data, datasets, &mut resume, course)?;
+            }
             _ => {}
         }
         if let Some(survey) = surveys(stage) {
@@ -142,6 +118,53 @@ pub(super) fn run_all(
         }
     }
     Ok(warnings)
+}
+
+/// What a stage that works on single tensors is to know first.
+struct Knowing<'a> {
+    made: &'a Made<'a>,
+    index: usize,
+    importance: &'a ImportancePlan,
+    site: &'a Site<'a>,
+}
+
+impl Knowing<'_> {
+    fn look<'d>(
+        &self,
+        data: &dyn Fn() -> Result<&'d Calibration<'d>>,
+        datasets: &Datasets,
+        resume: &mut Resume,
+        course: &mut Course<'_>,
+    ) -> Result<()> {
+        let Self {
+            made,
+            index,
+            importance,
+            site,
+        } = *self;
+        let down = |course: &Course<'_>| descend(made, index, importance, data()?, course, site);
+        let along = |course: &Course<'_>| {
+            let (data, source) = (data()?, made.before(index, course.observer));
+            collect(made, index, importance, start(data, &source, course, site)?)
+        };
+        let leg = match &importance.source {
+            ImportanceSource::Dataset(name) => return import(made, index, importance, name, datasets),
+            ImportanceSource::Calibration => IMPORTANCE,
+            ImportanceSource::Fisher | ImportanceSource::Diagonal => FISHER,
+        };
+        course.begin(leg);
+        if !resume.has_ended(index) {
+            match importance.source {
+                ImportanceSource::Calibration => known_or(made, index, importance, site, course, &along)?,
+                ImportanceSource::Fisher => known_or(made, index, importance, site, course, &down)?,
+                // Too large to be kept for others.
+                _ => down(course)?,
+            }
+            resume.end(index)?;
+        }
+        course.end();
+        Ok(())
+    }
 }
 
 /// Which products calibration is made of: the one thing about the machine that bytes depend on.

@@ -88,8 +88,11 @@ pub enum Content {
     },
 }
 
+/// Where a record begins, and what the index is to know of it.
+pub type Noted = (u64, Vec<u8>);
+
 /// Writes what comes behind records.
-pub type Indexer = fn(&[(u64, Vec<u8>)]) -> Result<Vec<u8>>;
+pub type Indexer = fn(&[Noted]) -> Result<Vec<u8>>;
 
 /// One output file.
 #[derive(Clone, Debug)]
@@ -105,12 +108,7 @@ pub struct OutFile {
 impl OutFile {
     fn placed(&self) -> &[Placed] {
         match &self.content {
-            Content::Tensors {
-                header: _,
-                placed,
-                alignment: _,
-            } => placed,
-            Content::Records { placed, .. } => placed,
+            Content::Tensors { placed, .. } | Content::Records { placed, .. } => placed,
             Content::Bytes(_) | Content::Copy(_) => &[],
         }
     }
@@ -218,7 +216,7 @@ struct Open {
     /// Remaining tensors of this file, last first.
     placed: Vec<Placed>,
     /// Where records were written so far, and what is to be known of each; how the index is made of that.
-    records: Option<(Indexer, Vec<(u64, Vec<u8>)>)>,
+    records: Option<(Indexer, Vec<Noted>)>,
 }
 
 impl Open {

@@ -10,7 +10,7 @@ use crate::dataset::Datasets;
 use crate::models::{Facts, network_of};
 use crate::network::Cut;
 use crate::recipe::{Recipe, Refusal, StageSpec};
-use crate::techniques::{self, Work};
+use crate::techniques::{self, Decision, Technique, Work};
 use crate::weight::{Pattern, Sparsity};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -71,24 +71,7 @@ pub(super) fn plan_stage(
         .iter()
         .map(|t| targets.matches(t) && !ignore.matches(t))
         .collect();
-    let runs = !matches!(technique.work(), Work::Each(_));
-    let (readers, transposed, blocks, cache_writers) = if runs {
-        let network = data::network(model, &technique_at(&pointer))?;
-        let blocks = run::cuts(network.as_ref());
-        let (readers, transposed) = run::readers(network.as_ref(), &blocks);
-        (readers, transposed, blocks, network.cache_writers())
-    } else {
-        // Where the model does not run, nothing is known of how it multiplies.
-        let network = network_of(model).ok();
-        let transposed =
-            network.map(|network| run::readers(network.as_ref(), &run::cuts(network.as_ref())).1);
-        (
-            HashSet::new(),
-            transposed.unwrap_or_default(),
-            Vec::new(),
-            Vec::new(),
-        )
-    };
+    let network = Known::of(technique, model, &technique_at(&pointer))?;
     let context = Context {
         spec,
         pointer: pointer.clone(),
@@ -96,10 +79,10 @@ pub(super) fn plan_stage(
         targeted: &targeted,
         facts: model.facts(),
         seed: recipe.seed,
-        readers,
-        transposed,
-        blocks,
-        cache_writers,
+        readers: network.readers,
+        transposed: network.transposed,
+        blocks: network.blocks,
+        cache_writers: network.cache_writers,
         model,
         datasets,
     };
@@ -110,6 +93,52 @@ pub(super) fn plan_stage(
     if outcome.outline.is_some() {
         check_whole(tensors, &technique_at(&pointer), technique.name())?;
     }
+    applied(outcome, index, spec, technique, &pointer, tensors)
+}
+
+/// What a technique is told of the network.
+#[derive(Default)]
+struct Known {
+    readers: HashSet<String>,
+    transposed: HashSet<String>,
+    blocks: Vec<Vec<Cut>>,
+    cache_writers: Vec<Vec<String>>,
+}
+
+impl Known {
+    fn of(technique: &dyn Technique, model: &Checkpoint, pointer: &str) -> Result<Self, Vec<Refusal>> {
+        if matches!(technique.work(), Work::Each(_)) {
+            // Where the model does not run, nothing is known of how it multiplies.
+            let Ok(network) = network_of(model) else {
+                return Ok(Self::default());
+            };
+            let (_, transposed) = run::readers(network.as_ref(), &run::cuts(network.as_ref()));
+            return Ok(Self {
+                transposed,
+                ..Self::default()
+            });
+        }
+        let network = data::network(model, pointer)?;
+        let blocks = run::cuts(network.as_ref());
+        let (readers, transposed) = run::readers(network.as_ref(), &blocks);
+        Ok(Self {
+            readers,
+            transposed,
+            blocks,
+            cache_writers: network.cache_writers(),
+        })
+    }
+}
+
+/// A decision as steps of the tensors.
+fn applied(
+    outcome: Decision,
+    index: usize,
+    spec: &StageSpec,
+    technique: &dyn Technique,
+    pointer: &str,
+    tensors: &mut [TensorPlan],
+) -> Result<StagePlan, Vec<Refusal>> {
     let count = outcome.kinds.len() + outcome.caches.len();
     for (at, dtype) in outcome.caches {
         tensors[at].cache = Some(CachePlan { stage: index, dtype });
@@ -125,7 +154,7 @@ pub(super) fn plan_stage(
                 &tensors[at],
                 before,
                 rotation.is_some(),
-                &technique_at(&pointer),
+                &technique_at(pointer),
                 technique.name(),
             )?;
         }

@@ -5,7 +5,6 @@
 
 use super::Decision;
 use super::options::{self, Options, Planned};
-use crate::error::Result;
 use crate::kernels::factor::{Factors, rank_for_ratio};
 use crate::plan::{Context, TensorPlan};
 use crate::recipe::Refusal;
@@ -99,7 +98,7 @@ pub(super) fn weight(factors: Factors, dtype: DType) -> Weight {
 }
 
 /// Factors of the planned rank, with zeros where a matrix has less.
-pub(super) fn filled(mut factors: Factors, rank: usize) -> Result<Factors> {
+pub(super) fn filled(mut factors: Factors, rank: usize) -> Factors {
     if factors.rank < rank {
         let (own, rows) = (factors.rank, factors.rows);
         let mut left = vec![0.0; rows * rank];
@@ -110,5 +109,5 @@ pub(super) fn filled(mut factors: Factors, rank: usize) -> Result<Factors> {
         factors.right.resize(rank * factors.cols, 0.0);
         factors.rank = rank;
     }
-    Ok(factors)
+    factors
 }

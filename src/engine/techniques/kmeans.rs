@@ -168,7 +168,7 @@ impl Each for KMeans {
             granularity,
             dtype,
             codes: wide(codes),
-            table: filled(table, tables, centroids, vector_size),
+            table: filled(&table, tables, centroids, vector_size),
         }))
     }
 }
@@ -199,7 +199,7 @@ fn wide(codes: Codes) -> Vec<u16> {
 }
 
 /// Tables of their planned size: where fewer centroids are needed, the last one stands again.
-fn filled(table: Vec<f32>, tables: usize, centroids: usize, width: usize) -> Vec<f32> {
+fn filled(table: &[f32], tables: usize, centroids: usize, width: usize) -> Vec<f32> {
     let each = table.len() / tables.max(1);
     let fill = |own: &[f32]| {
         let last = own.len().saturating_sub(width);
@@ -218,8 +218,8 @@ mod tests {
 
     #[test]
     fn short_tables_repeat_their_last_centroid() {
-        assert_eq!(filled(vec![1.0, 2.0], 1, 4, 1), [1.0, 2.0, 2.0, 2.0]);
-        assert_eq!(filled(vec![1.0, 2.0, 3.0, 4.0], 2, 2, 1), [1.0, 2.0, 3.0, 4.0]);
-        assert_eq!(filled(vec![1.0, 2.0], 1, 2, 2), [1.0, 2.0, 1.0, 2.0]);
+        assert_eq!(filled(&[1.0, 2.0], 1, 4, 1), [1.0, 2.0, 2.0, 2.0]);
+        assert_eq!(filled(&[1.0, 2.0, 3.0, 4.0], 2, 2, 1), [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(filled(&[1.0, 2.0], 1, 2, 2), [1.0, 2.0, 1.0, 2.0]);
     }
 }

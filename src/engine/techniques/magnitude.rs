@@ -30,7 +30,7 @@ impl Technique for Magnitude {
     }
 
     fn schema(&self) -> Value {
-        pruning::schema(json!({"scope": pruning::scopes("layer")}))
+        pruning::schema(&json!({"scope": pruning::scopes("layer")}))
     }
 
     fn plan(&self, context: &Context<'_>) -> Planned<Decision> {

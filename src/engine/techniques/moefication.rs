@@ -1,4 +1,4 @@
-//! MoEfication: the neurons of a dense model's feed-forward layers as experts, and a router that knows which are needed.
+//! `MoEfication`: the neurons of a dense model's feed-forward layers as experts, and a router that knows which are needed.
 //!
 //! Owns: its options, sharing neurons out, fitting routers. Must not know: training.
 //! Invariant: every neuron is in one expert, experts are equally large; where every expert is visited the mixture computes

@@ -32,7 +32,7 @@ impl Technique for OptimalBrainDamage {
     }
 
     fn schema(&self) -> Value {
-        pruning::schema(json!({
+        pruning::schema(&json!({
             "scope": pruning::scopes("layer"),
             "curvature": {"type": "string", "enum": ["fisher", "hessian"], "default": "fisher", "examples": ["fisher"],
                 "description": "The second derivative: the diagonal of the empirical Fisher information, by going through the model and back over calibration data (fisher), or of the Hessian of each layer's own squared error, which only needs its inputs (hessian)."}}))

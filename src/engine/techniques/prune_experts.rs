@@ -256,7 +256,7 @@ impl Counter<'_> {
         let hidden = out.len() / inner.max(1);
         let mut answers = vec![0.0; tokens * hidden];
         with_values(input, |x| {
-            matmul_nt(x, out, inner, &mut answers, Precision::Split)
+            matmul_nt(x, out, inner, &mut answers, Precision::Split);
         })?;
         let sizes = answers.chunks(hidden.max(1)).zip(&route.shares);
         Ok(sizes

@@ -35,7 +35,7 @@ impl Technique for SparseGpt {
     }
 
     fn schema(&self) -> Value {
-        pruning::schema(json!({
+        pruning::schema(&json!({
             "damp_percent": {"type": "number", "minimum": 0.0, "maximum": 1.0, "default": 0.01, "examples": [0.01],
                 "description": "Part of the Hessian's mean diagonal that is added to it; raised tenfold, up to five times, where that is not enough."},
             "refit_iterations": {"type": "integer", "minimum": 0, "maximum": 1000, "default": 10, "examples": [10],

@@ -181,12 +181,11 @@ pub(super) fn kept(
     step: usize,
 ) -> Planned<usize> {
     let exact = context.spec.options.get("keep").and_then(Value::as_u64);
-    let keep = match exact {
-        Some(keep) => usize::try_from(keep).unwrap_or(usize::MAX),
-        None => {
-            let left = count as f64 * (1.0 - options.real("ratio"));
-            ((left / step as f64).round() as usize).max(1) * step
-        }
+    let keep = if let Some(keep) = exact {
+        usize::try_from(keep).unwrap_or(usize::MAX)
+    } else {
+        let left = count as f64 * (1.0 - options.real("ratio"));
+        ((left / step as f64).round() as usize).max(1) * step
     };
     let option = if exact.is_some() { "keep" } else { "ratio" };
     if exact.is_some() && context.spec.options.get("ratio").is_some() {
@@ -350,12 +349,12 @@ impl<'a> Chooser<'a> {
                 .map(|(i, w)| w * f64::from(gram[i * n + i]))
                 .collect(),
             "taylor" => return self.by_gradients(group),
-            _ => return self.by_magnitude(group, &squares, here),
+            _ => return Self::by_magnitude(group, &squares, here),
         };
         Ok(by_column.chunks(each).map(|item| item.iter().sum()).collect())
     }
 
-    fn by_magnitude(&self, group: &Group, squares: &[f64], here: &Here<'_>) -> Result<Vec<f64>> {
+    fn by_magnitude(group: &Group, squares: &[f64], here: &Here<'_>) -> Result<Vec<f64>> {
         let mut worth: Vec<f64> = squares
             .chunks(group.items.each)
             .map(|item| item.iter().sum())

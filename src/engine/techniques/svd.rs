@@ -61,6 +61,6 @@ impl Each for Svd {
         };
         let (rows, cols) = (input.rows(), input.cols());
         let factors = svd::factorize(&values, rows, cols, Truncation::Rank(rank), &options, task.stop)?;
-        Ok(factoring::weight(factoring::filled(factors, rank)?, dtype))
+        Ok(factoring::weight(factoring::filled(factors, rank), dtype))
     }
 }

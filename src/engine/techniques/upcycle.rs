@@ -78,7 +78,9 @@ impl Reshapes for Upcycle {
         }
         let std = options.real("router_std") as f32;
         let mut values = normal(old.seed, &tensor.name, tensor.shape.iter().product());
-        values.iter_mut().for_each(|v| *v *= std);
+        for value in &mut values {
+            *value *= std;
+        }
         Ok(values)
     }
 

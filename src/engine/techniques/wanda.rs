@@ -33,7 +33,7 @@ impl Technique for Wanda {
     }
 
     fn schema(&self) -> Value {
-        pruning::schema(json!({
+        pruning::schema(&json!({
             "refit_iterations": {"type": "integer", "minimum": 0, "maximum": 1000, "default": 0, "examples": [0],
                 "description": "Steps of conjugate gradients that fit the weights that stay to the layer's outputs, once zeros are chosen; 0 leaves them as they are, as published."},
             "damp_percent": {"type": "number", "minimum": 0.0, "maximum": 1.0, "default": 0.01, "examples": [0.01],

@@ -111,7 +111,7 @@ impl Factorizer<'_> {
             let truncation = Truncation::Rank(rank);
             let factors = whitened::factorize(&values, shape[0], &whitening, truncation, &options, &stop)
                 .map_err(|e| named(name, e))?;
-            let weight = factoring::weight(factoring::filled(factors, rank)?, dtype);
+            let weight = factoring::weight(factoring::filled(factors, rank), dtype);
             let values = read_all(weight.as_rows())?;
             here.weights
                 .replace(name, &Tensor::from_vec(values, shape, &Device::Cpu)?)?;

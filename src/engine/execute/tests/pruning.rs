@@ -143,7 +143,9 @@ fn rows_are_outputs_also_where_they_are_stored_as_columns() {
 fn a_global_share_falls_unevenly() {
     let small = Small::edited("llama_gqa_tied", |name, values| {
         if name.contains("layers.0.mlp.up_proj") {
-            values.iter_mut().for_each(|v| *v *= 0.0625);
+            for value in values {
+                *value *= 0.0625;
+            }
         }
     });
     let data = small.data(&rows(14));

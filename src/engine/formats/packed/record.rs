@@ -57,7 +57,9 @@ pub(super) fn pack(book: &Codebook, coder: Coder) -> Result<(Vec<u8>, Coding)> {
         tables: book.table.len() / (book.centroids * book.width).max(1),
         streams: streams.iter().map(|s| s.len() as u64).collect(),
     };
-    streams.iter().for_each(|stream| record.extend(stream));
+    for stream in &streams {
+        record.extend(stream);
+    }
     Ok((record, coding))
 }
 

@@ -206,8 +206,7 @@ impl Task<'_> {
             round_block(
                 self,
                 &mut w,
-                &zeros,
-                factor,
+                (&zeros, factor),
                 grids,
                 (start, end),
                 &mut errors,
@@ -237,18 +236,18 @@ impl Task<'_> {
 
 wide! {
     /// Columns from one position of the order to another: rounds each and carries its error on to those behind it in the
-    /// block; what is zero by `zeros` stays so. Where no grids are chosen yet, each group's is found with this importance when it is reached.
+    /// block; what is zero by the marks beside the factor stays so. Where no grids are chosen yet, each group's is found with this importance when it is reached.
     fn round_block(
         task: &mut Task<'_>,
         w: &mut [f32],
-        zeros: &[u8],
-        factor: &[f32],
+        by: (&[u8], &[f32]),
         grids: Option<&[f32]>,
         span: (usize, usize),
         errors: &mut [f32],
         loss: &mut f64,
     ) {
         let n = task.curvature.n;
+        let (zeros, factor) = by;
         let (groups, size) = task.spec.granularity.groups(n);
         let (start, end) = span;
         let rows = w.chunks_exact_mut(n).zip(errors.chunks_exact_mut(end - start));

@@ -147,13 +147,13 @@ fn choose_run(w: &[f32], span: &Span<'_>, j: usize, (keep, of): (usize, usize), 
         let ratio = w[j + i] / span.factor[(j + i) * span.n + j + i];
         ratio * ratio
     };
-    for i in 0..of {
+    for (i, taken) in taken.iter_mut().enumerate() {
         // Its place among the run, equals in order.
         let own = cost(i);
         let cheaper = (0..of)
             .filter(|k| cost(*k) < own || (cost(*k) == own && *k < i))
             .count();
-        taken[i] = u8::from(cheaper < of - keep);
+        *taken = u8::from(cheaper < of - keep);
     }
 }
 

@@ -91,7 +91,7 @@ impl<'a> Descent<'a> {
         rows.for_each(|(d, r)| {
             d.iter_mut()
                 .zip(r.iter().zip(scale))
-                .for_each(|(d, (r, s))| *d = r * s)
+                .for_each(|(d, (r, s))| *d = r * s);
         });
         this
     }
