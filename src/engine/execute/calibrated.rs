@@ -85,17 +85,17 @@ pub(super) fn run_all(
                 }
                 course.begin(&stage.technique);
                 if !resume.has_ended(index) {
-                    let (data, source) = (data()?, made.before(index, course.observer));
-                    let walk = start(data, &source, course, site)?.with_all_experts(all_experts(made));
-                    run(
-                        made,
-                        data.network.as_ref(),
-                        index,
-                        work,
-                        walk,
-                        &mut resume,
-                        course,
-                    )?;
+                    let kept = Finding::of_stage(made, index, site)?;
+                    if kept.take_stage(&made.shelf) {
+                        tell_known(course, index);
+                        resume.end(index)?;
+                    } else {
+                        let (data, source) = (data()?, made.before(index, course.observer));
+                        let walk = start(data, &source, course, site)?.with_all_experts(all_experts(made));
+                        let network = data.network.as_ref();
+                        run(made, network, index, work, walk, &mut resume, course)?;
+                        kept.keep_stage(&made.shelf);
+                    }
                 }
                 warnings.extend(routed(made, index, data()?)?);
                 course.end();
@@ -276,6 +276,13 @@ fn transposed(made: &Made<'_>, network: &dyn Network) -> HashSet<String> {
         .collect()
 }
 
+fn tell_known(course: &Course<'_>, index: usize) {
+    let message = "what calibration finds is known from an earlier job on this model and data";
+    course
+        .observer
+        .event(Level::Info, message, json!({"stage": index}));
+}
+
 /// Takes what another plan on this model found, or looks for it and keeps it for others.
 fn known_or(
     made: &Made<'_>,
@@ -287,10 +294,7 @@ fn known_or(
 ) -> Result<()> {
     let finding = Finding::of(made, index, importance, site)?;
     if finding.take(&made.shelf) {
-        let message = "what calibration finds is known from an earlier job on this model and data";
-        course
-            .observer
-            .event(Level::Info, message, json!({"stage": index}));
+        tell_known(course, index);
         return Ok(());
     }
     look(course)?;

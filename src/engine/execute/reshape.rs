@@ -155,8 +155,10 @@ impl Filler<'_> {
                 let index = self.made.index(name)?;
                 read_all(self.made.weight(index, usize::MAX, observer)?.as_rows())
             },
+            has: &|name| self.made.index(name).is_ok(),
             list: &|name| self.made.shelf.list(self.stage, name),
             seed: self.made.plan.recipe.seed,
+            stop: &|| observer.should_stop(),
         };
         let Origin::Tensor { which, rows, cols } = &tensor.origin else {
             return dense(tensor, &technique.make(stage, tensor, &old)?);

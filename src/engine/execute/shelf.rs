@@ -145,11 +145,30 @@ impl Shelf {
         self.folder.join(name)
     }
 
+    /// Names of the whole files of a stage, without its number.
+    pub(super) fn names_of(&self, stage: usize) -> std::io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        let entries = match std::fs::read_dir(&self.folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(names),
+            entries => entries?,
+        };
+        let first = format!("{stage}-");
+        for entry in entries {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let own = name.strip_prefix(&first).filter(|_| !name.ends_with(".part"));
+            names.extend(own.map(str::to_owned));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// Copies a file from elsewhere onto the shelf.
     pub(super) fn bring(&self, name: &str, from: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(&self.folder)?;
         let part = self.folder.join(name).with_extension("part");
-        std::fs::copy(from, &part)?;
+        let _old = std::fs::remove_file(&part);
+        // The same bytes under two names, where the file system can: neither is ever changed.
+        std::fs::hard_link(from, &part).or_else(|_| std::fs::copy(from, &part).map(drop))?;
         std::fs::rename(part, self.folder.join(name))
     }
 

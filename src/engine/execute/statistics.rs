@@ -13,6 +13,9 @@ use crate::plan::ImportancePlan;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
+/// What one stage may make and still be kept for other jobs.
+const MOST_BYTES: u64 = 8 << 30;
+
 /// A finding's folder; none where the site keeps none.
 pub(super) struct Finding {
     folder: Option<PathBuf>,
@@ -57,6 +60,74 @@ impl Finding {
             let kinds = ["fisher", "squares"].into_iter();
             kinds.map(move |kind| (format!("{stage}-{tensor}-{kind}"), format!("{tensor}-{kind}")))
         })
+    }
+
+    /// What a stage that works block by block made: weights, lists, scales.
+    pub(super) fn of_stage(made: &Made<'_>, stage: usize, site: &Site<'_>) -> Result<Self> {
+        let plan = made.plan;
+        let names: Vec<_> = plan
+            .tensors
+            .iter()
+            .map(|t| (&t.name, &t.shape, t.source_dtype))
+            .collect();
+        let stages = &plan.recipe.stages[..=plan.first_stage + stage];
+        let about = json!({
+            "version": plan.engine_version, "made": true, "model": names, "stages": stages,
+            "calibration": plan.calibration, "asked": plan.recipe.calibration, "seed": plan.recipe.seed,
+            "device": site.compute.device_name(), "splits": splits(),
+        });
+        let bytes = serde_json::to_vec(&about).map_err(|e| Error::internal(e.to_string()))?;
+        Ok(Self {
+            part: format!("part-{}", sha256(site.scratch.as_os_str().as_encoded_bytes())),
+            folder: site.statistics.map(|folder| folder.join(sha256(&bytes))),
+            stage,
+            tensors: Vec::new(),
+        })
+    }
+
+    /// Puts what an earlier job's stage made on the shelf; false where nothing whole is there.
+    pub(super) fn take_stage(&self, shelf: &shelf::Shelf) -> bool {
+        let Some(folder) = self.folder.as_deref().filter(|folder| folder.is_dir()) else {
+            return false;
+        };
+        let copied = std::fs::read_dir(folder).and_then(|entries| {
+            for entry in entries {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                shelf.bring(&format!("{}-{name}", self.stage), &entry.path())?;
+            }
+            Ok(())
+        });
+        copied.is_ok()
+    }
+
+    /// Keeps what the stage made for others, where it is no more than a cache should hold; where that fails, they make it
+    /// themselves.
+    pub(super) fn keep_stage(&self, shelf: &shelf::Shelf) {
+        let Some(folder) = &self.folder else { return };
+        let part = folder.with_extension(&self.part);
+        let whole = self
+            .fill_stage(shelf, &part)
+            .and_then(|()| std::fs::rename(&part, folder));
+        if whole.is_err() {
+            let _gone = std::fs::remove_dir_all(&part);
+        }
+    }
+
+    fn fill_stage(&self, shelf: &shelf::Shelf, part: &Path) -> std::io::Result<()> {
+        std::fs::create_dir_all(part)?;
+        let mut bytes = 0;
+        for name in shelf.names_of(self.stage)? {
+            let from = shelf.named(&format!("{}-{name}", self.stage));
+            bytes += std::fs::metadata(&from)?.len();
+            if bytes > MOST_BYTES {
+                return Err(std::io::Error::other("more than a cache should hold"));
+            }
+            // The same bytes under two names, where the file system can: neither is ever changed.
+            std::fs::hard_link(&from, part.join(&name))
+                .or_else(|_| std::fs::copy(&from, part.join(&name)).map(drop))?;
+        }
+        Ok(())
     }
 
     /// Puts what was found before on the shelf; false where nothing whole was.

@@ -16,6 +16,8 @@ use tempfile::TempDir;
 mod budget;
 mod factoring;
 mod hadamard;
+mod heads;
+mod laws;
 mod provenance;
 mod pruning;
 mod sharing;

@@ -15,6 +15,7 @@ mod folding;
 mod fp8;
 mod ggml;
 mod gptq;
+mod gqa;
 mod hadamard;
 mod hessians;
 mod hqq;
@@ -206,10 +207,14 @@ pub trait Reshapes: Sync {
 pub struct Old<'a> {
     /// All values of a tensor.
     pub tensor: &'a (dyn Fn(&str) -> Result<Vec<f32>> + Sync),
+    /// True where there is a tensor of that name.
+    pub has: &'a (dyn Fn(&str) -> bool + Sync),
     /// A list that the stage found.
     pub list: &'a (dyn Fn(&str) -> Result<Vec<u32>> + Sync),
     /// Seed of everything random.
     pub seed: u64,
+    /// True once nobody waits any more.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// A visitor that makes weights.
@@ -302,6 +307,7 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &fp8::Fp8,
     &ggml::Ggml,
     &gptq::Gptq,
+    &gqa::Gqa,
     &hadamard::Hadamard,
     &hqq::Hqq,
     &kmeans::KMeans,

@@ -371,7 +371,7 @@ impl<'a> Chooser<'a> {
         Ok(worth)
     }
 
-    /// Σ w²·E[g²] over an item's weights in the layers that make it (Molchanov et al. 2019).
+    /// Σ w² times the mean of g² over an item's weights in the layers that make it (Molchanov et al. 2019).
     fn by_gradients(&self, group: &Group) -> Result<Vec<f64>> {
         let mut worth = vec![0f64; group.items.count];
         for (name, outputs) in &group.into {

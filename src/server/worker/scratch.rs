@@ -25,6 +25,12 @@ const STATISTICS: &str = "statistics";
 /// A job that nobody went on with for so long is over, or goes on elsewhere.
 const FORGOTTEN: Duration = Duration::from_hours(72);
 
+/// Bytes that findings and models in between may take, those of all models together.
+const FINDINGS_BYTES: u64 = 32 << 30;
+
+/// What was found so lately may be in use this very moment.
+const IN_USE: Duration = Duration::from_hours(1);
+
 /// The folder of this process.
 #[derive(Debug)]
 pub(super) struct Scratch {
@@ -101,11 +107,48 @@ impl Scratch {
 
     /// A fresh folder for an attempt.
     pub(super) fn attempt(&self, lease: Lease) -> io::Result<PathBuf> {
+        if let Err(error) = trim(&self.statistics, FINDINGS_BYTES, IN_USE) {
+            tracing::warn!(%error, "what earlier jobs found was not trimmed");
+        }
         let folder = self.folder_of(lease);
         remove(&folder)?;
         fs::create_dir(&folder)?;
         Ok(folder)
     }
+}
+
+/// Removes findings, the oldest first, until all of them take no more than `most` bytes. Those younger than `spared` stay.
+fn trim(statistics: &Path, most: u64, spared: Duration) -> io::Result<()> {
+    let mut findings = Vec::new();
+    for model in fs::read_dir(statistics).into_iter().flatten() {
+        for finding in fs::read_dir(model?.path())? {
+            let finding = finding?;
+            let age = finding.metadata()?.modified()?;
+            findings.push((age, finding.path(), bytes_in(&finding.path())?));
+        }
+    }
+    findings.sort();
+    let mut sum: u64 = findings.iter().map(|(_, _, bytes)| bytes).sum();
+    for (_, path, bytes) in findings {
+        if sum <= most {
+            break;
+        }
+        if is_older(&path, spared) {
+            remove(&path)?;
+            tracing::info!(path = %path.display(), bytes, "removed what an earlier job found, to make room");
+            sum -= bytes;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of the files in a folder, however deep.
+fn bytes_in(folder: &Path) -> io::Result<u64> {
+    let metadata = fs::symlink_metadata(folder)?;
+    if !metadata.is_dir() {
+        return Ok(metadata.len());
+    }
+    fs::read_dir(folder)?.map(|entry| bytes_in(&entry?.path())).sum()
 }
 
 impl Drop for Scratch {
@@ -168,5 +211,27 @@ mod tests {
         drop(living);
         drop(neighbour);
         assert_eq!(fs::read_dir(root.path()).expect("lists").count(), 0);
+    }
+
+    #[test]
+    fn the_oldest_findings_make_room() {
+        let root = tempfile::tempdir().expect("a folder");
+        let put = |name: &str, bytes: usize, hours: u64| {
+            let folder = root.path().join("model").join(name);
+            fs::create_dir_all(&folder).expect("makes");
+            fs::write(folder.join("w"), vec![0; bytes]).expect("writes");
+            let then = std::time::SystemTime::now() - Duration::from_hours(hours);
+            File::open(&folder)
+                .and_then(|f| f.set_modified(then))
+                .expect("ages");
+        };
+        put("oldest", 100, 9);
+        put("older", 100, 5);
+        put("young", 100, 0);
+        let left = || root.path().join("model").read_dir().expect("lists").count();
+        trim(root.path(), 250, IN_USE).expect("trims");
+        assert!(left() == 2 && !root.path().join("model/oldest").exists());
+        trim(root.path(), 10, IN_USE).expect("trims");
+        assert!(left() == 1 && root.path().join("model/young").exists());
     }
 }

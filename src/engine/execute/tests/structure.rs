@@ -455,3 +455,43 @@ fn a_stopped_job_goes_on_and_ends_with_the_same_bytes() {
     let said = calm.said.lock().unwrap();
     assert!(said.iter().any(|s| s.contains("there already")), "{said:?}");
 }
+
+/// Another last stage on the same first ones: those are not run again.
+#[test]
+fn a_changed_last_stage_does_not_run_the_first_ones_again() {
+    let small = Small::new("llama_gqa_tied");
+    let data = small.data(&rows(14));
+    let shared = small.folder.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let run = |place: &str, bits: u64, shared: Option<&Path>| {
+        let stages = json!([{"technique": "sparsegpt"},
+            {"technique": "gptq", "options": {"group_size": 16, "n_bits": bits}}]);
+        let plan = small
+            .plan(&recipe(&stages, &json!(["compressed-tensors"])), &data)
+            .unwrap();
+        let (out, scratch) = (
+            small.folder.path().join(place),
+            small.folder.path().join(format!("{place}-s")),
+        );
+        let site = Site {
+            statistics: shared,
+            ..Site::on_cpu(&out, &scratch)
+        };
+        let calm = Nervous::after(usize::MAX);
+        let outcome = execute(&plan, &small.model, &data, &site, &calm).unwrap();
+        let digests: Vec<String> = outcome.artifacts[0].planned().map(|f| f.sha256.clone()).collect();
+        let known = calm
+            .said
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|s| s.contains("is known from"))
+            .count();
+        (digests, known)
+    };
+    assert_eq!(run("first", 4, Some(&shared)).1, 0);
+    let (digests, known) = run("second", 8, Some(&shared));
+    assert_eq!(known, 1, "sparsegpt");
+    assert_eq!(digests, run("alone", 8, None).0);
+    assert_eq!(run("third", 8, Some(&shared)), (digests, 2));
+}

@@ -11,14 +11,14 @@ use super::prefix::Prefix;
 /// Rows longer than this are halved between threads.
 const PARALLEL: usize = 4096;
 
-/// Bytes that [`centroids`] needs for `n` distinct values beside those themselves: a table of `k · n` choices, two rows
+/// Bytes that `centroids` needs for `n` distinct values beside those themselves: a table of `k · n` choices, two rows
 /// of costs and the prefix sums.
 pub fn working_bytes(n: usize, k: usize) -> u64 {
     let row = n as u64 + 1;
     4 * row * k as u64 + 2 * 8 * row + 2 * Prefix::bytes(n)
 }
 
-/// Evaluations of a run's cost that [`centroids`] needs at most, about.
+/// Evaluations of a run's cost that `centroids` needs at most, about.
 pub fn evaluations(n: usize, k: usize) -> u64 {
     (n as u64)
         .saturating_mul(k as u64)

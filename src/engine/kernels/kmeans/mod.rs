@@ -1,7 +1,7 @@
 //! Codebooks: few values that stand for many, of least squared error.
 //!
 //! Owns: fitting them to distinct values ([`fit`]), to groups ([`fit_groups`]) and to vectors ([`product`]), and codes
-//! ([`assign`]). Must not know: which tensors have one, how codes are packed.
+//! ([`assign()`]). Must not know: which tensors have one, how codes are packed.
 //! Source: Deep Compression (Han et al. 2016) for a zero that stays exact.
 //! Invariant: centroids ascend and are numbers that their type can hold; the same seed gives the same bits for any
 //! number of threads.
