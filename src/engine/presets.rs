@@ -222,8 +222,8 @@ fn pruned() -> Vec<Preset> {
             "DEEP_COMPRESSION",
             "kmeans",
             "packed",
-            json!({"n_centroids": 16}),
-            "Half of the weights zero by SparseGPT, the others share 15 values a matrix, entropy coded (calibrated)",
+            json!({"n_centroids": 16, "weighting": "hessian"}),
+            "Half of the weights zero by SparseGPT, the others share 15 values a row, entropy coded (calibrated)",
         )
         .after("sparsegpt", json!({})),
     ]

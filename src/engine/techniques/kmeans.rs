@@ -38,9 +38,9 @@ impl Technique for KMeans {
             "n_centroids": {"type": "integer", "minimum": 2, "maximum": 4096, "default": 16, "examples": [16],
                 "description": "Centroids of a codebook: 16 are 4 bits a code before they are entropy coded."},
             "vector_size": {"type": "integer", "minimum": 1, "maximum": 16, "default": 1, "examples": [4],
-                "description": "Consecutive inputs that one code stands for; more than 1 needs granularity tensor."},
-            "granularity": {"type": "string", "enum": ["tensor", "channel", "group"], "default": "tensor", "examples": ["tensor"],
-                "description": "Which weights share a codebook."},
+                "description": "Consecutive inputs that one code stands for; more than 1 makes granularity tensor."},
+            "granularity": {"type": "string", "enum": ["tensor", "channel", "group"], "default": "channel", "examples": ["channel"],
+                "description": "Which weights share a codebook; vectors share one a tensor."},
             "group_size": {"type": "integer", "minimum": 2, "maximum": 1_048_576, "default": 128, "examples": [576],
                 "description": "Consecutive inputs that share a codebook (granularity group); must divide in_features."},
             "weighting": {"type": "string", "enum": ["none", "hessian"], "default": "none", "examples": ["hessian"],
@@ -50,7 +50,13 @@ impl Technique for KMeans {
     fn plan(&self, context: &Context<'_>) -> Planned<Decision> {
         let options = Options::checked(context, self.schema())?;
         let tensors = options::matrices(context)?;
-        let (width, granularity) = (options.number("vector_size"), options.granularity());
+        let width = options.number("vector_size");
+        let is_given = context.spec.options.get("granularity").is_some();
+        let granularity = if width > 1 && !is_given {
+            Granularity::Tensor
+        } else {
+            options.granularity()
+        };
         options::check_groups(context, granularity, &tensors)?;
         check_width(context, width, granularity, &tensors)?;
         let mut decision = Decision::default();
