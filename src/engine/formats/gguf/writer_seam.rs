@@ -16,8 +16,9 @@ use crate::checkpoint::{SourceFile, SourceFormat};
 use crate::error::{Error, Result};
 use crate::formats::container::{Content, Entry, Layout, OutFile, Placed};
 use crate::formats::{Loading, Request, Writer};
+use crate::plan::TensorPlan;
 use crate::recipe::Refusal;
-use crate::tensor::{DType, GgmlType};
+use crate::tensor::{DType, GgmlType, encode_rows};
 use crate::weight::{Kind, Weight};
 use serde_json::{Value, json};
 
@@ -75,7 +76,7 @@ impl Writer for Gguf {
                 });
                 continue;
             };
-            match ggml_type(&tensor.kind, tensor.cols()) {
+            match ggml_type(&stored(request, tensor), tensor.cols()) {
                 Ok((ty, row)) => {
                     let dims = tensor.shape.iter().rev().map(|d| *d as u64).collect();
                     table.push((rename.gguf.clone(), dims, ty));
@@ -119,8 +120,15 @@ impl Writer for Gguf {
         let Some(rename) = rename_of(request, index)? else {
             return Ok(Vec::new());
         };
+        let wide;
         let bytes = match weight {
-            Weight::Dense(w) => &w.bytes,
+            Weight::Dense(w) => match stored(request, &request.tensors[index]) {
+                Kind::Dense { dtype } if dtype != w.dtype => {
+                    wide = encode_rows(w, dtype)?;
+                    &wide
+                }
+                _ => &w.bytes,
+            },
             Weight::Block(w) => &w.blocks,
             other => {
                 return Err(Error::internal(format!(
@@ -154,6 +162,18 @@ fn entry(name: &str, shape: &[usize], ty: GgmlType, bytes: usize) -> Entry {
         dtype: ty.name().to_owned(),
         shape: shape.to_vec(),
         bytes: bytes as u64,
+    }
+}
+
+/// As what a tensor is stored. Norms and biases that no stage touched are wide, as llama.cpp's converter makes them: it adds and
+/// multiplies by them in f32 only. What comes from a GGUF stays as it is.
+fn stored(request: &Request<'_>, tensor: &TensorPlan) -> Kind {
+    let is_vector = tensor.shape.len() == 1 && request.model.format != SourceFormat::Gguf;
+    match tensor.kind {
+        Kind::Dense {
+            dtype: DType::F16 | DType::BF16,
+        } if is_vector => Kind::Dense { dtype: DType::F32 },
+        kind => kind,
     }
 }
 
