@@ -352,3 +352,33 @@ fn file_type(request: &Request<'_>) -> u32 {
         .find(|row| row.0 == label)
         .map_or(1024, |row| row.1)
 }
+
+#[cfg(test)]
+mod stored_tests {
+    use super::*;
+    use crate::checkpoint::inspect;
+    use crate::plan::untouched;
+
+    /// llama.cpp has no arithmetic between f32 and bf16 vectors.
+    #[test]
+    fn vectors_that_no_stage_touched_are_stored_wide() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = r#"{"norm.weight": {"dtype": "BF16", "shape": [4], "data_offsets": [0, 8]},
+            "q.weight": {"dtype": "BF16", "shape": [4, 4], "data_offsets": [8, 40]}}"#;
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.bytes().chain([0; 40]));
+        std::fs::write(folder.path().join("model.safetensors"), file).unwrap();
+        let model = inspect(&SourceFile::from_path(folder.path()).unwrap()).unwrap();
+        let tensors: Vec<TensorPlan> = model.tensors.iter().map(|t| untouched(&model, t)).collect();
+        let options = json!({});
+        let request = crate::plan::request(&options, "", &[], &tensors, &model);
+        for tensor in &tensors {
+            let dtype = if tensor.shape.len() == 1 {
+                DType::F32
+            } else {
+                DType::BF16
+            };
+            assert_eq!(stored(&request, tensor), Kind::Dense { dtype }, "{}", tensor.name);
+        }
+    }
+}
