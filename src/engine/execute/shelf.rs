@@ -167,8 +167,7 @@ impl Shelf {
         std::fs::create_dir_all(&self.folder)?;
         let part = self.folder.join(name).with_extension("part");
         let _old = std::fs::remove_file(&part);
-        // The same bytes under two names, where the file system can: neither is ever changed.
-        std::fs::hard_link(from, &part).or_else(|_| std::fs::copy(from, &part).map(drop))?;
+        linked(from, &part)?;
         std::fs::rename(part, self.folder.join(name))
     }
 
@@ -431,6 +430,11 @@ impl Shelf {
             }
         }
     }
+}
+
+/// The same bytes under another name, where the file system can; a copy elsewhere. Neither is ever changed.
+pub(super) fn linked(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::hard_link(from, to).or_else(|_| std::fs::copy(from, to).map(drop))
 }
 
 fn bytes_of(values: &[f32]) -> Vec<u8> {

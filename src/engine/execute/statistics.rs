@@ -104,10 +104,15 @@ impl Finding {
     /// Keeps what the stage made for others, where it is no more than a cache should hold; where that fails, they make it
     /// themselves.
     pub(super) fn keep_stage(&self, shelf: &shelf::Shelf) {
+        self.keep_whole(|part| self.fill_stage(shelf, part));
+    }
+
+    /// Fills a folder beside the finding's own and gives it that name once it is whole.
+    fn keep_whole(&self, fill: impl FnOnce(&Path) -> std::io::Result<()>) {
         let Some(folder) = &self.folder else { return };
         let part = folder.with_extension(&self.part);
-        let whole = self
-            .fill_stage(shelf, &part)
+        let whole = std::fs::create_dir_all(&part)
+            .and_then(|()| fill(&part))
             .and_then(|()| std::fs::rename(&part, folder));
         if whole.is_err() {
             let _gone = std::fs::remove_dir_all(&part);
@@ -115,7 +120,6 @@ impl Finding {
     }
 
     fn fill_stage(&self, shelf: &shelf::Shelf, part: &Path) -> std::io::Result<()> {
-        std::fs::create_dir_all(part)?;
         let mut bytes = 0;
         for name in shelf.names_of(self.stage)? {
             let from = shelf.named(&format!("{}-{name}", self.stage));
@@ -123,9 +127,7 @@ impl Finding {
             if bytes > MOST_BYTES {
                 return Err(std::io::Error::other("more than a cache should hold"));
             }
-            // The same bytes under two names, where the file system can: neither is ever changed.
-            std::fs::hard_link(&from, part.join(&name))
-                .or_else(|_| std::fs::copy(&from, part.join(&name)).map(drop))?;
+            shelf::linked(&from, &part.join(&name))?;
         }
         Ok(())
     }
@@ -145,18 +147,10 @@ impl Finding {
 
     /// Keeps what is on the shelf for others; where that fails, they look for themselves.
     pub(super) fn keep(&self, shelf: &shelf::Shelf) {
-        let Some(folder) = &self.folder else { return };
-        let part = folder.with_extension(&self.part);
-        let whole = self
-            .fill(shelf, &part)
-            .and_then(|()| std::fs::rename(&part, folder));
-        if whole.is_err() {
-            let _gone = std::fs::remove_dir_all(&part);
-        }
+        self.keep_whole(|part| self.fill(shelf, part));
     }
 
     fn fill(&self, shelf: &shelf::Shelf, part: &Path) -> std::io::Result<()> {
-        std::fs::create_dir_all(part)?;
         for (own, kept) in self.names() {
             match std::fs::copy(shelf.named(&own), part.join(kept)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),

@@ -3,7 +3,7 @@
 //! Owns: its options, which tensors it fits, Hessians of the layers of a block. Must not know: packing, data.
 //! Invariant: a layer's Hessian is that of its inputs behind the layers already quantized ("true sequential").
 
-use super::hessians::{Hessians, Seen};
+use super::hessians::{Hessians, Seen, tell_damping};
 use super::options::{self, Options, Planned};
 use super::{BlockStage, Blocks, Decision, Maker, Technique, Work};
 use crate::calibrate::{Here, Visitor};
@@ -162,25 +162,15 @@ impl Solver<'_> {
     }
 
     fn tell(&self, readers: &[String], curvature: &Curvature, tokens: usize) {
-        let names = readers.join(", ");
-        let event = |message: String| {
+        let by = (curvature, self.damp);
+        tell_damping(&self.stage, readers, by, tokens, "rounded to nearest");
+        if curvature.dead == curvature.n {
+            let message = format!(
+                "{}: no calibration token reached this layer; rounded to nearest instead",
+                readers.join(", ")
+            );
             let data = json!({"tensors": readers, "damp_percent": curvature.damp_percent, "tokens": tokens});
             self.stage.observer.event(Level::Warning, &message, data);
-        };
-        if !curvature.is_usable() {
-            event(format!(
-                "{names}: the Hessian cannot be factorized even when damped; rounded to nearest instead"
-            ));
-        } else if curvature.damp_percent > self.damp {
-            event(format!(
-                "{names}: the Hessian needed damp_percent {}",
-                curvature.damp_percent
-            ));
-        }
-        if curvature.dead == curvature.n {
-            event(format!(
-                "{names}: no calibration token reached this layer; rounded to nearest instead"
-            ));
         }
     }
 }

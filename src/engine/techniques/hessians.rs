@@ -6,9 +6,12 @@
 use super::BlockStage;
 use crate::calibrate::ColumnSquares;
 use crate::error::Result;
+use crate::kernels::gptq::Curvature;
 use crate::kernels::linalg::{Gram, Precision};
 use crate::network::{Cut, State, with_values};
+use crate::observe::Level;
 use crate::plan::TensorPlan;
+use serde_json::json;
 use std::collections::HashMap;
 
 /// The Hessian of one input while it is summed up.
@@ -127,5 +130,30 @@ impl Hessians {
             *sums.entry((tensor.layer, tensor.role)).or_default() += Gram::bytes(tensor.cols());
         }
         sums.into_values().max().unwrap_or(0)
+    }
+}
+
+/// Says where a Hessian needed more damping than was asked for, or could not be had at all: then `instead` was done.
+pub(super) fn tell_damping(
+    stage: &BlockStage<'_>,
+    readers: &[String],
+    (curvature, asked): (&Curvature, f64),
+    tokens: usize,
+    instead: &str,
+) {
+    let names = readers.join(", ");
+    let event = |message: String| {
+        let data = json!({"tensors": readers, "damp_percent": curvature.damp_percent, "tokens": tokens});
+        stage.observer.event(Level::Warning, &message, data);
+    };
+    if !curvature.is_usable() {
+        event(format!(
+            "{names}: the Hessian cannot be factorized even when damped; {instead} instead"
+        ));
+    } else if curvature.damp_percent > asked {
+        event(format!(
+            "{names}: the Hessian needed damp_percent {}",
+            curvature.damp_percent
+        ));
     }
 }

@@ -3,7 +3,7 @@
 //! Owns: its options. Must not know: how the solve works.
 //! Invariant: a layer's Hessian is that of its inputs behind the layers already pruned ("true sequential").
 
-use super::hessians::{Hessians, Seen};
+use super::hessians::{Hessians, Seen, tell_damping};
 use super::options::{Options, Planned};
 use super::{BlockStage, Blocks, Decision, Maker, Technique, Work, folding, pruning};
 use crate::calibrate::{Here, Visitor};
@@ -11,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::kernels::gptq::{ActOrder, Curvature};
 use crate::kernels::prune::{Refit, Rule, refit, solve};
 use crate::network::{Cut, Sizes, State, with_values};
-use crate::observe::Level;
 use crate::plan::{Context, TensorPlan};
 use crate::weight::{Kind, Weight};
 use candle_core::{Device, Tensor};
@@ -107,7 +106,13 @@ impl Solver<'_> {
         };
         let curvature = Curvature::new(&gram, n, self.damp, ActOrder::None, true, &stop)
             .map_err(|e| named(&readers[0], e))?;
-        self.tell(readers, &curvature, tokens);
+        tell_damping(
+            &self.stage,
+            readers,
+            (&curvature, self.damp),
+            tokens,
+            "the smallest |w|·‖x‖ of each row went",
+        );
         for name in readers {
             let (Some((at, _)), Some(sparsity)) = (self.stage.step(name), self.stage.sparsity(name)) else {
                 continue;
@@ -137,24 +142,6 @@ impl Solver<'_> {
                 .push((at, folding::dense(&tensor, &self.stage.tensors[at], transposed)?));
         }
         Ok(())
-    }
-
-    fn tell(&self, readers: &[String], curvature: &Curvature, tokens: usize) {
-        let names = readers.join(", ");
-        let event = |message: String| {
-            let data = json!({"tensors": readers, "damp_percent": curvature.damp_percent, "tokens": tokens});
-            self.stage.observer.event(Level::Warning, &message, data);
-        };
-        if !curvature.is_usable() {
-            event(format!(
-                "{names}: the Hessian cannot be factorized even when damped; the smallest |w|·‖x‖ of each row went instead"
-            ));
-        } else if curvature.damp_percent > self.damp {
-            event(format!(
-                "{names}: the Hessian needed damp_percent {}",
-                curvature.damp_percent
-            ));
-        }
     }
 }
 
