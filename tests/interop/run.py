@@ -128,6 +128,11 @@ class Run:
             self.check("tus", "check_tus.py", "--binary", self.a.binary, "--model", self.a.model)
         if not self.a.cli and wanted("decode"):
             self.check("decode", "check_decode.py", "--binary", self.a.binary, "--model", self.a.model)
+        if wanted("smaller"):
+            # One row for all structures where CI runs it, each by itself with transformers.
+            rows = [] if self.a.tier == "full" else ["--only", "all"]
+            full = ["--full", self.full] if self.a.tier == "full" else []
+            self.check("smaller", "check_smaller.py", "--binary", self.a.binary, "--model", self.a.model, "--text", self.text, *rows, *full)
         if not self.a.cli and wanted("s3"):
             self.check("s3", "check_s3.py", "--binary", self.a.binary, "--model", self.a.model)
         if self.a.tier == "full" and self.a.llama and wanted("imatrix"):

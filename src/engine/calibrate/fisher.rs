@@ -43,6 +43,17 @@ pub struct Descent<'a> {
     pub seed: u64,
     /// Whether each weight's is kept by itself too.
     pub each: bool,
+    /// The loss is that of the tokens which follow in the data, not of labels that are drawn: the empirical Fisher
+    /// information. Only models that predict tokens have such.
+    pub on_data: bool,
+}
+
+/// What the loss is measured against.
+enum Labels<'a> {
+    /// What is drawn from the model's own answers.
+    Drawn(Random),
+    /// Tokens of the data; an answer beyond them has none, and counts nothing.
+    Data(&'a [u32]),
 }
 
 /// Sums of one tensor so far.
@@ -296,8 +307,12 @@ impl Descent<'_> {
                 let rows = step.min(batch.tokens() - first);
                 let part = Var::from_tensor(&hidden.narrow(0, first, rows)?.contiguous()?)?;
                 let answer = self.network.head(part.as_tensor(), &self.with(batch, &weights))?;
-                let random = Random::new(self.seed ^ ((index as u64) << 32 | first as u64));
-                let slope = slope(kind, &answer, random)?;
+                let labels = if self.on_data {
+                    Labels::Data(batch.ids.get(first + 1..).unwrap_or_default())
+                } else {
+                    Labels::Drawn(Random::new(self.seed ^ ((index as u64) << 32 | first as u64)))
+                };
+                let slope = slope(kind, &answer, labels)?;
                 let gradient = back(&answer, &slope, Some(&part), &leaves, sums)?;
                 parts.push(gradient.ok_or_else(|| Error::internal("a head that reads nothing"))?);
             }
@@ -380,28 +395,38 @@ fn give(
 
 /// The gradient of the loss by what the head answers. Of distributions over tokens: the likelihood of a label that is drawn
 /// from each; over classes, a random direction instead. Of an embedding: a projection in a random direction, so that squares add up to those of the whole.
-fn slope(kind: HeadKind, answer: &Tensor, mut random: Random) -> Result<Tensor> {
+fn slope(kind: HeadKind, answer: &Tensor, labels: Labels<'_>) -> Result<Tensor> {
     let mut values = with_values(&answer.contiguous()?, <[f32]>::to_vec)?;
     let cols = answer.dims().last().copied().unwrap_or(1).max(1);
     let sign = |random: &mut Random| if random.below(2) == 0 { -1.0f32 } else { 1.0 };
-    match kind {
-        HeadKind::Embedding => {
+    match (kind, labels) {
+        (HeadKind::Embedding, Labels::Drawn(mut random)) => {
             for v in &mut values {
                 *v = sign(&mut random);
             }
         }
-        HeadKind::Classes => {
+        (HeadKind::Classes, Labels::Drawn(mut random)) => {
             for row in values.chunks_mut(cols) {
                 let signs: Vec<f32> = row.iter().map(|_| sign(&mut random)).collect();
                 projected(row, &signs);
             }
         }
-        HeadKind::NextToken => {
+        (HeadKind::NextToken, Labels::Drawn(mut random)) => {
             let draws: Vec<f64> = values.chunks(cols).map(|_| random.share()).collect();
-            values
-                .par_chunks_mut(cols)
-                .zip(draws)
-                .for_each(|(row, draw)| drawn(row, draw));
+            let rows = values.par_chunks_mut(cols).zip(draws);
+            rows.for_each(|(row, draw)| less_one_at(row, |row, sum| drawn(row, draw * sum)));
+        }
+        (HeadKind::NextToken, Labels::Data(ids)) => {
+            let rows = values.par_chunks_mut(cols).enumerate();
+            rows.for_each(|(at, row)| match ids.get(at) {
+                Some(id) => less_one_at(row, |_, _| *id as usize),
+                None => row.fill(0.0),
+            });
+        }
+        (HeadKind::Embedding | HeadKind::Classes, Labels::Data(_)) => {
+            return Err(Error::internal(
+                "labels of data for a model that predicts no tokens",
+            ));
         }
     }
     Ok(Tensor::from_vec(values, answer.dims(), answer.device())?)
@@ -427,26 +452,30 @@ fn projected(row: &mut [f32], signs: &[f32]) {
     }
 }
 
-/// Logits become probabilities, less one at the label where the draw falls.
-fn drawn(row: &mut [f32], draw: f64) {
+/// Logits become probabilities, less one at the label that is found for their exponentials and the sum of these.
+fn less_one_at(row: &mut [f32], label: impl Fn(&[f32], f64) -> usize) {
     let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0;
     for v in row.iter_mut() {
         *v = (*v - most).exp();
         sum += f64::from(*v);
     }
-    let mut left = draw * sum;
-    let mut label = None;
-    for (at, v) in row.iter_mut().enumerate() {
-        left -= f64::from(*v);
-        if label.is_none() && left < 0.0 {
-            label = Some(at);
-        }
+    let label = label(row, sum);
+    for v in row.iter_mut() {
         *v = (f64::from(*v) / sum) as f32;
     }
-    if let Some(v) = row.get_mut(label.unwrap_or(0)) {
+    if let Some(v) = row.get_mut(label) {
         *v -= 1.0;
     }
+}
+
+/// Where a draw falls, counted along exponentials.
+fn drawn(exponentials: &[f32], mut left: f64) -> usize {
+    let falls = exponentials.iter().position(|v| {
+        left -= f64::from(*v);
+        left < 0.0
+    });
+    falls.unwrap_or(0)
 }
 
 #[cfg(test)]

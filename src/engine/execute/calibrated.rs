@@ -77,11 +77,13 @@ pub(super) fn run_all(
         match (work, stage.importance()) {
             (Some(work), importance) => {
                 if let Some(importance) = importance {
-                    course.begin(FISHER);
-                    if !made.shelf.has_diagonals(index, importance) {
-                        descend(made, index, importance, data()?, course, site)?;
-                    }
-                    course.end();
+                    let known = Knowing {
+                        made,
+                        index,
+                        importance,
+                        site,
+                    };
+                    known.look_before_blocks(data()?, course)?;
                 }
                 course.begin(&stage.technique);
                 if !resume.has_ended(index) {
@@ -150,7 +152,7 @@ impl Knowing<'_> {
         let leg = match &importance.source {
             ImportanceSource::Dataset(name) => return import(made, index, importance, name, datasets),
             ImportanceSource::Calibration => IMPORTANCE,
-            ImportanceSource::Fisher | ImportanceSource::Diagonal => FISHER,
+            ImportanceSource::Fisher | ImportanceSource::Diagonal | ImportanceSource::Gradients => FISHER,
         };
         course.begin(leg);
         if !resume.has_ended(index) {
@@ -161,6 +163,34 @@ impl Knowing<'_> {
                 _ => down(course)?,
             }
             resume.end(index)?;
+        }
+        course.end();
+        Ok(())
+    }
+}
+
+impl Knowing<'_> {
+    /// The same for a stage that goes through the model block by block afterwards.
+    fn look_before_blocks(&self, data: &Calibration<'_>, course: &mut Course<'_>) -> Result<()> {
+        let Self {
+            made,
+            index,
+            importance,
+            site,
+        } = *self;
+        if importance.source.descends() {
+            course.begin(FISHER);
+            if !made.shelf.has_diagonals(index, importance) {
+                descend(made, index, importance, data, course, site)?;
+            }
+        } else {
+            course.begin(IMPORTANCE);
+            if !made.shelf.has_squares(index, importance) {
+                known_or(made, index, importance, site, course, &|course| {
+                    let source = made.before(index, course.observer);
+                    collect(made, index, importance, start(data, &source, course, site)?)
+                })?;
+            }
         }
         course.end();
         Ok(())
@@ -221,6 +251,7 @@ fn run(
     let transposed = transposed(made, network);
     let observer = course.observer;
     let before = |at: usize| read_all(made.weight(at, index, observer)?.as_rows());
+    let squares = |at: usize| made.shelf.squares(index, at);
     let diagonal = |at: usize| made.shelf.diagonal(index, at);
     let mut maker = work.visitor(BlockStage {
         index,
@@ -229,6 +260,7 @@ fn run(
         blocks: network.sizes().blocks,
         transposed: &transposed,
         before: &before,
+        squares: &squares,
         diagonal: &diagonal,
         seed: made.plan.recipe.seed,
         observer: course.observer,
@@ -334,7 +366,8 @@ fn descend(
         sequences: &data.sequences,
         all_experts: all_experts(made),
         seed: made.plan.recipe.seed,
-        each: importance.source == ImportanceSource::Diagonal,
+        each: importance.source.knows_each(),
+        on_data: importance.source == ImportanceSource::Gradients,
     };
     let tensors = &made.plan.tensors;
     let mut left: HashMap<&str, usize> = importance

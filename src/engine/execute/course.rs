@@ -59,9 +59,13 @@ impl<'a> Course<'a> {
     pub(super) fn weighing(plan: &Plan, observer: &'a dyn Observer) -> Self {
         // Each tensor counts, those too that share their bytes with another.
         let weights: u64 = plan.tensors.iter().map(|tensor| tensor.source_bytes).sum();
-        let descended = |stage: &StagePlan| {
+        let known = |stage: &StagePlan| {
             let runs = techniques::find(&stage.technique).is_some_and(|t| t.work().by_blocks().is_some());
-            (runs && stage.descends()).then(|| (FISHER.to_owned(), 4 * WALK * weights))
+            match (runs, stage.descends()) {
+                (true, true) => Some((FISHER.to_owned(), 4 * WALK * weights)),
+                (true, false) if stage.collects() => Some((IMPORTANCE.to_owned(), WALK * weights)),
+                _ => None,
+            }
         };
         let walked = |stage: &StagePlan| {
             let found = techniques::find(&stage.technique).and_then(|t| t.work().by_blocks());
@@ -74,12 +78,7 @@ impl<'a> Course<'a> {
             Some((name, WALK * weights))
         };
         let looked = |stage: &StagePlan| surveys(stage).map(|_| (SURVEY.to_owned(), weights));
-        let of = |stage: &StagePlan| {
-            descended(stage)
-                .into_iter()
-                .chain(walked(stage))
-                .chain(looked(stage))
-        };
+        let of = |stage: &StagePlan| known(stage).into_iter().chain(walked(stage)).chain(looked(stage));
         let mut legs: Vec<(String, u64)> = Vec::new();
         if let Some(earlier) = &plan.earlier {
             legs.extend(Self::weighing(earlier, observer).legs);

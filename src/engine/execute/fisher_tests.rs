@@ -100,6 +100,7 @@ fn fisher(network: &dyn Network, source: &dyn Source, name: &str, scratch: &Path
             sequences: &sequences,
             all_experts: true,
             each: false,
+            on_data: false,
             seed,
         };
         let wanted = HashSet::from([name]);
@@ -164,5 +165,74 @@ fn a_small_change_costs_what_the_gradients_say() {
         }
         let ratio = seen / said;
         assert!((0.75..1.33).contains(&ratio), "{name}: {seen} seen, {said} said");
+    }
+}
+
+/// What the data's own tokens cost changes with a weight as its gradient says: squares are kept sequence by sequence.
+#[test]
+fn gradients_on_data_are_those_of_its_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = llama(folder.path());
+    let network = network_of(&model).unwrap();
+    let network = network.as_ref();
+    let recipe = json!({"preset": "BF16", "formats": ["safetensors"]});
+    let plan = planned(&recipe, &model, &Datasets::new()).unwrap();
+    let made = Made::new(&plan, &model, folder.path());
+    let source = made.before(0, &Silent);
+    let name = "model.layers.1.mlp.down_proj.weight";
+    let sequences: Vec<Vec<u32>> = SEQUENCES.iter().map(|ids| ids.to_vec()).collect();
+    let descent = Descent {
+        network,
+        source: &source,
+        pace: &Unhurried,
+        compute: Compute::cpu(),
+        sequences: &sequences,
+        all_experts: true,
+        each: true,
+        on_data: true,
+        seed: 0,
+    };
+    let mut each = Vec::new();
+    descent
+        .run(
+            &HashSet::from([name]),
+            Stash::new(folder.path(), 1 << 14),
+            &mut |_, fisher| {
+                each = fisher.each.unwrap();
+                Ok(())
+            },
+        )
+        .unwrap();
+    let info = model.tensors.iter().find(|t| t.name == name).unwrap();
+    let values = read_all(&model.rows(info).unwrap()).unwrap();
+    // The loss of each sequence.
+    let losses = |values: Vec<f32>| -> Vec<f64> {
+        let tensor = Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu).unwrap();
+        let rows = answers(network, &source, Some((name, &tensor)));
+        let of = |(rows, ids): (&[Vec<f64>], &[u32; 12])| {
+            let next = rows.iter().zip(&ids[1..]);
+            next.map(|(row, id)| -row[*id as usize]).sum()
+        };
+        rows.chunks(12).zip(&SEQUENCES).map(of).collect()
+    };
+    let largest = (0..each.len())
+        .max_by(|a, b| each[*a].total_cmp(&each[*b]))
+        .unwrap();
+    for at in [largest, 3, 57] {
+        let moved = |by: f32| {
+            let mut values = values.clone();
+            values[at] += by;
+            losses(values)
+        };
+        let slopes = moved(0.02)
+            .into_iter()
+            .zip(moved(-0.02))
+            .map(|(up, down)| (up - down) / 0.04);
+        let squares: f64 = slopes.map(|slope| slope * slope).sum::<f64>() / 36.0;
+        let said = f64::from(each[at]);
+        assert!(
+            (said / squares - 1.0).abs() < 0.1,
+            "{at}: {said} said, {squares} seen"
+        );
     }
 }

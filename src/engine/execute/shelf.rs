@@ -232,6 +232,12 @@ impl Shelf {
         importance.tensors.iter().all(there)
     }
 
+    /// True where what was seen of inputs is there, of all tensors that it is known of.
+    pub(super) fn has_squares(&self, stage: usize, importance: &ImportancePlan) -> bool {
+        let there = |tensor: &usize| self.squares_path(stage, *tensor).is_file();
+        importance.tensors.iter().all(there)
+    }
+
     fn list_path(&self, stage: usize, name: &str) -> PathBuf {
         self.folder.join(format!("{stage}-list-{name}"))
     }

@@ -303,6 +303,56 @@ pub fn with_heads(config: &Value, counts: HeadCounts) -> Value {
     config
 }
 
+/// Channels of the residual stream by the configuration, where heads do not depend on how many there are.
+pub fn width(config: &Value) -> Option<usize> {
+    head_counts(config)?;
+    count(config, &["hidden_size"])
+}
+
+/// With so many channels, heads as they are.
+pub fn with_width(config: &Value, channels: usize) -> Option<Value> {
+    let mut config = with_heads(config, head_counts(config)?);
+    config["hidden_size"] = json!(channels);
+    Some(config)
+}
+
+/// Where a tensor of a family with free heads has the channels of the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channels {
+    /// Not at all.
+    Nowhere,
+    /// One for each of its values, or of its outputs.
+    Outputs,
+    /// One for each of its inputs, or of an embedding's values.
+    Inputs,
+}
+
+/// Where a tensor has channels; `of_bias` is the role of the weight that a bias belongs to. Nothing where that is unknown.
+pub fn channels(part: &Part<'_>, of_bias: Option<Role>) -> Option<Channels> {
+    let is_of_heads = |name: &str| name.contains("q_norm") || name.contains("k_norm");
+    Some(match part.role {
+        Role::TokenEmbedding
+        | Role::Output
+        | Role::AttnQ
+        | Role::AttnK
+        | Role::AttnV
+        | Role::AttnQkv
+        | Role::FfnGate
+        | Role::FfnUp
+        | Role::Router => Channels::Inputs,
+        Role::AttnOutput | Role::FfnDown => Channels::Outputs,
+        Role::Norm if is_of_heads(part.name) => Channels::Nowhere,
+        Role::Norm => Channels::Outputs,
+        Role::Bias => match of_bias? {
+            Role::AttnOutput | Role::FfnDown | Role::Norm => Channels::Outputs,
+            _ => Channels::Nowhere,
+        },
+        // Frequencies of rotary embeddings.
+        Role::Other if part.shape.len() < 2 => Channels::Nowhere,
+        Role::Linear | Role::PositionEmbedding | Role::Other => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ mod options;
 mod reshape;
 mod rotation;
 mod run;
+mod schedule;
 mod stage;
 mod statistics;
 mod targets;
@@ -144,6 +145,11 @@ fn is_none_before(stages: &usize) -> bool {
 
 /// Plans a recipe on a model, with the datasets that it names.
 pub fn plan(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<Plan, Vec<Refusal>> {
+    let spelled = schedule::spelled(recipe);
+    plan_spelled(&spelled.recipe, model, datasets).map_err(|refusals| spelled.given(refusals))
+}
+
+fn plan_spelled(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Result<Plan, Vec<Refusal>> {
     known_datasets(recipe, datasets)?;
     let Some(at) = reshape::last(recipe) else {
         return plan_rest(recipe, model, datasets);

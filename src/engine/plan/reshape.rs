@@ -3,6 +3,7 @@
 //! Owns: [`Outline`], plans of what comes before. Must not know: techniques by name, how tensors are filled.
 //! Invariant: shapes are known when a job is planned, whatever data decides later; a model that is made is the one outlined.
 
+use super::schedule::at_stage;
 use super::{Plan, data, plan_one};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
@@ -175,14 +176,10 @@ pub(super) fn until(
 /// Refusals of stages by their place in the whole recipe.
 pub(super) fn shifted(by: usize, refusals: Vec<Refusal>) -> Vec<Refusal> {
     let moved = |refusal: Refusal| {
-        let Some(rest) = refusal.pointer.strip_prefix("/stages/") else {
+        let Some((index, rest)) = at_stage(&refusal.pointer) else {
             return refusal;
         };
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let Ok(index) = rest[..digits].parse::<usize>() else {
-            return refusal;
-        };
-        let pointer = format!("/stages/{}{}", index + by, &rest[digits..]);
+        let pointer = format!("/stages/{}{rest}", index + by);
         Refusal { pointer, ..refusal }
     };
     refusals.into_iter().map(moved).collect()

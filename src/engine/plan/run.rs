@@ -95,7 +95,7 @@ pub(super) fn plan(
 fn imported_bytes(stages: &[StagePlan], datasets: &Datasets, tensors: &[TensorPlan]) -> u64 {
     let bytes = |stage: &StagePlan| match &stage.importance()?.source {
         ImportanceSource::Dataset(name) => datasets.get(name).map(|dataset| dataset.bytes),
-        ImportanceSource::Calibration | ImportanceSource::Fisher | ImportanceSource::Diagonal => None,
+        _ => None,
     };
     let largest = stages.iter().filter_map(bytes).max();
     largest.map_or(0, |bytes| memory::base(tensors) + 2 * bytes)

@@ -9,6 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::dataset::{BUILTIN, Dataset};
 use crate::error::{Error, Result};
 use crate::formats::gguf::imatrix::gguf_names;
+use crate::network::HeadKind;
 use crate::recipe::Refusal;
 use crate::weight::InputSquares;
 use serde::{Deserialize, Serialize};
@@ -34,12 +35,19 @@ pub enum ImportanceSource {
     Fisher,
     /// The same, for each weight by itself.
     Diagonal,
+    /// That of the loss on the data's own tokens: the empirical Fisher information.
+    Gradients,
 }
 
 impl ImportanceSource {
     /// True where the model runs back too.
     pub fn descends(&self) -> bool {
-        matches!(self, Self::Fisher | Self::Diagonal)
+        matches!(self, Self::Fisher | Self::Diagonal | Self::Gradients)
+    }
+
+    /// True where each weight is known by itself.
+    pub fn knows_each(&self) -> bool {
+        matches!(self, Self::Diagonal | Self::Gradients)
     }
 }
 
@@ -85,8 +93,7 @@ impl StagePlan {
 
     /// True where it must know that of each weight by itself.
     pub fn knows_each(&self) -> bool {
-        self.importance()
-            .is_some_and(|i| i.source == ImportanceSource::Diagonal)
+        self.importance().is_some_and(|i| i.source.knows_each())
     }
 
     /// Fills in what is known once the calibration data is planned.
@@ -129,9 +136,10 @@ impl Context<'_> {
                     None => Ok(plan),
                 }
             }
-            ImportanceSource::Calibration | ImportanceSource::Fisher | ImportanceSource::Diagonal => {
-                computed(self.model, self.tensors, source, pointer)
-            }
+            ImportanceSource::Calibration
+            | ImportanceSource::Fisher
+            | ImportanceSource::Diagonal
+            | ImportanceSource::Gradients => computed(self.model, self.tensors, source, pointer),
         }
     }
 }
@@ -144,6 +152,11 @@ pub(super) fn computed(
     pointer: &str,
 ) -> std::result::Result<ImportancePlan, Vec<Refusal>> {
     let network = data::network(model, pointer)?;
+    if source == ImportanceSource::Gradients && network.head_kind() != HeadKind::NextToken {
+        let detail =
+            "the model predicts no tokens, so that data has no labels for it: let labels be drawn".to_owned();
+        return Err(vec![Refusal::new(pointer, "no_labels", detail)]);
+    }
     let (mut readers, _) = run::readers(network.as_ref(), &run::cuts(network.as_ref()));
     if source.descends() {
         readers.extend(network.embed_tensors());

@@ -45,6 +45,10 @@ impl Technique for Magnitude {
         Work::Each(&Magnitude)
     }
 
+    fn steps(&self, options: &Value) -> Option<Vec<Value>> {
+        pruning::steps(options)
+    }
+
     fn keeps_zeros(&self, _kind: &crate::weight::Kind) -> bool {
         true
     }

@@ -30,6 +30,7 @@ mod options;
 mod prune_blocks;
 mod prune_experts;
 mod prune_heads;
+mod prune_hidden;
 mod prune_neurons;
 mod pruning;
 mod rtn;
@@ -49,7 +50,7 @@ use crate::observe::Observer;
 use crate::plan::{CacheDtype, Context, Outline, OutlinedTensor, Rotation, StagePlan, Statistic, TensorPlan};
 use crate::recipe::Refusal;
 use crate::tensor::Rows;
-use crate::weight::{Kind, Scale, Sparsity, Weight};
+use crate::weight::{InputSquares, Kind, Scale, Sparsity, Weight};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 
@@ -112,6 +113,10 @@ pub trait Technique: Sync {
     fn work(&self) -> Work;
     /// The schemes that it can give each tensor by itself, where there are several.
     fn schemes(&self) -> Option<&'static dyn Schemes> {
+        None
+    }
+    /// The options of each of several stages that it is instead of one, where these say that it is done in steps.
+    fn steps(&self, _options: &Value) -> Option<Vec<Value>> {
         None
     }
     /// True where what is zero before it is zero after it, in what it makes a tensor into.
@@ -277,6 +282,8 @@ pub struct BlockStage<'a> {
     pub transposed: &'a HashSet<String>,
     /// All values of a tensor as it is before this stage, by its index.
     pub before: &'a (dyn Fn(usize) -> Result<Vec<f32>> + Sync),
+    /// What was seen of a tensor's inputs, by its index, where the stage asked for it.
+    pub squares: &'a (dyn Fn(usize) -> Result<InputSquares> + Sync),
     /// How much the loss bends along each weight of a tensor, by its index, where the stage asked for it.
     pub diagonal: &'a (dyn Fn(usize) -> Result<Vec<f32>> + Sync),
     /// Seed of everything random.
@@ -319,6 +326,7 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &prune_blocks::PruneBlocks,
     &prune_experts::PruneExperts,
     &prune_heads::PruneHeads,
+    &prune_hidden::PruneHidden,
     &prune_neurons::PruneNeurons,
     &rtn::Rtn,
     &smoothquant::SmoothQuant,

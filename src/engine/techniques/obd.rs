@@ -35,7 +35,9 @@ impl Technique for OptimalBrainDamage {
         pruning::schema(&json!({
             "scope": pruning::scopes("layer"),
             "curvature": {"type": "string", "enum": ["fisher", "hessian"], "default": "fisher", "examples": ["fisher"],
-                "description": "The second derivative: the diagonal of the empirical Fisher information, by going through the model and back over calibration data (fisher), or of the Hessian of each layer's own squared error, which only needs its inputs (hessian)."}}))
+                "description": "The second derivative: the diagonal of the Fisher information, by going through the model and back over calibration data (fisher), or of the Hessian of each layer's own squared error, which only needs its inputs (hessian)."},
+            "labels": {"type": "string", "enum": ["drawn", "data"], "default": "drawn", "examples": ["data"],
+                "description": "The loss whose gradients are taken, curvature fisher: of labels that the model draws itself (drawn), which is the Fisher information, or of the tokens that follow in the data (data), which is the empirical one."}}))
     }
 
     fn plan(&self, context: &Context<'_>) -> Planned<Decision> {
@@ -55,10 +57,10 @@ impl Technique for OptimalBrainDamage {
                 detail.to_owned(),
             )]);
         }
-        let source = if is_fisher {
-            ImportanceSource::Diagonal
-        } else {
-            ImportanceSource::Calibration
+        let source = match (is_fisher, options.text("labels")) {
+            (true, "data") => ImportanceSource::Gradients,
+            (true, _) => ImportanceSource::Diagonal,
+            (false, _) => ImportanceSource::Calibration,
         };
         let known = context.importance(source, &at)?;
         if let Some((_, tensor)) = tensors.iter().find(|(index, _)| !known.knows(*index)) {
@@ -76,6 +78,10 @@ impl Technique for OptimalBrainDamage {
 
     fn work(&self) -> Work {
         Work::Each(&OptimalBrainDamage)
+    }
+
+    fn steps(&self, options: &Value) -> Option<Vec<Value>> {
+        pruning::steps(options)
     }
 
     fn keeps_zeros(&self, _kind: &Kind) -> bool {

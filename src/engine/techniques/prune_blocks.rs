@@ -3,14 +3,14 @@
 //! Owns: its options, what a block is worth. Must not know: what is in a block.
 //! Invariant: blocks that stay keep their order and their weights, to the bit.
 
-use super::options::{Options, Planned};
+use super::options::{self, Options, Planned};
 use super::structure::{self, best};
 use super::{BlockStage, Blocks, Decision, Maker, Reshapes, Technique, Work};
 use crate::calibrate::{Here, Visitor};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::structure::with_blocks;
 use crate::network::{Cut, Sizes, State, with_values};
-use crate::plan::{Context, Origin, Outline, OutlinedTensor, TensorPlan, Which};
+use crate::plan::{Context, ImportanceSource, Origin, Outline, OutlinedTensor, Statistic, TensorPlan, Which};
 use crate::recipe::Refusal;
 use crate::weight::Weight;
 use serde_json::{Value, json};
@@ -41,7 +41,9 @@ impl Technique for PruneBlocks {
             "ratio": {"type": "number", "minimum": 0.0, "maximum": 0.99, "default": 0.1, "examples": [0.1],
                 "description": "Share of the blocks that goes."},
             "keep": {"type": "integer", "minimum": 1, "maximum": 65_536, "examples": [27],
-                "description": "Blocks that stay, instead of a ratio."}}})
+                "description": "Blocks that stay, instead of a ratio."},
+            "importance": {"type": "string", "enum": ["influence", "taylor", "magnitude"], "default": "influence", "examples": ["influence"],
+                "description": "What a block is worth: how much it turns what goes through it, 1 less the cosine of the angle between input and output (influence); the loss' change by its weights to second order, from gradients (taylor); or the squares of its weights (magnitude)."}}})
     }
 
     fn plan(&self, context: &Context<'_>) -> Planned<Decision> {
@@ -67,8 +69,17 @@ impl Technique for PruneBlocks {
                 Some(_) => {}
             }
         }
+        let needs = if options.text("importance") == "taylor" {
+            let at = options::pointer(context, "importance");
+            Some(Statistic::Importance(
+                context.importance(ImportanceSource::Diagonal, &at)?,
+            ))
+        } else {
+            None
+        };
         Ok(Decision {
             outline: Some(Outline { config, tensors }),
+            needs,
             ..Decision::default()
         })
     }
@@ -120,7 +131,7 @@ impl Reshapes for PruneBlocks {
 
 impl Blocks for PruneBlocks {
     fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a> {
-        let blocks = stage.blocks;
+        let options = Options::of(&stage.stage.options, self.schema());
         let layers = stage.stage.outline.as_ref().map_or(0, |outline| {
             let names = outline.tensors.iter().filter_map(|t| match &t.origin {
                 Origin::Tensor {
@@ -132,15 +143,16 @@ impl Blocks for PruneBlocks {
             names.max().unwrap_or(0)
         });
         Box::new(Influence {
+            importance: options.text("importance").to_owned(),
             keep: layers,
-            blocks,
+            stage,
             before: Vec::new(),
             turned: Vec::new(),
             lists: Vec::new(),
         })
     }
 
-    /// One batch's states in front of a block, and behind it.
+    /// One batch's states in front of a block, and behind it; by weights, one of them.
     fn working_bytes(
         &self,
         _options: &Value,
@@ -154,9 +166,10 @@ impl Blocks for PruneBlocks {
 }
 
 /// How much each block turns what goes through it.
-struct Influence {
+struct Influence<'a> {
+    stage: BlockStage<'a>,
+    importance: String,
     keep: usize,
-    blocks: usize,
     /// States of the batches in front of the block at hand.
     before: Vec<Vec<f32>>,
     /// Of each block so far: Σ over tokens of 1 − cos of the angle, and tokens.
@@ -164,18 +177,50 @@ struct Influence {
     lists: Vec<(String, Vec<u32>)>,
 }
 
-impl Influence {
-    fn add(&mut self, before: &[f32], after: &[f32], hidden: usize, block: usize) {
-        self.turned.resize(self.turned.len().max(block + 1), (0.0, 0));
-        let (sum, tokens) = &mut self.turned[block];
-        for (a, b) in before
-            .chunks_exact(hidden.max(1))
-            .zip(after.chunks_exact(hidden.max(1)))
-        {
-            *sum += 1.0 - cosine(a, b);
-            *tokens += 1;
+impl Influence<'_> {
+    /// Σ over the weights of each block, of their squares or of their squares times those of gradients.
+    fn by_weights(&self) -> Result<Vec<f64>> {
+        let mut worth = vec![0f64; self.stage.blocks];
+        let is_taylor = self.importance == "taylor";
+        let known = self.stage.stage.importance();
+        for (at, tensor) in self.stage.tensors.iter().enumerate() {
+            let Some(sum) = tensor.layer.and_then(|layer| worth.get_mut(layer)) else {
+                continue;
+            };
+            if self.stage.observer.should_stop() {
+                return Err(Error::cancelled());
+            }
+            let square = |w: &f32| f64::from(*w) * f64::from(*w);
+            if !is_taylor && tensor.shape.len() > 1 {
+                *sum += (self.stage.before)(at)?.iter().map(square).sum::<f64>();
+            } else if known.is_some_and(|known| known.knows(at)) {
+                let (values, bends) = ((self.stage.before)(at)?, (self.stage.diagonal)(at)?);
+                let terms = values.iter().zip(bends).map(|(w, g)| square(w) * f64::from(g));
+                *sum += terms.sum::<f64>();
+            }
         }
+        Ok(worth)
     }
+
+    fn choose(&mut self) -> Result<()> {
+        let worth: Vec<f64> = if self.importance == "influence" {
+            let mean = |(sum, tokens): &(f64, usize)| sum / (*tokens).max(1) as f64;
+            self.turned.iter().map(mean).collect()
+        } else {
+            self.by_weights()?
+        };
+        self.lists = vec![(LIST.to_owned(), best(&worth, self.keep))];
+        Ok(())
+    }
+}
+
+/// Σ over tokens of 1 − cos of the angle between what goes in and what comes out, and tokens.
+fn turned(before: &[f32], after: &[f32], hidden: usize) -> (f64, usize) {
+    let hidden = hidden.max(1);
+    let pairs = before.chunks_exact(hidden).zip(after.chunks_exact(hidden));
+    pairs.fold((0.0, 0), |(sum, tokens), (a, b)| {
+        (sum + 1.0 - cosine(a, b), tokens + 1)
+    })
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
@@ -190,7 +235,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     if size > 0.0 { ab / size } else { 1.0 }
 }
 
-impl Visitor for Influence {
+impl Visitor for Influence<'_> {
     fn replaces(&self) -> bool {
         false
     }
@@ -207,24 +252,23 @@ impl Visitor for Influence {
         let Some(before) = self.before.pop() else {
             return Ok(());
         };
-        with_values(&state.hidden, |after| self.add(&before, after, hidden, block))?;
-        if block + 1 == self.blocks {
-            let worth: Vec<f64> = self
-                .turned
-                .iter()
-                .map(|(sum, tokens)| sum / (*tokens).max(1) as f64)
-                .collect();
-            self.lists = vec![(LIST.to_owned(), best(&worth, self.keep))];
-        }
+        self.turned.resize(self.turned.len().max(block + 1), (0.0, 0));
+        let (sum, tokens) = with_values(&state.hidden, |after| turned(&before, after, hidden))?;
+        self.turned[block].0 += sum;
+        self.turned[block].1 += tokens;
         Ok(())
     }
 
-    fn settle(&mut self, _here: &mut Here<'_>) -> Result<()> {
+    /// All batches have passed by then.
+    fn settle(&mut self, here: &mut Here<'_>) -> Result<()> {
+        if here.block + 1 == self.stage.blocks && here.at == 0 {
+            self.choose()?;
+        }
         Ok(())
     }
 }
 
-impl Maker for Influence {
+impl Maker for Influence<'_> {
     fn made(&mut self) -> Vec<(usize, Weight)> {
         Vec::new()
     }
@@ -244,16 +288,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_that_changes_nothing_goes_first() {
-        let mut influence = Influence {
-            keep: 1,
-            blocks: 2,
-            before: Vec::new(),
-            turned: Vec::new(),
-            lists: Vec::new(),
-        };
-        influence.add(&[1.0, 0.0, 0.0, 2.0], &[2.0, 0.0, 0.0, 1.0], 2, 0);
-        influence.add(&[1.0, 0.0], &[0.0, 1.0], 2, 1);
-        assert!(influence.turned[0].0.abs() < 1e-12 && (influence.turned[1].0 - 1.0).abs() < 1e-12);
+    fn a_block_that_changes_only_sizes_turns_nothing() {
+        let (sum, tokens) = turned(&[1.0, 0.0, 0.0, 2.0], &[2.0, 0.0, 0.0, 1.0], 2);
+        assert!(sum.abs() < 1e-12 && tokens == 2);
+        let (sum, tokens) = turned(&[1.0, 0.0], &[0.0, 1.0], 2);
+        assert!((sum - 1.0).abs() < 1e-12 && tokens == 1);
     }
 }

@@ -16,6 +16,8 @@ use serde_json::{Map, Value, json};
 
 /// Option with which single modules get another sparsity than the stage's.
 const TENSOR_SPARSITY: &str = "tensor_sparsity";
+/// Option that makes several stages of one.
+const ITERATIONS: &str = "iterations";
 
 /// A schema of these options and the technique's own.
 pub(super) fn schema(own: &Value) -> Value {
@@ -25,10 +27,47 @@ pub(super) fn schema(own: &Value) -> Value {
         "pattern": {"type": "string", "default": "unstructured", "examples": ["2:4"],
             "description": "Where zeros lie: unstructured (anywhere), or n:m, where of every m consecutive inputs of a row n are kept: 2:4 is what sparse tensor cores multiply."},
         "tensor_sparsity": {"type": "object", "default": {}, "examples": [{"0.3": ["re:.*down_proj"]}],
-            "description": "Sparsity of single modules instead of the stage's, pattern unstructured only: for each share a list of module names or of re: and a regular expression, as in targets."}});
+            "description": "Sparsity of single modules instead of the stage's, pattern unstructured only: for each share a list of module names or of re: and a regular expression, as in targets."},
+        "iterations": {"type": "integer", "minimum": 1, "maximum": 16, "default": 1, "examples": [4],
+            "description": "Steps in which the sparsity is reached, pattern unstructured only: what scores are made of (inputs, gradients) is looked at again before each, behind the zeros so far."},
+        "schedule": {"type": "string", "enum": ["cubic", "linear"], "default": "cubic", "examples": ["cubic"],
+            "description": "Sparsity behind step t of T: s·(1 − (1 − t/T)³), most of it early, while much can go (Zhu and Gupta 2017), or s·t/T."}});
     let mut properties = shared.as_object().cloned().unwrap_or_default();
     properties.extend(own.as_object().cloned().unwrap_or_else(Map::new));
     json!({"type": "object", "additionalProperties": false, "properties": properties})
+}
+
+/// The stages that a schedule is: the same with a growing sparsity.
+pub(super) fn steps(options: &Value) -> Option<Vec<Value>> {
+    let given = options.as_object()?;
+    let count = given.get(ITERATIONS)?.as_u64().filter(|n| (2..=16).contains(n))?;
+    let unstructured = |v: &Value| v.as_str() == Some("unstructured");
+    if !given.get("pattern").is_none_or(unstructured) {
+        return None;
+    }
+    let is_linear = given
+        .get("schedule")
+        .is_some_and(|v| v.as_str() == Some("linear"));
+    let sparsity = given.get("sparsity").map_or(Some(0.5), Value::as_f64)?;
+    let step = |t: u64| {
+        let left = 1.0 - t as f64 / count as f64;
+        let part = if is_linear { 1.0 - left } else { 1.0 - left.powi(3) };
+        let mut step = given.clone();
+        step.remove(ITERATIONS);
+        step.remove("schedule");
+        step.insert("sparsity".into(), json!(sparsity * part));
+        if let Some(Value::Object(own)) = given.get(TENSOR_SPARSITY) {
+            let scaled = own.iter().map(|(share, modules)| {
+                let share = share
+                    .parse()
+                    .map_or_else(|_| share.clone(), |s: f64| (s * part).to_string());
+                (share, modules.clone())
+            });
+            step.insert(TENSOR_SPARSITY.into(), Value::Object(scaled.collect()));
+        }
+        Value::Object(step)
+    };
+    Some((1..=count).map(step).collect())
 }
 
 /// Values of `scope`, where a technique lets the user choose what is ranked together.
@@ -92,6 +131,13 @@ pub(super) fn decide(
     let pattern = pattern(context, options)?;
     check_dtypes(context, tensors)?;
     check_runs(context, pattern, tensors)?;
+    if options.number(ITERATIONS) > 1 {
+        // What can be done in steps is spelled out by now.
+        let detail =
+            format!("pattern {pattern} has one sparsity, which is reached at once: leave iterations out");
+        let pointer = options::pointer(context, ITERATIONS);
+        return Err(vec![Refusal::new(pointer, "conflicting_options", detail)]);
+    }
     let own = own_shares(context, options, pattern, is_global)?;
     let mut decision = Decision::default();
     for (index, tensor) in tensors {

@@ -56,6 +56,10 @@ impl Technique for SparseGpt {
         Work::Blocks(&SparseGpt)
     }
 
+    fn steps(&self, options: &Value) -> Option<Vec<Value>> {
+        pruning::steps(options)
+    }
+
     fn keeps_zeros(&self, _kind: &Kind) -> bool {
         true
     }

@@ -55,6 +55,10 @@ impl Technique for Wanda {
         Work::Blocks(&Wanda)
     }
 
+    fn steps(&self, options: &Value) -> Option<Vec<Value>> {
+        pruning::steps(options)
+    }
+
     fn keeps_zeros(&self, _kind: &Kind) -> bool {
         true
     }

@@ -300,3 +300,45 @@ fn single_modules_can_have_their_own_share() {
         );
     }
 }
+
+/// What is looked at again behind the zeros so far can be chosen better than at once; the share is the same.
+#[test]
+fn a_sparsity_is_reached_in_steps() {
+    let small = Small::new("llama_gqa_tied");
+    let data = small.data(&rows(14));
+    for (technique, text) in TECHNIQUES {
+        let at_once = options(text, &json!({"sparsity": 0.6}));
+        let in_steps = options(text, &json!({"sparsity": 0.6, "iterations": 3}));
+        let plan = small.plan(&pruned(technique, &in_steps), &data).unwrap();
+        let shares = plan
+            .stages
+            .iter()
+            .map(|s| s.options["sparsity"].as_f64().unwrap());
+        let shares: Vec<f64> = shares.map(|s| (s * 1e3).round() / 1e3).collect();
+        assert_eq!(shares, [0.422, 0.578, 0.6], "{technique}");
+        let (one, _) = small.made(&pruned(technique, &at_once), &data, "safetensors");
+        let (many, outcome) = small.made(&pruned(technique, &in_steps), &data, "safetensors");
+        assert!(
+            (outcome.report.totals.zero_ratio - 0.6).abs() < 0.02,
+            "{technique}"
+        );
+        let changed = layers(&outcome, &many)
+            .iter()
+            .any(|(name, values)| *values != values_of(&one, name));
+        // Weights do not change their sizes on the way.
+        assert_eq!(changed, technique != "magnitude", "{technique} {text}");
+    }
+}
+
+#[test]
+fn steps_are_refused_where_there_is_one_sparsity_only() {
+    let small = Small::new("llama_gqa_tied");
+    let data = small.data(&rows(14));
+    let at = |recipe: &Value| small.refusal(recipe, &data);
+    let pattern = pruned("wanda", &json!({"pattern": "2:4", "iterations": 2}));
+    let pointer = "/stages/0/options/iterations".to_owned();
+    assert_eq!(at(&pattern), (pointer, "conflicting_options"));
+    let mut later = pruned("wanda", &json!({"iterations": 4}));
+    after_it(&mut later, "rtn", &json!({"n_bits": 99}));
+    assert_eq!(at(&later).0, "/stages/1/options/n_bits");
+}

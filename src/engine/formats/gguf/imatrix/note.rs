@@ -30,10 +30,8 @@ impl ImatrixNote {
     pub fn of(importance: &ImportancePlan) -> Self {
         Self {
             file: match &importance.source {
-                ImportanceSource::Calibration | ImportanceSource::Fisher | ImportanceSource::Diagonal => {
-                    FILE.to_owned()
-                }
                 ImportanceSource::Dataset(name) => name.clone(),
+                _ => FILE.to_owned(),
             },
             dataset: importance.texts.first().cloned(),
             entries: importance.tensors.len() as u32,
