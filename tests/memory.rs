@@ -33,7 +33,7 @@ fn specimen(technique: &str) -> (Value, Vec<Value>, bool) {
     let options = match technique {
         "autoround" => json!({"iters": 2}),
         "gqa" => json!({"num_key_value_heads": 1}),
-        "ggml" => json!({"type": "Q4_K"}),
+        "ggml" => json!({"type": "Q4_K_M"}),
         "kmeans" => json!({"n_centroids": 16}),
         "magnitude" | "obd" => json!({"scope": "global"}),
         "moefication" => json!({"num_experts": 4, "num_experts_per_tok": 2}),

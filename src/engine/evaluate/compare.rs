@@ -104,6 +104,7 @@ pub fn compare(what: &Comparison<'_>, stop: &dyn Fn(f64) -> bool) -> Result<Qual
     Ok(Quality {
         measures: measures.collect(),
         layers: what.layers.errors(what.seed),
+        stages: Vec::new(),
         ..Quality::default()
     })
 }

@@ -77,6 +77,20 @@ pub struct Quality {
     /// Errors behind each block, where `layer_error` was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub layers: Vec<LayerError>,
+    /// What every stage but the last left, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub stages: Vec<StageEffect>,
+}
+
+/// What is left behind one stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageEffect {
+    /// Its place in the recipe, from 0.
+    pub stage: usize,
+    /// Its technique.
+    pub technique: String,
+    /// Metrics of the model behind it, in the order of the recipe.
+    pub measures: Vec<Measure>,
 }
 
 impl Quality {

@@ -4,6 +4,7 @@
 //! Invariant: work done never falls and ends at the total.
 
 use super::calibrated::surveys;
+use super::effects;
 use crate::calibrate::Pace;
 use crate::observe::{Observer, Usage};
 use crate::plan::{Plan, StagePlan};
@@ -49,8 +50,10 @@ impl<'a> Course<'a> {
         course.legs.push(("compress".to_owned(), weights));
         course.legs.push(("verify".to_owned(), plan.disk_bytes));
         if plan.evaluation.is_some() {
-            course.legs.push(("evaluate".to_owned(), WALK * weights));
-            course.legs.push(("compare".to_owned(), WALK * weights / 2));
+            for _ in 0..=effects::places(plan).len() {
+                course.legs.push(("evaluate".to_owned(), WALK * weights));
+                course.legs.push(("compare".to_owned(), WALK * weights / 2));
+            }
         }
         course
     }

@@ -7,6 +7,7 @@
 mod budget;
 mod calibrated;
 mod course;
+mod effects;
 mod experts;
 #[cfg(test)]
 mod fisher_tests;
@@ -164,8 +165,8 @@ pub fn execute(
     let mut course = Course::of(plan, observer);
     let uploaded = model;
     let first_untied = plan::untied(&plan.first().own_recipe(), uploaded);
-    let (reshaped, mut warnings) = reshape::before(plan, uploaded, datasets, site, &mut course)?;
-    let model = reshaped.as_ref().unwrap_or(uploaded);
+    let (between, mut warnings) = reshape::before(plan, uploaded, datasets, site, &mut course)?;
+    let model = between.last().unwrap_or(uploaded);
     let untied = plan::untied(&plan.own_recipe(), model);
     let model = untied.as_ref().unwrap_or(model);
     check_version(plan, model)?;
@@ -181,6 +182,7 @@ pub fn execute(
     let run = Run {
         uploaded,
         original: &original,
+        between: &between,
         datasets,
         site,
         warnings,
@@ -218,6 +220,8 @@ struct Run<'a> {
     uploaded: &'a Checkpoint,
     /// The uploaded model, before any stage.
     original: &'a Made<'a>,
+    /// Models that stages made which change the structure.
+    between: &'a [Checkpoint],
     datasets: &'a Datasets,
     site: &'a Site<'a>,
     warnings: Vec<String>,
@@ -228,6 +232,7 @@ fn finish(made: &Made<'_>, targets: &[Target<'_>], run: Run<'_>, course: &mut Co
     let Run {
         uploaded,
         original,
+        between,
         datasets,
         site,
         warnings,
@@ -241,7 +246,14 @@ fn finish(made: &Made<'_>, targets: &[Target<'_>], run: Run<'_>, course: &mut Co
     let found = verify(targets, &written, course)?;
     course.end();
     let quality = match &plan.evaluation {
-        Some(data) => Some(quality::measure([original, made], data, datasets, site, course)?),
+        Some(data) => {
+            let effects = effects::Effects {
+                original,
+                made,
+                between,
+            };
+            Some(effects.measure(data, datasets, site, course)?)
+        }
         None => None,
     };
     let measured = targets.iter().zip(&written).zip(found);

@@ -14,7 +14,7 @@ use crate::evaluate::{Comparison, Ends, Layers, Quality, check_hidden, class_num
 use crate::models::network_of;
 use crate::network::{Compute, Cut, Network, State, Weights};
 use crate::plan::{DataPlan, Use, planned_sequences};
-use crate::recipe::Metric;
+use crate::recipe::{Metric, Recipe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Nobody looks at the inputs.
@@ -55,9 +55,19 @@ impl Pace for Turns<'_> {
     }
 }
 
-/// Runs both, the original and the compressed model, and measures.
+/// A model somewhere on its way.
+pub(super) struct Behind<'a> {
+    pub made: &'a Made<'a>,
+    /// Before which of the plan's stages.
+    pub until: usize,
+    /// What asks for the measurement.
+    pub recipe: &'a Recipe,
+}
+
+/// Runs both, the original and what a model has become, and measures.
 pub(super) fn measure(
-    [original, made]: [&Made<'_>; 2],
+    original: &Made<'_>,
+    Behind { made, until, recipe }: Behind<'_>,
     data: &DataPlan,
     datasets: &Datasets,
     site: &Site<'_>,
@@ -66,11 +76,10 @@ pub(super) fn measure(
     let networks = [network_of(original.model)?, network_of(made.model)?];
     let networks: [&dyn Network; 2] = [networks[0].as_ref(), networks[1].as_ref()];
     let network = networks[1];
-    let recipe = &made.plan.recipe;
     let taken = planned_sequences(recipe, Use::Evaluation, data, made.model, datasets, network)?;
     let labels = numbers(made.model, network, &taken.labels, &data.metrics)?;
     let observer = course.observer;
-    let models = [original.before(0, observer), made.before(usize::MAX, observer)];
+    let models = [original.before(0, observer), made.before(until, observer)];
     course.begin("evaluate");
     let start = |side: usize, pace| {
         let stash = Stash::new(site.scratch, data.activation_bytes);

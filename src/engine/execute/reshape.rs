@@ -22,27 +22,29 @@ use rayon::prelude::*;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// The model that a plan begins with, where that is not the uploaded one, and what was to be said on the way.
+/// The models that stages before a plan's own made, the last one being what it begins with, and what was to be said on the
+/// way.
 pub(super) fn before(
     plan: &Plan,
     uploaded: &Checkpoint,
     datasets: &Datasets,
     site: &Site<'_>,
     course: &mut Course<'_>,
-) -> Result<(Option<Checkpoint>, Vec<String>)> {
+) -> Result<(Vec<Checkpoint>, Vec<String>)> {
     let Some(earlier) = &plan.earlier else {
-        return Ok((None, Vec::new()));
+        return Ok((Vec::new(), Vec::new()));
     };
-    let (below, mut warnings) = before(earlier, uploaded, datasets, site, course)?;
+    let (mut models, mut warnings) = before(earlier, uploaded, datasets, site, course)?;
     let scratch = site.scratch.join(format!("structure-{}", earlier.end()));
     let own = Site {
         scratch: &scratch,
         ..site.clone()
     };
-    let model = below.as_ref().unwrap_or(uploaded);
+    let model = models.last().unwrap_or(uploaded);
     let (made, more) = reshaped(earlier, model, datasets, &own, course)?;
     warnings.extend(more);
-    Ok((Some(made), warnings))
+    models.push(made);
+    Ok((models, warnings))
 }
 
 fn reshaped(

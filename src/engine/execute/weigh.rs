@@ -52,7 +52,7 @@ fn weigh(
     check_datasets(plan, datasets)?;
     let mut course = Course::weighing(plan, observer);
     let (reshaped, _) = reshape::before(plan, model, datasets, site, &mut course)?;
-    let model = reshaped.as_ref().unwrap_or(model);
+    let model = reshaped.last().unwrap_or(model);
     let untied = plan::untied(&plan.own_recipe(), model);
     let model = untied.as_ref().unwrap_or(model);
     check_version(plan, model)?;

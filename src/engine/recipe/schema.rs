@@ -66,6 +66,8 @@ fn evaluation() -> Value {
                         "items": {"type": "string", "enum": Metric::ALL.map(Metric::name)}},
             "num_samples": samples(default.num_samples), "max_seq_length": length(default.max_seq_length),
             "max_activation_bytes": activations(default.max_activation_bytes),
+            "each_stage": {"type": "boolean", "default": default.each_stage,
+                           "description": "Measure what every stage leaves, not only the last; each takes as long as the evaluation itself"},
         },
     })
 }

@@ -28,9 +28,34 @@ pub(super) fn section(out: &mut String, quality: &Quality) {
         }
         out.push_str("</table></div>");
     }
+    if !quality.stages.is_empty() {
+        stages(out, quality);
+    }
     if !quality.layers.is_empty() {
         bars(out, &quality.layers);
     }
+}
+
+/// What each stage leaves, and in the last row the result.
+fn stages(out: &mut String, quality: &Quality) {
+    out.push_str("<h3>Stage by stage</h3><div class=scroll><table><tr><th>behind stage");
+    for measure in &quality.measures {
+        let _ = write!(out, "<th>{}", escape(words(&measure.metric)));
+    }
+    out.push_str("</tr>");
+    let results = quality.stages.iter().map(|stage| {
+        let name = format!("{}, {}", stage.stage + 1, stage.technique);
+        (name, &stage.measures)
+    });
+    for (name, measures) in results.chain([("the result".to_owned(), &quality.measures)]) {
+        let _ = write!(out, "<tr><td>{}", escape(&name));
+        for measure in measures {
+            let [low, high] = measure.interval.map(number);
+            let _ = write!(out, "<td title=\"{low} to {high}\">{}", number(measure.after));
+        }
+        out.push_str("</tr>");
+    }
+    out.push_str("</table></div>");
 }
 
 fn row(out: &mut String, measure: &Measure) {
@@ -157,6 +182,7 @@ mod tests {
                 measure("accuracy", Some(0.9), 0.8, Some(-0.1)),
             ],
             layers: vec![layer(0, 0.0), layer(1, 0.02), layer(2, 0.04)],
+            stages: Vec::new(),
             ..Quality::default()
         };
         let mut page = String::new();

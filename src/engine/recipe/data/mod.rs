@@ -112,6 +112,9 @@ pub struct EvaluationSpec {
     pub max_seq_length: u32,
     /// Bytes of activations in memory between steps, for each of the two models; what is more waits in scratch.
     pub max_activation_bytes: u64,
+    /// Measure what every stage leaves, not only the last.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub each_stage: bool,
 }
 
 impl Default for EvaluationSpec {
@@ -122,6 +125,7 @@ impl Default for EvaluationSpec {
             num_samples: 40,
             max_seq_length: 1024,
             max_activation_bytes: ACTIVATION_BYTES,
+            each_stage: false,
         }
     }
 }
@@ -230,6 +234,7 @@ fn evaluation_of(value: &Value) -> Parsed<Option<EvaluationSpec>> {
                     "num_samples",
                     "max_seq_length",
                     "max_activation_bytes",
+                    "each_stage",
                 ],
             )?;
             Ok(Some(EvaluationSpec {
@@ -242,6 +247,7 @@ fn evaluation_of(value: &Value) -> Parsed<Option<EvaluationSpec>> {
                 num_samples: fields.samples(default.num_samples)?,
                 max_seq_length: fields.length(default.max_seq_length)?,
                 max_activation_bytes: fields.activations()?,
+                each_stage: fields.flag("each_stage", default.each_stage)?,
             }))
         }
         _ => refuse(
