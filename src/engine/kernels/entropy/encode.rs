@@ -6,9 +6,9 @@
 use super::counts::{Source, are_dense, count};
 use super::lanes::{self, STATE_BYTES};
 use super::stream::{
-    Coder, FORM_HUFFMAN, FORM_RANS, FORM_REPEATED, FORM_STORED, HEADER_BYTES, PLAIN, VERSION,
+    Coder, FORM_GROUPS, FORM_HUFFMAN, FORM_RANS, FORM_REPEATED, FORM_STORED, PLAIN, version_of,
 };
-use super::{Counts, huffman, rans};
+use super::{Counts, groups, huffman, rans};
 use rayon::prelude::*;
 use std::ops::{Range, RangeInclusive};
 
@@ -51,7 +51,7 @@ impl<'a, S: Source + ?Sized> Encoded<'a, S> {
             return Self::stored(source);
         }
         let counts = count(source);
-        let bytes = Table::of(&counts, coder).map_or(0.0, |table| table.cost(&counts) / 8.0);
+        let bytes = Table::of(&counts, coder).map_or(0.0, |(_, bits)| bits / 8.0);
         let each = bytes / source.len().max(1) as f64;
         let size = SIZES
             .into_iter()
@@ -61,44 +61,34 @@ impl<'a, S: Source + ?Sized> Encoded<'a, S> {
 
     /// The same with chunks of 2ᵏ symbols, which were counted.
     pub(super) fn in_chunks(source: &'a S, counts: &Counts, coder: Coder, k: u8, saving: f64) -> Self {
-        let Some(table) = Table::of(counts, coder) else {
+        let Some((table, bits)) = Table::of(counts, coder) else {
             let Some(symbol) = counts.iter().position(|n| *n > 0) else {
                 return Self::stored(source);
             };
             return Self {
                 source,
-                head: header(FORM_REPEATED, k, &[symbol as u8], source.len()),
+                head: header(FORM_REPEATED, k, 0, &[symbol as u8], source.len()),
                 body: Body::Nothing,
             };
         };
-        let mut bytes = Vec::new();
-        table.write(&mut bytes);
+        let (table, bits) = table.or_groups(bits, source, counts, k);
+        let head = table.head(k, source.len());
         let chunks = source.len().div_ceil(1 << k);
-        let overhead = HEADER_BYTES + bytes.len() + chunks * (4 + STATE_BYTES);
-        if overhead as f64 + table.cost(counts) / 8.0 > source.len() as f64 * (1.0 - saving) {
+        let overhead = head.len() + chunks * (4 + STATE_BYTES);
+        if overhead as f64 + bits / 8.0 > source.len() as f64 * (1.0 - saving) {
             return Self::stored(source);
         }
-        let (form, encoded) = match table {
-            Table::Huffman(lengths) => (
-                FORM_HUFFMAN,
-                encode_all(&huffman::Encoder::new(&lengths), source, k),
-            ),
-            Table::Rans(frequencies) => (
-                FORM_RANS,
-                encode_all(&rans::Encoder::new(&frequencies), source, k),
-            ),
-        };
         Self {
             source,
-            head: header(form, k, &bytes, source.len()),
-            body: Body::Chunks(k, encoded),
+            head,
+            body: Body::Chunks(k, table.encode(source, k)),
         }
     }
 
     fn stored(source: &'a S) -> Self {
         Self {
             source,
-            head: header(FORM_STORED, *SIZES.start(), &[], source.len()),
+            head: header(FORM_STORED, *SIZES.start(), 0, &[], source.len()),
             body: Body::Stored,
         }
     }
@@ -163,18 +153,23 @@ fn part(index: usize, size: usize, length: usize) -> Range<usize> {
     index * size..((index + 1) * size).min(length)
 }
 
-fn encode_all<S: Source + ?Sized>(code: &impl lanes::Code, source: &S, k: u8) -> Vec<Option<Vec<u8>>> {
+/// All chunks, each by itself: of its symbols, by way of a buffer.
+fn encode_all<S: Source + ?Sized>(
+    source: &S,
+    k: u8,
+    encode: impl Fn(&[u8], &mut Vec<u8>) -> Option<Vec<u8>> + Sync,
+) -> Vec<Option<Vec<u8>>> {
     let chunks = (0..source.len().div_ceil(1 << k)).into_par_iter();
     let buffers = || (Vec::new(), Vec::new());
     let encoded = chunks.map_init(buffers, |(symbols, words), i| {
         let symbols = source.read(part(i, 1 << k, source.len()), symbols);
-        lanes::encode(code, symbols, words)
+        encode(symbols, words)
     });
     encoded.collect()
 }
 
-fn header(form: u8, k: u8, table: &[u8], symbols: usize) -> Vec<u8> {
-    let mut out = vec![VERSION, form, k, 0];
+fn header(form: u8, k: u8, group: u8, table: &[u8], symbols: usize) -> Vec<u8> {
+    let mut out = vec![version_of(form), form, k, group];
     out.extend((table.len() as u32).to_le_bytes());
     out.extend((symbols as u64).to_le_bytes());
     out.extend_from_slice(table);
@@ -184,33 +179,75 @@ fn header(form: u8, k: u8, table: &[u8], symbols: usize) -> Vec<u8> {
 /// The table of a code.
 enum Table {
     Huffman(Box<huffman::Lengths>),
+    Groups(Box<groups::Lengths>),
     Rans(Box<rans::Frequencies>),
 }
 
 impl Table {
-    /// None where fewer than two symbols occur.
-    fn of(counts: &Counts, coder: Coder) -> Option<Self> {
+    /// A table of single symbols, and the bits of those that were counted. None where fewer than two occur.
+    fn of(counts: &Counts, coder: Coder) -> Option<(Self, f64)> {
         if counts.iter().filter(|n| **n > 0).count() < 2 {
             return None;
         }
         Some(match coder {
-            Coder::Huffman => Self::Huffman(Box::new(huffman::Lengths::of(counts))),
-            Coder::Rans => Self::Rans(Box::new(rans::Frequencies::of(counts))),
+            Coder::Huffman => {
+                let lengths = huffman::Lengths::of(counts);
+                let bits = lengths.cost(counts);
+                (Self::Huffman(Box::new(lengths)), bits)
+            }
+            Coder::Rans => {
+                let frequencies = rans::Frequencies::of(counts);
+                let bits = frequencies.cost(counts);
+                (Self::Rans(Box::new(frequencies)), bits)
+            }
         })
     }
 
-    /// Bits of the counted symbols.
-    fn cost(&self, counts: &Counts) -> f64 {
-        match self {
-            Self::Huffman(lengths) => lengths.cost(counts),
-            Self::Rans(frequencies) => frequencies.cost(counts),
-        }
+    /// A table of groups of symbols instead, where that takes fewer bits.
+    fn or_groups<S: Source + ?Sized>(self, bits: f64, source: &S, counts: &Counts, k: u8) -> (Self, f64) {
+        let grouped = match self {
+            Self::Huffman(_) => groups::Lengths::best(source, counts, k, bits),
+            _ => None,
+        };
+        grouped.map_or((self, bits), |(lengths, bits)| {
+            (Self::Groups(Box::new(lengths)), bits)
+        })
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    /// Header and table.
+    fn head(&self, k: u8, symbols: usize) -> Vec<u8> {
+        let mut table = Vec::new();
+        let (form, group) = match self {
+            Self::Huffman(lengths) => {
+                lengths.write(&mut table);
+                (FORM_HUFFMAN, 0)
+            }
+            Self::Groups(lengths) => {
+                lengths.write(&mut table);
+                (FORM_GROUPS, lengths.size as u8)
+            }
+            Self::Rans(frequencies) => {
+                frequencies.write(&mut table);
+                (FORM_RANS, 0)
+            }
+        };
+        header(form, k, group, &table, symbols)
+    }
+
+    fn encode<S: Source + ?Sized>(&self, source: &S, k: u8) -> Vec<Option<Vec<u8>>> {
         match self {
-            Self::Huffman(lengths) => lengths.write(out),
-            Self::Rans(frequencies) => frequencies.write(out),
+            Self::Huffman(lengths) => {
+                let code = huffman::Encoder::new(lengths);
+                encode_all(source, k, |symbols, words| lanes::encode(&code, symbols, words))
+            }
+            Self::Groups(lengths) => {
+                let code = groups::Encoder::new(lengths);
+                encode_all(source, k, |symbols, words| code.encode(symbols, words))
+            }
+            Self::Rans(frequencies) => {
+                let code = rans::Encoder::new(frequencies);
+                encode_all(source, k, |symbols, words| lanes::encode(&code, symbols, words))
+            }
         }
     }
 }

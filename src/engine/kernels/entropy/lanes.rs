@@ -20,20 +20,24 @@ pub(super) const STATE_BYTES: usize = 4 * LANES;
 
 /// What a code does to one state.
 pub(super) trait Code: Sync {
+    /// What it codes at a time.
+    type Symbol: Copy;
     /// The lowest 16 bits of a state that must leave it before this symbol enters.
-    fn overflows(&self, state: u32, symbol: u8) -> bool;
+    fn overflows(&self, state: u32, symbol: Self::Symbol) -> bool;
     /// The state with a symbol more; it has been made room in.
-    fn put(&self, state: u32, symbol: u8) -> u32;
+    fn put(&self, state: u32, symbol: Self::Symbol) -> u32;
     /// As many whole rows as are worth wider instructions, from the last on; how many symbols are left at the front.
-    fn put_rows(&self, writer: &mut Writer<'_>, symbols: &[u8]) -> usize;
+    fn put_rows(&self, writer: &mut Writer<'_>, symbols: &[Self::Symbol]) -> usize;
 }
 
 /// The inverse.
 pub(super) trait Decode: Sync {
+    /// What it reads at a time.
+    type Symbol: Copy;
     /// The symbol on top of a state, and the state without it.
-    fn take(&self, state: u32) -> (u8, u32);
+    fn take(&self, state: u32) -> (Self::Symbol, u32);
     /// As many whole rows as are worth wider instructions; how many symbols that were.
-    fn take_rows(&self, reader: &mut Reader<'_>, symbols: &mut [u8]) -> usize;
+    fn take_rows(&self, reader: &mut Reader<'_>, symbols: &mut [Self::Symbol]) -> usize;
 }
 
 /// States, and words from the back of a buffer to its front.
@@ -44,13 +48,44 @@ pub(super) struct Writer<'a> {
     pub(super) at: usize,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    /// For a chunk that is smaller than `limit`; none where its states alone are not.
+    pub(super) fn new(limit: usize, buffer: &'a mut Vec<u8>) -> Option<Self> {
+        let room = limit.checked_sub(STATE_BYTES)?;
+        buffer.resize(room.max(buffer.len()), 0);
+        Some(Self {
+            states: [LOWER; LANES],
+            bytes: &mut buffer[..room],
+            at: room,
+        })
+    }
+
     /// True where the words of a row have room.
     pub(super) fn has_room(&self) -> bool {
         self.at >= 2 * LANES
     }
 
-    fn put_row(&mut self, code: &impl Code, symbols: &[u8]) {
+    /// Puts symbols before those that were put before; only the first put may end within a row. None where they have no
+    /// room.
+    pub(super) fn put<C: Code>(&mut self, code: &C, symbols: &[C::Symbol]) -> Option<()> {
+        let whole = symbols.len() / LANES * LANES;
+        if whole < symbols.len() {
+            if !self.has_room() {
+                return None;
+            }
+            self.put_row(code, &symbols[whole..]);
+        }
+        let left = code.put_rows(self, &symbols[..whole]);
+        for row in symbols[..left].rchunks(LANES) {
+            if !self.has_room() {
+                return None;
+            }
+            self.put_row(code, row);
+        }
+        Some(())
+    }
+
+    fn put_row<C: Code>(&mut self, code: &C, symbols: &[C::Symbol]) {
         for (state, symbol) in self.states.iter_mut().zip(symbols).rev() {
             // Without a branch, as in reading: the word is written, and kept where it had to leave.
             let overflows = code.overflows(*state, *symbol);
@@ -61,35 +96,25 @@ impl Writer<'_> {
             *state = code.put(*state, *symbol);
         }
     }
+
+    /// The chunk: states and words.
+    pub(super) fn chunk(&self) -> Vec<u8> {
+        let mut chunk = Vec::with_capacity(STATE_BYTES + self.bytes.len() - self.at);
+        chunk.extend(self.states.iter().flat_map(|state| state.to_le_bytes()));
+        chunk.extend(&self.bytes[self.at..]);
+        chunk
+    }
 }
 
-/// A chunk: states and words, by way of a buffer. Nothing where it would not be smaller than the symbols themselves.
-pub(super) fn encode(code: &impl Code, symbols: &[u8], buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
-    let room = symbols.len().checked_sub(STATE_BYTES)?;
-    buffer.resize(room.max(buffer.len()), 0);
-    let mut writer = Writer {
-        states: [LOWER; LANES],
-        bytes: &mut buffer[..room],
-        at: room,
-    };
-    let whole = symbols.len() / LANES * LANES;
-    if whole < symbols.len() {
-        if !writer.has_room() {
-            return None;
-        }
-        writer.put_row(code, &symbols[whole..]);
-    }
-    let left = code.put_rows(&mut writer, &symbols[..whole]);
-    for row in symbols[..left].rchunks(LANES) {
-        if !writer.has_room() {
-            return None;
-        }
-        writer.put_row(code, row);
-    }
-    let mut chunk = Vec::with_capacity(STATE_BYTES + room - writer.at);
-    chunk.extend(writer.states.iter().flat_map(|state| state.to_le_bytes()));
-    chunk.extend(&writer.bytes[writer.at..]);
-    Some(chunk)
+/// A chunk, by way of a buffer. Nothing where it would not be smaller than the symbols themselves.
+pub(super) fn encode<C: Code<Symbol = u8>>(
+    code: &C,
+    symbols: &[u8],
+    buffer: &mut Vec<u8>,
+) -> Option<Vec<u8>> {
+    let mut writer = Writer::new(symbols.len(), buffer)?;
+    writer.put(code, symbols)?;
+    Some(writer.chunk())
 }
 
 /// States, and the words of a chunk that are not read yet.
@@ -99,7 +124,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(chunk: &'a [u8]) -> Result<Self> {
+    pub(super) fn new(chunk: &'a [u8]) -> Result<Self> {
         let (states, words) = chunk
             .split_at_checked(STATE_BYTES)
             .ok_or_else(|| corrupt("a chunk is shorter than its states"))?;
@@ -114,8 +139,29 @@ impl<'a> Reader<'a> {
         Ok(Self { states: read, words })
     }
 
+    /// Takes symbols that follow those taken before; only the last take may end within a row.
+    pub(super) fn take<C: Decode>(&mut self, code: &C, symbols: &mut [C::Symbol]) -> Result<()> {
+        let done = code.take_rows(self, symbols);
+        let (rows, rest) = symbols[done..].as_chunks_mut::<LANES>();
+        for row in rows {
+            match self.words.first_chunk() {
+                Some(window) => self.take_row(code, window, row),
+                None => self.take_last(code, row)?,
+            }
+        }
+        self.take_last(code, rest)
+    }
+
+    /// Refuses a chunk that has more in it than was taken.
+    pub(super) fn finish(&self) -> Result<()> {
+        if !self.words.is_empty() || self.states.iter().any(|state| *state != LOWER) {
+            return Err(corrupt("a chunk is not what was written"));
+        }
+        Ok(())
+    }
+
     /// A row whose words are all there, whatever they are.
-    fn take_row(&mut self, code: &impl Decode, window: &[[u8; 2]; LANES], symbols: &mut [u8; LANES]) {
+    fn take_row<C: Decode>(&mut self, code: &C, window: &[[u8; 2]; LANES], symbols: &mut [C::Symbol; LANES]) {
         let mut used = 0;
         for (state, symbol) in self.states.iter_mut().zip(symbols) {
             let (taken, next) = code.take(*state);
@@ -130,7 +176,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A row, or part of one, near the end of the words.
-    fn take_last(&mut self, code: &impl Decode, symbols: &mut [u8]) -> Result<()> {
+    fn take_last<C: Decode>(&mut self, code: &C, symbols: &mut [C::Symbol]) -> Result<()> {
         for (state, symbol) in self.states.iter_mut().zip(symbols) {
             let (taken, mut next) = code.take(*state);
             if next < LOWER {
@@ -148,19 +194,8 @@ impl<'a> Reader<'a> {
 }
 
 /// Fills `symbols` from a chunk that was made of as many.
-pub(super) fn decode(code: &impl Decode, chunk: &[u8], symbols: &mut [u8]) -> Result<()> {
+pub(super) fn decode<C: Decode<Symbol = u8>>(code: &C, chunk: &[u8], symbols: &mut [u8]) -> Result<()> {
     let mut reader = Reader::new(chunk)?;
-    let done = code.take_rows(&mut reader, symbols);
-    let (rows, rest) = symbols[done..].as_chunks_mut::<LANES>();
-    for row in rows {
-        match reader.words.first_chunk() {
-            Some(window) => reader.take_row(code, window, row),
-            None => reader.take_last(code, row)?,
-        }
-    }
-    reader.take_last(code, rest)?;
-    if !reader.words.is_empty() || reader.states.iter().any(|state| *state != LOWER) {
-        return Err(corrupt("a chunk is not what was written"));
-    }
-    Ok(())
+    reader.take(code, symbols)?;
+    reader.finish()
 }

@@ -10,14 +10,14 @@
 //!
 //! | offset | bytes | |
 //! |---|---|---|
-//! | 0 | 1 | version: 1 |
-//! | 1 | 1 | form: 0 stored, 1 repeated, 2 Huffman, 3 rANS |
+//! | 0 | 1 | version: 2 where the form is 4, 1 elsewhere |
+//! | 1 | 1 | form: 0 stored, 1 repeated, 2 Huffman, 3 rANS, 4 Huffman of groups |
 //! | 2 | 1 | `k`: a chunk is 2ᵏ symbols, the last one what is left; 6 ≤ `k` ≤ 24 |
-//! | 3 | 1 | 0 |
+//! | 3 | 1 | form 4: `n`, symbols of a group: 2, 3, 4, 6, 8 or 12; elsewhere 0 |
 //! | 4 | 4 | `T`, bytes of the table |
 //! | 8 | 8 | `N`, number of symbols |
 //! | 16 | `T` | table |
-//! | 16 + `T` | 4 `C` | forms 2 and 3: a length for each of the `C = ⌈N / 2ᵏ⌉` chunks |
+//! | 16 + `T` | 4 `C` | forms 2, 3 and 4: a length for each of the `C = ⌈N / 2ᵏ⌉` chunks |
 //! | then | | chunks, one after another, to the end |
 //!
 //! *Stored*: no table, no lengths; the symbols follow. *Repeated*: the table is the one symbol, nothing follows.
@@ -31,12 +31,13 @@
 //!   that is left over is 0. The code is complete. Codes are given out by ascending length, then by ascending symbol,
 //!   as is canonical; the first bit of each is read first.
 //!
-//! A *chunk* is 64 states of four bytes, then words of two bytes. Symbol `i` of a chunk belongs to lane `i mod 64`.
-//! With `x` the state of its lane, a symbol is read so:
+//! A *chunk* is 64 states of four bytes, then words of two bytes. Symbol `i` of a chunk belongs to lane `i mod 64`; in form
+//! 4 group `i`, which has symbols `n·i` to `n·i + n − 1`. Groups begin anew in each chunk; what its last one has too many
+//! is the lowest symbol, and is not read. With `x` the state of its lane, a symbol is read so:
 //! - rANS: `u = x mod 2¹⁴`; the symbol is the one with `c ≤ u < c + f`, where `f` is its frequency and `c` the sum of the
 //!   frequencies of lower symbols; `x ← f·⌊x / 2¹⁴⌋ + u − c`;
 //! - Huffman: the symbol is the one whose code the lowest bits of `x` are, the first bit lowest; `x ← ⌊x / 2ˡ⌋`, where
-//!   `l` is the length of the code;
+//!   `l` is the length of the code; in form 4 a group is read so;
 //! - then, where `x < 2¹⁶`, `x ← 2¹⁶·x + w` with `w` the next word of the chunk.
 //!
 //! In the end all words are used up and every state is 2¹⁶ again.
@@ -59,8 +60,10 @@
 
 mod counts;
 mod encode;
+mod groups;
 mod huffman;
 mod lanes;
+mod prefix;
 mod rans;
 pub mod split;
 mod stream;

@@ -4,7 +4,7 @@
 //! Invariant: nothing is changed.
 
 use super::lanes::{Reader, Writer};
-use super::{huffman, rans};
+use super::{groups, huffman, rans};
 
 pub(super) fn put_rans(_code: &rans::Encoder, _writer: &mut Writer<'_>, symbols: &[u8]) -> usize {
     symbols.len()
@@ -19,5 +19,13 @@ pub(super) fn take_rans(_code: &rans::Decoder, _reader: &mut Reader<'_>, _symbol
 }
 
 pub(super) fn take_huffman(_code: &huffman::Decoder, _reader: &mut Reader<'_>, _symbols: &mut [u8]) -> usize {
+    0
+}
+
+pub(super) fn put_groups(_code: &groups::Encoder, _writer: &mut Writer<'_>, groups: &[u16]) -> usize {
+    groups.len()
+}
+
+pub(super) fn take_groups(_code: &groups::Decoder, _reader: &mut Reader<'_>, _groups: &mut [u16]) -> usize {
     0
 }

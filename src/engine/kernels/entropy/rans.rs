@@ -160,6 +160,8 @@ impl Encoder {
 }
 
 impl Code for Encoder {
+    type Symbol = u8;
+
     fn overflows(&self, state: u32, symbol: u8) -> bool {
         state >> (32 - BITS) > self.steps[usize::from(symbol)] >> BITS & (TOTAL - 1)
     }
@@ -224,6 +226,8 @@ fn boxed<T, const N: usize>(values: Vec<T>) -> Box<[T; N]> {
 }
 
 impl Decode for Decoder {
+    type Symbol = u8;
+
     fn take(&self, state: u32) -> (u8, u32) {
         let slot = state & (TOTAL - 1);
         let rank = usize::from(self.ranks[slot as usize]);
