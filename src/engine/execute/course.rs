@@ -4,6 +4,7 @@
 //! Invariant: work done never falls and ends at the total.
 
 use super::calibrated::surveys;
+use super::settle::looks_at_each;
 use crate::calibrate::Pace;
 use crate::observe::{Observer, Usage};
 use crate::plan::{Plan, StagePlan};
@@ -73,7 +74,8 @@ impl<'a> Course<'a> {
             };
             Some((name, WALK * weights))
         };
-        let looked = |stage: &StagePlan| surveys(stage).map(|_| (SURVEY.to_owned(), weights));
+        let looks = |stage: &StagePlan| surveys(stage).is_some() || looks_at_each(stage);
+        let looked = |stage: &StagePlan| looks(stage).then(|| (SURVEY.to_owned(), weights));
         let of = |stage: &StagePlan| {
             descended(stage)
                 .into_iter()

@@ -14,6 +14,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 mod budget;
+mod correction;
 mod factoring;
 mod hadamard;
 mod heads;
