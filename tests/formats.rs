@@ -107,6 +107,7 @@ fn work(format: &str, folder: &Path) -> (Checkpoint, Value) {
         "gptq" => json!({"preset": "gptq-rtn", "options": {"scale_dtype": "F16"}}),
         "low-rank" => json!({"stages": [{"technique": "svd"}], "formats": ["low-rank"]}),
         "packed" => json!({"stages": [{"technique": "kmeans"}], "formats": ["packed"]}),
+        "peft" => json!({"stages": [{"technique": "loftq", "options": {"rank": 4}}], "formats": ["peft"]}),
         "safetensors" => json!({"preset": "W8A16", "formats": ["safetensors"]}),
         other => panic!("{other} needs a model and a recipe here"),
     };

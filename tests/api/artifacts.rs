@@ -252,6 +252,7 @@ async fn formats_say_what_is_read_and_what_is_written() {
             row("imatrix", false, true),
             row("low-rank", false, true),
             row("packed", false, true),
+            row("peft", false, true),
             row("safetensors", true, true),
         ]
     );

@@ -10,6 +10,7 @@ use super::course::{Course, FISHER, IMPORTANCE, SURVEY};
 use super::experts::{Counting, underfed};
 use super::made::Made;
 use super::resume::Resume;
+use super::settle::{looks_at_each, settles};
 use super::statistics::Finding;
 use crate::calibrate::{Descent, Pace as _, SquareSums, Stash, Walk};
 use crate::dataset::Datasets;
@@ -19,7 +20,8 @@ use crate::models::network_of;
 use crate::network::{Compute, Network, Ops, read_all};
 use crate::observe::Level;
 use crate::plan::{DataPlan, ImportancePlan, ImportanceSource, StagePlan, Use, imported, planned_sequences};
-use crate::techniques::{self, BlockStage, Blocks, Survey, Task, Work};
+use crate::techniques::{self, BlockStage, Blocks, Look, Settles, Survey, Task, Work, seen_name, seen_words};
+use crate::tensor::Rows;
 use crate::weight::Fisher;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
@@ -56,7 +58,7 @@ pub(super) fn run_all(
     if planned.is_none()
         && stages
             .iter()
-            .all(|stage| stage.needs.is_none() && surveys(stage).is_none())
+            .all(|stage| stage.needs.is_none() && surveys(stage).is_none() && !looks_at_each(stage))
     {
         return Ok(Vec::new());
     }
@@ -73,7 +75,10 @@ pub(super) fn run_all(
     }
     let mut resume = Resume::open(made.plan, site)?;
     for (index, stage) in made.plan.stages.iter().enumerate() {
-        let work = techniques::find(&stage.technique).and_then(|t| t.work().by_blocks());
+        let work = match settles(stage).map(Settles::looks) {
+            Some(Look::Blocks(look)) => Some(look),
+            _ => techniques::find(&stage.technique).and_then(|t| t.work().by_blocks()),
+        };
         match (work, stage.importance()) {
             (Some(work), importance) => {
                 if let Some(importance) = importance {
@@ -112,6 +117,11 @@ pub(super) fn run_all(
                 known.look(&data, datasets, &mut resume, course)?;
             }
             _ => {}
+        }
+        if let Some(Look::Each(look)) = settles(stage).map(Settles::looks) {
+            course.begin(SURVEY);
+            look_at_each(made, index, look, course)?;
+            course.end();
         }
         if let Some(survey) = surveys(stage) {
             course.begin(SURVEY);
@@ -404,6 +414,36 @@ pub(super) fn surveys(stage: &StagePlan) -> Option<&'static dyn Survey> {
 
 /// Looks at every tensor that a stage changes, and keeps what share of each goes. Starts over where it was cut short.
 fn look_at_all(made: &Made<'_>, index: usize, survey: &dyn Survey, course: &Course<'_>) -> Result<()> {
+    let look = |task: &Task<'_>, rows: &dyn Rows| survey.look(task, rows);
+    let seen = looked_at(made, index, &look, course)?;
+    let (own, seen): (Vec<usize>, Vec<Vec<u64>>) = seen.into_iter().unzip();
+    let shares = survey.shares(&made.plan.stages[index].options, &seen);
+    for (at, share) in own.into_iter().zip(shares) {
+        made.shelf.put_share(index, at, share)?;
+    }
+    Ok(())
+}
+
+/// Looks at every tensor that an open stage changes, and keeps what is seen of each.
+fn look_at_each(
+    made: &Made<'_>,
+    index: usize,
+    look: fn(&Task<'_>, &dyn Rows) -> Result<Vec<f64>>,
+    course: &Course<'_>,
+) -> Result<()> {
+    for (at, seen) in looked_at(made, index, &look, course)? {
+        made.shelf.put_list(index, &seen_name(at), &seen_words(&seen))?;
+    }
+    Ok(())
+}
+
+/// What is seen of each tensor that a stage changes, as it is before it.
+fn looked_at<T>(
+    made: &Made<'_>,
+    index: usize,
+    look: &dyn Fn(&Task<'_>, &dyn Rows) -> Result<T>,
+    course: &Course<'_>,
+) -> Result<Vec<(usize, T)>> {
     let tensors = &made.plan.tensors;
     let own: Vec<usize> = (0..tensors.len())
         .filter(|at| tensors[*at].has_step(index))
@@ -414,15 +454,11 @@ fn look_at_all(made: &Made<'_>, index: usize, survey: &dyn Survey, course: &Cour
             return Err(Error::cancelled());
         }
         let before = made.weight(*at, index, course.observer)?;
-        let look = |task: &Task<'_>| survey.look(task, before.as_rows());
-        seen.push(made.with_task(*at, index, None, course.observer, &look)?);
+        let look = |task: &Task<'_>| look(task, before.as_rows());
+        seen.push((*at, made.with_task(*at, index, None, course.observer, &look)?));
         course.at(done as f64 / own.len() as f64);
     }
-    let shares = survey.shares(&made.plan.stages[index].options, &seen);
-    for (at, share) in own.into_iter().zip(shares) {
-        made.shelf.put_share(index, at, share)?;
-    }
-    Ok(())
+    Ok(seen)
 }
 
 /// Puts an importance matrix from elsewhere where one that was collected here would be.

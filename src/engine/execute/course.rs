@@ -5,6 +5,7 @@
 
 use super::calibrated::surveys;
 use super::effects;
+use super::settle::looks_at_each;
 use crate::calibrate::Pace;
 use crate::observe::{Observer, Usage};
 use crate::plan::{Plan, StagePlan};
@@ -80,7 +81,8 @@ impl<'a> Course<'a> {
             };
             Some((name, WALK * weights))
         };
-        let looked = |stage: &StagePlan| surveys(stage).map(|_| (SURVEY.to_owned(), weights));
+        let looks = |stage: &StagePlan| surveys(stage).is_some() || looks_at_each(stage);
+        let looked = |stage: &StagePlan| looks(stage).then(|| (SURVEY.to_owned(), weights));
         let of = |stage: &StagePlan| known(stage).into_iter().chain(walked(stage)).chain(looked(stage));
         let mut legs: Vec<(String, u64)> = Vec::new();
         if let Some(earlier) = &plan.earlier {

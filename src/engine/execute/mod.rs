@@ -19,6 +19,7 @@ mod provenance;
 mod quality;
 mod reshape;
 mod resume;
+mod settle;
 mod shelf;
 mod statistics;
 mod tensors;
@@ -31,7 +32,7 @@ use crate::evaluate::missed;
 use crate::formats::container::{Layout, Written, reread};
 use crate::formats::{Request, Scales, Squares, Writer, writer};
 use crate::network::Compute;
-use crate::observe::{Level, Observer};
+use crate::observe::{Level, Observer, Section};
 use crate::plan::{self, Plan, TensorPlan};
 use crate::report::{Allocation, FormatReport, Report};
 use crate::tensor::TensorInfo;
@@ -162,6 +163,17 @@ pub fn execute(
     observer: &dyn Observer,
 ) -> Result<Outcome> {
     check_datasets(plan, datasets)?;
+    let section = |at: usize| Section {
+        whole: observer,
+        at,
+        of: 2,
+    };
+    if let Some((settled, looked)) = settle::settled(plan, model, datasets, site, &section(0))? {
+        let mut outcome = execute(&settled, model, datasets, site, &section(1))?;
+        outcome.report.stages.splice(0..0, looked);
+        outcome.report.planned_peak_memory_bytes = plan.peak_memory_bytes;
+        return Ok(outcome);
+    }
     let mut course = Course::of(plan, observer);
     let uploaded = model;
     let first_untied = plan::untied(&plan.first().own_recipe(), uploaded);

@@ -3,13 +3,14 @@
 //! Owns: their files. Must not know: techniques.
 //! Invariant: a file is whole or not there; what is read is what was put, to the bit.
 
+mod stored;
+
 use crate::error::{Error, Result};
 use crate::plan::ImportancePlan;
 use crate::techniques::Factors;
 use crate::tensor::{DType, encode_dense};
-use crate::weight::{Affine, Dense, Fisher, Granularity, InputSquares, LowRank, Scale, Weight};
+use crate::weight::{Fisher, InputSquares, Scale, Weight};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -17,34 +18,6 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(super) struct Shelf {
     folder: PathBuf,
-}
-
-/// What a file begins with, as one line of JSON.
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-enum Head {
-    Affine {
-        rows: usize,
-        cols: usize,
-        n_bits: u8,
-        symmetric: bool,
-        granularity: Granularity,
-        scale_dtype: DType,
-        scales: usize,
-        /// Columns whose group follows; none where they lie in order.
-        grouped: usize,
-    },
-    Dense {
-        rows: usize,
-        cols: usize,
-        dtype: DType,
-    },
-    LowRank {
-        rows: usize,
-        cols: usize,
-        rank: usize,
-        dtype: DType,
-    },
 }
 
 impl Shelf {
@@ -59,47 +32,7 @@ impl Shelf {
     }
 
     pub(super) fn put(&self, stage: usize, tensor: usize, weight: &Weight) -> Result<()> {
-        let (head, parts) = match weight {
-            Weight::Affine(w) => (
-                Head::Affine {
-                    rows: w.rows,
-                    cols: w.cols,
-                    n_bits: w.n_bits,
-                    symmetric: w.symmetric,
-                    granularity: w.granularity,
-                    scale_dtype: w.scale_dtype,
-                    scales: w.scales.len(),
-                    grouped: w.g_idx.len(),
-                },
-                vec![
-                    w.codes.clone(),
-                    bytes_of(&w.scales),
-                    w.zeros.clone(),
-                    w.g_idx.iter().flat_map(|g| g.to_le_bytes()).collect(),
-                ],
-            ),
-            Weight::Dense(w) => (
-                Head::Dense {
-                    rows: w.rows,
-                    cols: w.cols,
-                    dtype: w.dtype,
-                },
-                vec![w.bytes.clone()],
-            ),
-            Weight::LowRank(w) => (
-                Head::LowRank {
-                    rows: w.rows,
-                    cols: w.cols,
-                    rank: w.rank,
-                    dtype: w.dtype,
-                },
-                vec![bytes_of(&w.left), bytes_of(&w.right)],
-            ),
-            _ => return Err(Error::internal("a weight of this kind does not go on the shelf")),
-        };
-        let mut line = serde_json::to_vec(&head).map_err(|e| Error::internal(e.to_string()))?;
-        line.push(b'\n');
-        let parts = std::iter::once(line).chain(parts);
+        let parts = stored::parts(weight)?;
         self.write(&self.path(stage, tensor), parts)
     }
 
@@ -368,73 +301,7 @@ impl Shelf {
     pub(super) fn get(&self, stage: usize, tensor: usize) -> Result<Weight> {
         let bytes =
             std::fs::read(self.path(stage, tensor)).map_err(|e| Error::io("a weight in scratch", &e))?;
-        let broken = || Error::internal("a weight in scratch is broken");
-        let end = bytes.iter().position(|b| *b == b'\n').ok_or_else(broken)?;
-        let head: Head = serde_json::from_slice(&bytes[..end]).map_err(|_parse| broken())?;
-        let body = &bytes[end + 1..];
-        match head {
-            Head::Affine {
-                rows,
-                cols,
-                n_bits,
-                symmetric,
-                granularity,
-                scale_dtype,
-                scales,
-                grouped,
-            } => {
-                let codes = rows * cols;
-                if body.len() != codes + 5 * scales + 4 * grouped {
-                    return Err(broken());
-                }
-                let (codes, rest) = body.split_at(codes);
-                let (scales, rest) = rest.split_at(4 * scales);
-                let (zeros, groups) = rest.split_at(rest.len() - 4 * grouped);
-                Ok(Weight::Affine(Affine {
-                    rows,
-                    cols,
-                    n_bits,
-                    symmetric,
-                    granularity,
-                    scale_dtype,
-                    codes: codes.to_vec(),
-                    scales: floats_of(scales),
-                    zeros: zeros.to_vec(),
-                    g_idx: groups
-                        .as_chunks::<4>()
-                        .0
-                        .iter()
-                        .map(|g| u32::from_le_bytes(*g))
-                        .collect(),
-                }))
-            }
-            Head::Dense { rows, cols, dtype } => Ok(Weight::Dense(Dense {
-                rows,
-                cols,
-                dtype,
-                bytes: body.to_vec(),
-            })),
-            Head::LowRank {
-                rows,
-                cols,
-                rank,
-                dtype,
-            } => {
-                let mut left = floats_of(body);
-                if left.len() != rank * (rows + cols) {
-                    return Err(broken());
-                }
-                let right = left.split_off(rank * rows);
-                Ok(Weight::LowRank(LowRank {
-                    rows,
-                    cols,
-                    rank,
-                    dtype,
-                    left,
-                    right,
-                }))
-            }
-        }
+        stored::weight(&bytes)
     }
 }
 

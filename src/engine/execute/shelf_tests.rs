@@ -1,6 +1,9 @@
 //! What is put on the shelf comes back.
 
 use super::*;
+use crate::kernels::nf4;
+use crate::tensor::{DType, MemoryRows};
+use crate::weight::{Affine, Corrected, Granularity, LowRank};
 
 #[test]
 fn what_is_put_comes_back() {
@@ -57,4 +60,37 @@ fn squares_come_back_too() {
     assert_eq!(shelf.squares(0, 3).unwrap(), squares);
     std::fs::write(folder.path().join("weights/0-3-squares"), [9; 9]).unwrap();
     assert!(shelf.squares(0, 3).is_err() && shelf.squares(1, 3).is_err());
+}
+
+#[test]
+fn codes_and_the_product_beside_them_come_back_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = Shelf::at(folder.path());
+    let values: Vec<f32> = (0..6 * 80).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
+    let input = MemoryRows {
+        values: &values,
+        cols: 80,
+    };
+    let plain = nf4::quantize(&input, 64, DType::BF16).unwrap();
+    for base in [plain.clone(), nf4::nest(plain)] {
+        let product = LowRank {
+            rows: 6,
+            cols: 80,
+            rank: 2,
+            dtype: DType::BF16,
+            left: values[..12].to_vec(),
+            right: values[12..12 + 160].to_vec(),
+        };
+        let weight = Weight::Corrected(Corrected { base, product });
+        shelf.put(0, 3, &weight).unwrap();
+        let back = shelf.get(0, 3).unwrap();
+        // Every field at once, floats by their shortest spelling, which is exact.
+        assert_eq!(format!("{back:?}"), format!("{weight:?}"));
+
+        let path = folder.path().join("weights/0-3");
+        let mut more = std::fs::read(&path).unwrap();
+        more.push(0);
+        std::fs::write(&path, more).unwrap();
+        assert!(shelf.get(0, 3).is_err());
+    }
 }

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 mod budget;
 mod channels;
+mod correction;
 mod factoring;
 mod hadamard;
 mod heads;

@@ -1,17 +1,13 @@
 //! bitsandbytes NF4 in safetensors.
 //!
-//! Owns: its tensor names and `quant_state` JSON. Must not know: how codes were chosen.
-//! Invariant: the even element is in the HIGH nibble; `quant_state` is spelled as Python's json.dumps spells it.
+//! Owns: which tensors it holds. Must not know: how codes are laid out, which is shared. Invariant: one kind of codes in a file.
 
 use super::container::{Entry, Layout};
-use super::hf_output::{self, Part};
-use super::{Loading, Request, Writer};
+use super::{Loading, Request, Writer, four_bit, hf_output};
 use crate::checkpoint::SourceFile;
 use crate::error::{Error, Result};
-use crate::plan::TensorPlan;
 use crate::recipe::Refusal;
-use crate::tensor::{DType, encode_dense};
-use crate::weight::{Kind, NESTED_BLOCK, NF4_TABLE, Weight, dynamic_map};
+use crate::weight::Weight;
 use serde_json::{Value, json};
 
 /// The writer.
@@ -42,169 +38,28 @@ impl Writer for Bitsandbytes {
     }
 
     fn layout(&self, request: &Request<'_>) -> std::result::Result<Layout, Vec<Refusal>> {
-        let mut first = None;
-        for tensor in request.tensors.iter().filter(|t| t.kind.is_compressed()) {
-            let Kind::Nf4 {
-                value_dtype,
-                double_quant,
-                ..
-            } = tensor.kind
-            else {
-                let detail = format!(
-                    "{} is {}: bitsandbytes holds NF4 weights",
-                    tensor.name,
-                    tensor.kind.label()
-                );
-                return Err(vec![Refusal::new(request.pointer, "format_cannot_hold", detail)]);
-            };
-            if first.is_some_and(|(_, nested)| nested != double_quant) {
-                let detail = format!(
-                    "{} and a weight before it differ in double_quant: config.json says it once for all",
-                    tensor.name
-                );
-                return Err(vec![Refusal::new(request.pointer, "format_cannot_hold", detail)]);
-            }
-            first = Some((value_dtype, double_quant));
-        }
-        let Some((dtype, nested)) = first else {
-            let detail = "no tensor is quantized: ask for the format safetensors instead";
+        if let Some(tensor) = request.tensors.iter().find(|t| t.kind.product().is_some()) {
+            let detail = format!(
+                "{} is {}: bitsandbytes holds no products beside codes; ask for the format peft",
+                tensor.name,
+                tensor.kind.label()
+            );
             return Err(vec![Refusal::new(request.pointer, "format_cannot_hold", detail)]);
-        };
-        let mut skip: Vec<&str> = request
-            .tensors
-            .iter()
-            .filter(|t| t.role.is_linear() && !t.kind.is_compressed())
-            .map(TensorPlan::module)
-            .collect();
-        if !skip.contains(&"lm_head") {
-            skip.push("lm_head");
         }
-        let config = hf_output::with_quantization(request, quantization_config(dtype, nested, &skip))?;
-        hf_output::layout(request, Some(config), &|index| parts(&request.tensors[index]))
+        let config = four_bit::config(request, self.name())?;
+        let parts = |index: usize| four_bit::parts(&request.tensors[index]);
+        hf_output::layout(request, Some(config), &parts)
     }
 
     fn encode(&self, request: &Request<'_>, index: usize, weight: &Weight) -> Result<Vec<Vec<u8>>> {
-        let w = match weight {
-            Weight::Dense(dense) => return Ok(vec![dense.bytes.clone()]),
-            Weight::Nf4(w) => w,
-            other => return Err(Error::internal(format!("bitsandbytes was given {other:?}"))),
-        };
-        let packed = w
-            .codes
-            .chunks(2)
-            .map(|pair| pair[0] << 4 | pair.get(1).copied().unwrap_or(0))
-            .collect();
-        let f32s = |values: &[f32]| {
-            let mut bytes = Vec::new();
-            let _ = encode_dense(DType::F32, values, &mut bytes);
-            bytes
-        };
-        let offset = w.nested.as_ref().map(|nested| nested.offset);
-        let state = state(&request.tensors[index], offset).into_bytes();
-        Ok(match &w.nested {
-            None => vec![packed, f32s(&w.absmax), f32s(&NF4_TABLE), state],
-            Some(nested) => vec![
-                packed,
-                nested.codes.clone(),
-                f32s(&NF4_TABLE),
-                f32s(&nested.absmax),
-                f32s(&dynamic_map()),
-                state,
-            ],
-        })
+        match weight {
+            Weight::Dense(dense) => Ok(vec![dense.bytes.clone()]),
+            Weight::Nf4(w) => Ok(four_bit::encode(&request.tensors[index], w)),
+            other => Err(Error::internal(format!("bitsandbytes was given {other:?}"))),
+        }
     }
 
     fn reopen(&self, files: &[SourceFile]) -> Result<Vec<Entry>> {
         hf_output::reopen(files)
     }
-}
-
-/// `str(torch.dtype)` without its prefix.
-fn torch_name(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F16 => "float16",
-        DType::F32 => "float32",
-        _ => "bfloat16",
-    }
-}
-
-/// Most characters of the offset: a sign, seventeen digits, a point and an exponent.
-const OFFSET: usize = 24;
-
-/// What bitsandbytes needs to know of a weight. An offset takes more or fewer digits, but how long the file is was
-/// settled before it was known: blanks behind the object, which JSON allows, make up for it.
-fn state(tensor: &TensorPlan, offset: Option<f32>) -> String {
-    let Kind::Nf4 {
-        block_size,
-        value_dtype,
-        double_quant,
-    } = tensor.kind
-    else {
-        return String::new();
-    };
-    let plain = format!(
-        "{{\"quant_type\": \"nf4\", \"blocksize\": {block_size}, \"dtype\": \"{}\", \"shape\": [{}, {}]",
-        torch_name(value_dtype),
-        tensor.rows(),
-        tensor.cols()
-    );
-    if !double_quant {
-        return plain + "}";
-    }
-    let nested = format!("{plain}, \"nested_blocksize\": {NESTED_BLOCK}, \"nested_dtype\": \"float32\", ");
-    let length = nested.len() + "\"nested_offset\": }".len() + OFFSET;
-    let text = format!(
-        "{nested}\"nested_offset\": {:?}}}",
-        f64::from(offset.unwrap_or(0.0))
-    );
-    format!("{text:<length$}")
-}
-
-fn parts(tensor: &TensorPlan) -> Vec<Part> {
-    let Kind::Nf4 {
-        block_size,
-        value_dtype: _,
-        double_quant,
-    } = tensor.kind
-    else {
-        return vec![Part {
-            name: tensor.name.clone(),
-            dtype: tensor.source_dtype.name().to_owned(),
-            shape: tensor.shape.clone(),
-            bytes: tensor.source_bytes,
-        }];
-    };
-    let n = tensor.elements();
-    let (half, blocks, state) = (n.div_ceil(2), n.div_ceil(block_size), state(tensor, None).len());
-    let part = |suffix: &str, dtype: &str, shape: Vec<usize>, bytes: usize| Part {
-        name: format!("{}{suffix}", tensor.name),
-        dtype: dtype.to_owned(),
-        shape,
-        bytes: bytes as u64,
-    };
-    let codes = part("", "U8", vec![half, 1], half);
-    let table = part(".quant_map", "F32", vec![16], 64);
-    let state = part(".quant_state.bitsandbytes__nf4", "U8", vec![state], state);
-    if !double_quant {
-        let absmax = part(".absmax", "F32", vec![blocks], blocks * 4);
-        return vec![codes, absmax, table, state];
-    }
-    let outer = blocks.div_ceil(NESTED_BLOCK);
-    vec![
-        codes,
-        part(".absmax", "U8", vec![blocks], blocks),
-        table,
-        part(".nested_absmax", "F32", vec![outer], outer * 4),
-        part(".nested_quant_map", "F32", vec![256], 1024),
-        state,
-    ]
-}
-
-fn quantization_config(dtype: DType, nested: bool, skip: &[&str]) -> Value {
-    json!({
-        "quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false, "_load_in_4bit": true,
-        "_load_in_8bit": false, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": nested,
-        "bnb_4bit_compute_dtype": torch_name(dtype), "bnb_4bit_quant_storage": "uint8", "llm_int8_threshold": 6.0,
-        "llm_int8_skip_modules": skip, "llm_int8_enable_fp32_cpu_offload": false, "llm_int8_has_fp16_weight": false
-    })
 }

@@ -1,16 +1,18 @@
-//! A byte-exact picture of an artifact before it is written, and the one loop that writes it.
+//! A byte-exact picture of an artifact before it is written.
 //!
-//! Owns: [`Layout`], [`Sink`], the checks of what was written. Must not know: any particular format.
-//! Invariant: a file is written front to back, hashed on the way, and ends at exactly the planned length.
+//! Owns: [`Layout`], the checks of what was written. Must not know: any particular format.
+//! Invariant: what reads back is what was laid out, or that is an error.
 
-use crate::digest::{hex, sha256_of};
+mod sink;
+
+pub use sink::Sink;
+
+use crate::digest::sha256_of;
 use crate::error::{Error, Result};
 use crate::tensor::TensorInfo;
-use sha2::{Digest, Sha256};
 use std::fmt;
 use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// One run of bytes of a tensor file.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +50,8 @@ impl From<TensorInfo> for Entry {
     }
 }
 
-/// The entries one planned tensor becomes. They lie next to each other in one file.
+/// The entries one planned tensor becomes in one file, next to each other. Where it is in several files, its parts are shared
+/// out in the order of these.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Placed {
     /// Index of the planned tensor; `None` for literal bytes.
@@ -203,223 +206,6 @@ pub struct Written {
     pub bytes: u64,
     /// SHA-256, hex.
     pub sha256: String,
-}
-
-struct Open {
-    name: String,
-    path: PathBuf,
-    out: BufWriter<File>,
-    hash: Sha256,
-    written: u64,
-    planned: u64,
-    alignment: u64,
-    /// Remaining tensors of this file, last first.
-    placed: Vec<Placed>,
-    /// Where records were written so far, and what is to be known of each; how the index is made of that.
-    records: Option<(Indexer, Vec<Noted>)>,
-}
-
-impl Open {
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.hash.update(bytes);
-        self.out
-            .write_all(bytes)
-            .map_err(|e| Error::io(format_args!("writing {}", self.name), &e))?;
-        self.written += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Writes a record without its note, which the index gets.
-    fn record(&mut self, part: &[u8]) -> Result<()> {
-        let broken = || Error::internal("a record without its note");
-        let (rest, length) = part.split_last_chunk::<8>().ok_or_else(broken)?;
-        let at = rest.len().checked_sub(u64::from_le_bytes(*length) as usize);
-        let (record, note) = rest.split_at(at.ok_or_else(broken)?);
-        let offset = self.written;
-        self.put(record)?;
-        if let Some((_, records)) = &mut self.records {
-            records.push((offset, note.to_vec()));
-        }
-        Ok(())
-    }
-
-    fn pad(&mut self) -> Result<()> {
-        let short = self.written.next_multiple_of(self.alignment) - self.written;
-        self.put(&vec![0; short as usize])
-    }
-
-    fn literals(&mut self) -> Result<()> {
-        while self.placed.last().is_some_and(|p| p.tensor.is_none()) {
-            if let Some(placed) = self.placed.pop() {
-                self.put(&placed.literal)?;
-                self.pad()?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Writes the files of a layout as their tensors arrive.
-pub struct Sink {
-    dir: PathBuf,
-    waiting: std::vec::IntoIter<OutFile>,
-    open: Option<Open>,
-    done: Vec<Written>,
-}
-
-impl Sink {
-    /// Writes into `dir`, which is created.
-    pub fn new(dir: &Path, layout: Layout) -> Result<Self> {
-        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir.display(), &e))?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            waiting: layout.files.into_iter(),
-            open: None,
-            done: Vec::new(),
-        })
-    }
-
-    /// Writes the entries of tensor `index`.
-    pub fn put(&mut self, index: usize, parts: &[Vec<u8>]) -> Result<()> {
-        self.advance()?;
-        let Some(open) = &mut self.open else {
-            return Err(Error::internal(format!(
-                "tensor {index} arrived after the last planned entry"
-            )));
-        };
-        let placed = open
-            .placed
-            .pop()
-            .ok_or_else(|| Error::internal("no entry is waiting"))?;
-        if open.records.is_some()
-            && placed.tensor == Some(index)
-            && let [part] = parts
-        {
-            return open.record(part);
-        }
-        let lengths_match = placed.entries.len() == parts.len()
-            && placed
-                .entries
-                .iter()
-                .zip(parts)
-                .all(|(entry, part)| entry.bytes == part.len() as u64);
-        if placed.tensor != Some(index) || !lengths_match {
-            let names: Vec<_> = placed.entries.iter().map(|e| (&e.name, e.bytes)).collect();
-            let got: Vec<_> = parts.iter().map(Vec::len).collect();
-            return Err(Error::internal(format!(
-                "planned {names:?}, tensor {index} came with lengths {got:?}"
-            )));
-        }
-        for part in parts {
-            open.put(part)?;
-            open.pad()?;
-        }
-        Ok(())
-    }
-
-    /// Makes `self.open` a file that still waits for a tensor, writing whatever needs none on the way.
-    fn advance(&mut self) -> Result<()> {
-        loop {
-            if let Some(open) = &mut self.open {
-                open.literals()?;
-                if !open.placed.is_empty() {
-                    return Ok(());
-                }
-                self.close()?;
-            }
-            let Some(file) = self.waiting.next() else {
-                return Ok(());
-            };
-            self.begin(file)?;
-        }
-    }
-
-    fn begin(&mut self, file: OutFile) -> Result<()> {
-        let path = self.dir.join(&file.name);
-        let io = |e: std::io::Error| Error::io(format_args!("creating {}", file.name), &e);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(io)?;
-        }
-        let out = BufWriter::with_capacity(1 << 20, File::create(&path).map_err(io)?);
-        let (name, planned) = (file.name, file.bytes);
-        let mut open = Open {
-            name,
-            path,
-            out,
-            hash: Sha256::new(),
-            written: 0,
-            planned,
-            alignment: 1,
-            placed: Vec::new(),
-            records: None,
-        };
-        match file.content {
-            Content::Bytes(bytes) => open.put(&bytes)?,
-            Content::Copy(_) => return Err(Error::internal("a copied file must be read by its layout")),
-            Content::Tensors {
-                header,
-                mut placed,
-                alignment,
-            } => {
-                open.put(&header)?;
-                placed.reverse();
-                open.placed = placed;
-                open.alignment = alignment;
-            }
-            Content::Records {
-                header,
-                mut placed,
-                index,
-            } => {
-                open.put(&header)?;
-                placed.reverse();
-                open.placed = placed;
-                open.records = Some((index, Vec::new()));
-            }
-        }
-        self.open = Some(open);
-        Ok(())
-    }
-
-    fn close(&mut self) -> Result<()> {
-        let Some(mut open) = self.open.take() else {
-            return Ok(());
-        };
-        let is_bound = open.records.is_some();
-        if let Some((index, records)) = open.records.take() {
-            open.put(&index(&records)?)?;
-        }
-        open.out
-            .flush()
-            .map_err(|e| Error::io(format_args!("writing {}", open.name), &e))?;
-        if open.written > open.planned || (open.written < open.planned && !is_bound) {
-            return Err(Error::internal(format!(
-                "{}: {} bytes written, {} planned",
-                open.name, open.written, open.planned
-            )));
-        }
-        let sha256 = hex(&open.hash.finalize());
-        self.done.push(Written {
-            name: open.name,
-            path: open.path,
-            bytes: open.written,
-            sha256,
-        });
-        Ok(())
-    }
-
-    /// Ends the last file and returns all of them.
-    pub fn finish(mut self) -> Result<Vec<Written>> {
-        self.advance()?;
-        if let Some(open) = &self.open {
-            return Err(Error::internal(format!(
-                "{}: {} tensors never came",
-                open.name,
-                open.placed.len()
-            )));
-        }
-        Ok(self.done)
-    }
 }
 
 /// Reads a written file back and compares its length and SHA-256 with what was meant.

@@ -9,7 +9,6 @@ use crate::checkpoint::SourceFile;
 use crate::error::{Error, Result};
 use crate::plan::TensorPlan;
 use crate::recipe::Refusal;
-use crate::tensor::encode_dense;
 use crate::weight::{Kind, Weight};
 use serde_json::{Value, json};
 
@@ -120,7 +119,8 @@ impl Writer for LowRankPairs {
             return refuse("format_cannot_hold", detail);
         }
         let pairs: Vec<&TensorPlan> = request.tensors.iter().filter(|t| rank_of(t).is_some()).collect();
-        if pairs.is_empty() {
+        // A stage may leave all of them whole.
+        if pairs.is_empty() && request.tensors.iter().all(|t| t.steps.is_empty()) {
             let detail = "no tensor is of low rank: ask for the format safetensors instead".to_owned();
             return refuse("format_cannot_hold", detail);
         }
@@ -130,6 +130,13 @@ impl Writer for LowRankPairs {
             let detail = "this format is loaded by transformers, and the model has no config.json that names one of its classes";
             return refuse("needs_config_json", detail.to_owned());
         };
+        if architecture.starts_with("GPT2") {
+            let detail = format!(
+                "{architecture} stores its layers as [in, out], which pairs of linear layers do not: ask for the format \
+                 safetensors instead"
+            );
+            return refuse("format_cannot_hold", detail);
+        }
         if !architecture.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return refuse(
                 "needs_config_json",
@@ -156,16 +163,7 @@ impl Writer for LowRankPairs {
     fn encode(&self, _request: &Request<'_>, _index: usize, weight: &Weight) -> Result<Vec<Vec<u8>>> {
         match weight {
             Weight::Dense(dense) => Ok(vec![dense.bytes.clone()]),
-            Weight::LowRank(pair) => {
-                let bytes = |values: &[f32]| {
-                    let mut bytes = Vec::new();
-                    let is_plain = encode_dense(pair.dtype, values, &mut bytes);
-                    is_plain
-                        .then_some(bytes)
-                        .ok_or_else(|| Error::internal("factors of no plain type"))
-                };
-                Ok(vec![bytes(&pair.right)?, bytes(&pair.left)?])
-            }
+            Weight::LowRank(pair) => pair.encoded().map(Vec::from),
             other => Err(Error::internal(format!("low-rank was given {other:?}"))),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns: the two seams and their lists. Must not know: techniques. Siblings never import each other; what several
 //! need is beside them: laying bytes out, packing codes, the Hugging Face folder and its safetensors files.
-//! Shared by siblings: `container`, `hf_output`, `pack`, `safetensors`, `shards`.
+//! Shared by siblings: `container`, `four_bit`, `hf_output`, `pack`, `safetensors`, `shards`.
 //! Invariant: a writer that accepts a plan can write it: everything it cannot hold is refused in `layout`.
 //!
 //! A format is one file and one line in [`READERS`] or [`WRITERS`]. They are two lists because most formats are
@@ -12,6 +12,7 @@ pub mod awq;
 pub mod bitsandbytes;
 pub mod compressed_tensors;
 pub mod container;
+mod four_bit;
 pub mod gguf;
 pub mod gptq;
 pub mod hf_output;
@@ -19,6 +20,7 @@ pub mod huggingface;
 pub mod low_rank;
 pub mod pack;
 pub mod packed;
+pub mod peft;
 pub mod safetensors;
 mod shards;
 
@@ -143,6 +145,7 @@ pub const WRITERS: &[&dyn Writer] = &[
     &gguf::imatrix::Imatrix,
     &low_rank::LowRankPairs,
     &packed::Packed,
+    &peft::Peft,
     &safetensors::Safetensors,
 ];
 

@@ -25,7 +25,7 @@ pub(super) fn plan_format(
         format: spec.format.clone(),
         options: spec.options.clone(),
         bytes: layout.bytes(),
-        at_most: layout.is_bound(),
+        at_most: layout.is_bound() || stages.iter().any(|stage| stage.is_open),
         weight_bytes,
         bits_per_weight: weight_bytes as f64 * 8.0 / parameters.max(1) as f64,
         compression_ratio: model.tensor_bytes() as f64 / weight_bytes.max(1) as f64,

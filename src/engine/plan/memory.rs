@@ -189,6 +189,11 @@ fn turning(tensor: &TensorPlan, step: &Step) -> u64 {
             let short = tensor.rows().min(tensor.cols()) as u64;
             28 * elements + 40 * short * short
         }
+        // That of what is missing, with the matrix, the target, the quantized and the best so far as f32.
+        Kind::Corrected { .. } => {
+            let short = tensor.rows().min(tensor.cols()) as u64;
+            48 * elements + 40 * short * short
+        }
         _ if mixes || prunes => 4 * elements,
         _ => 0,
     }

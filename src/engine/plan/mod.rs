@@ -61,6 +61,9 @@ pub struct StagePlan {
     pub outline: Option<Outline>,
     /// Tensors it changes.
     pub tensors: usize,
+    /// True where only weights or data tell what some of them become: before anything is made it is planned again.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub is_open: bool,
 }
 
 /// A file that will be written.
@@ -187,6 +190,17 @@ fn original_peak(recipe: &Recipe, model: &Checkpoint, datasets: &Datasets) -> Re
 }
 
 impl Plan {
+    /// The stages up to the first that leaves something open, if there is one, and what they make of tensors.
+    pub(crate) fn until_open(&self) -> Option<Self> {
+        let open = self.stages.iter().position(|stage| stage.is_open)?;
+        let mut first = self.clone();
+        first.stages.truncate(open + 1);
+        for tensor in &mut first.tensors {
+            tensor.steps.retain(|step| step.stage <= open);
+        }
+        Some(first)
+    }
+
     /// The same behind another plan, as one of the whole recipe. `model` is the one that was uploaded, and the one that the
     /// other plan makes of it.
     fn behind(

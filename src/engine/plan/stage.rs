@@ -173,6 +173,7 @@ fn applied(
         needs: outcome.needs,
         outline: outcome.outline,
         tensors: count,
+        is_open: outcome.is_open,
     })
 }
 

@@ -3,13 +3,14 @@
 //! Owns: the seam and the list. Must not know: file formats. Siblings never import each other.
 //! Invariant: `run` produces exactly the kind `plan` promised, the same bytes for any number of threads.
 //!
-//! Shared by siblings: `factoring`, `folding`, `hessians`, `mixture`, `options`, `pruning`, `structure`.
+//! Shared by siblings: `correction`, `factoring`, `folding`, `hessians`, `mixture`, `options`, `pruning`, `structure`, `whitening`.
 //!
 //! A technique is one file and one line in [`TECHNIQUES`]; documentation, the API's schema and the law tests are
 //! made from the list.
 
 mod autoround;
 mod awq;
+mod correction;
 mod factoring;
 mod folding;
 mod fp8;
@@ -21,6 +22,8 @@ mod hessians;
 mod hqq;
 mod kmeans;
 mod kv_cache;
+mod loftq;
+mod lqer;
 mod magnitude;
 mod mixture;
 mod moefication;
@@ -42,6 +45,7 @@ mod svd;
 mod upcycle;
 mod wanda;
 mod whitened_svd;
+mod whitening;
 
 use crate::calibrate::Visitor;
 use crate::error::{Error, Result};
@@ -71,6 +75,8 @@ pub struct Decision {
     pub sparsities: Vec<(usize, Sparsity)>,
     /// The model that it makes, where it changes the structure.
     pub outline: Option<Outline>,
+    /// True where only weights or data tell what some tensors become: their kinds are the largest then.
+    pub is_open: bool,
 }
 
 /// One tensor to be made.
@@ -119,6 +125,10 @@ pub trait Technique: Sync {
     fn steps(&self, _options: &Value) -> Option<Vec<Value>> {
         None
     }
+    /// How that is found out which its options leave open, where they can leave something open.
+    fn settles(&self) -> Option<&'static dyn Settles> {
+        None
+    }
     /// True where what is zero before it is zero after it, in what it makes a tensor into.
     fn keeps_zeros(&self, _kind: &Kind) -> bool {
         false
@@ -139,6 +149,46 @@ pub trait Schemes: Sync {
     fn fits(&self, scheme: &str, tensor: &TensorPlan) -> bool;
     /// The options with which a stage gives modules these schemes, made from those that the user gave it.
     fn assign(&self, options: &Value, modules: &BTreeMap<&str, Vec<&str>>) -> Value;
+    /// True where some rows of a tensor do not tell what the whole would lose.
+    fn needs_all_rows(&self) -> bool {
+        false
+    }
+}
+
+/// Finds out what options leave open, such as ranks that keep so much of each matrix: the stage is planned again then, with
+/// options that say it.
+pub trait Settles: Sync {
+    /// How tensors are looked at.
+    fn looks(&self) -> Look;
+    /// The options with all said, by what was seen of the tensors that the stage changes.
+    fn settle(&self, options: &Value, seen: &[(&TensorPlan, Vec<f64>)]) -> Result<Value>;
+}
+
+/// How a stage looks at tensors before it is planned again.
+pub enum Look {
+    /// At one after another: what is seen of each is some numbers.
+    Each(fn(&Task<'_>, &dyn Rows) -> Result<Vec<f64>>),
+    /// Block by block: the numbers are what [`Maker::listed`] hands out under [`seen_name`], as [`seen_words`].
+    Blocks(&'static dyn Blocks),
+}
+
+/// What a list of numbers that were seen of the tensor of that index is called.
+pub fn seen_name(tensor: usize) -> String {
+    format!("seen-{tensor}")
+}
+
+/// Numbers as a list: each its bits in two words, the lower first.
+pub fn seen_words(numbers: &[f64]) -> Vec<u32> {
+    let halves = |v: &f64| [v.to_bits() as u32, (v.to_bits() >> 32) as u32];
+    numbers.iter().flat_map(halves).collect()
+}
+
+/// Numbers of such a list.
+pub fn seen_numbers(words: &[u32]) -> Vec<f64> {
+    let pairs = words.as_chunks::<2>().0.iter();
+    pairs
+        .map(|[low, high]| f64::from_bits(u64::from(*high) << 32 | u64::from(*low)))
+        .collect()
 }
 
 /// How a technique works.
@@ -319,6 +369,8 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &hqq::Hqq,
     &kmeans::KMeans,
     &kv_cache::KvCache,
+    &loftq::LoftQ,
+    &lqer::Lqer,
     &magnitude::Magnitude,
     &moefication::Moefication,
     &nf4::NormalFloat4,

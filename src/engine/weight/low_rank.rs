@@ -3,9 +3,9 @@
 //! Owns: the two factors of one matrix. Must not know: how they were found, how a format stores them.
 //! Invariant: factors are rounded to their stored type.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::linalg::{Precision, matmul_nn};
-use crate::tensor::{DType, Rows};
+use crate::tensor::{DType, Rows, encode_dense};
 
 /// A matrix of shape `[rows, cols]` as two.
 #[derive(Clone, Debug)]
@@ -22,6 +22,20 @@ pub struct LowRank {
     pub left: Vec<f32>,
     /// `[rank, cols]`, row-major: the first.
     pub right: Vec<f32>,
+}
+
+impl LowRank {
+    /// Both factors in their stored type: the one that is applied first, then the other.
+    pub fn encoded(&self) -> Result<[Vec<u8>; 2]> {
+        let bytes = |values: &[f32]| {
+            let mut bytes = Vec::new();
+            let is_plain = encode_dense(self.dtype, values, &mut bytes);
+            is_plain
+                .then_some(bytes)
+                .ok_or_else(|| Error::internal("factors of no plain type"))
+        };
+        Ok([bytes(&self.right)?, bytes(&self.left)?])
+    }
 }
 
 impl Rows for LowRank {

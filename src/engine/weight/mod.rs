@@ -7,6 +7,7 @@
 mod affine;
 mod block;
 mod codebook;
+mod corrected;
 mod dense;
 mod dynamic8;
 mod fisher;
@@ -20,6 +21,7 @@ mod squares;
 pub use affine::Affine;
 pub use block::Block;
 pub use codebook::Codebook;
+pub use corrected::Corrected;
 pub use dense::Dense;
 pub use dynamic8::dynamic_map;
 pub use fisher::Fisher;
@@ -151,6 +153,20 @@ pub enum Kind {
         /// Stored type of both.
         dtype: DType,
     },
+    /// 4-bit `NormalFloat` codes, and a product of two narrow matrices that is added to them.
+    Corrected {
+        /// Columns of the first, rows of the second.
+        rank: usize,
+        /// Stored type of both.
+        dtype: DType,
+        /// Elements (of the flattened tensor) that share an absmax.
+        block_size: usize,
+        /// Type the values of codes are rounded to when they are used.
+        value_dtype: DType,
+        /// The absmax values are themselves 8-bit codes with a scale for each 256.
+        #[serde(default)]
+        double_quant: bool,
+    },
 }
 
 impl Kind {
@@ -200,6 +216,35 @@ impl Kind {
                 format!("codebook {centroids}{of} {}", spread(granularity))
             }
             Self::LowRank { rank, dtype: _ } => format!("rank {rank}"),
+            Self::Corrected { rank, .. } => format!("{} + rank {rank}", self.base().label()),
+        }
+    }
+
+    /// What codes stand for where a product is added to them; any other kind is its own base.
+    #[must_use]
+    pub fn base(self) -> Self {
+        match self {
+            Self::Corrected {
+                rank: _,
+                dtype: _,
+                block_size,
+                value_dtype,
+                double_quant,
+            } => Self::Nf4 {
+                block_size,
+                value_dtype,
+                double_quant,
+            },
+            other => other,
+        }
+    }
+
+    /// The product that is added to codes, where one is.
+    #[must_use]
+    pub fn product(self) -> Option<Self> {
+        match self {
+            Self::Corrected { rank, dtype, .. } => Some(Self::LowRank { rank, dtype }),
+            _ => None,
         }
     }
 
@@ -234,6 +279,9 @@ impl Kind {
                 2 * elements / vector_size.max(&1) + 8 * tables * centroids * vector_size
             }
             Self::LowRank { rank, dtype: _ } => 8 * rank * (rows + cols),
+            Self::Corrected { rank, .. } => {
+                return self.base().working_bytes(rows, cols) + 8 * (rank * (rows + cols)) as u64;
+            }
         };
         bytes as u64
     }
@@ -278,6 +326,8 @@ pub enum Weight {
     Codebook(Codebook),
     /// Two factors.
     LowRank(LowRank),
+    /// Codes and two factors.
+    Corrected(Corrected),
 }
 
 impl Weight {
@@ -291,6 +341,7 @@ impl Weight {
             Self::Nf4(w) => w,
             Self::Codebook(w) => w,
             Self::LowRank(w) => w,
+            Self::Corrected(w) => w,
         }
     }
 
@@ -301,7 +352,9 @@ impl Weight {
             Self::Block(w) => return Some(w.codes()),
             Self::Affine(w) => (w.code_histogram(), w.mean_square_step()),
             Self::Float8(w) => (byte_histogram(&w.codes, 256), w.mean_square_step()),
-            Self::Nf4(w) => (w.code_histogram(), w.mean_square_step()),
+            Self::Nf4(w) | Self::Corrected(Corrected { base: w, .. }) => {
+                (w.code_histogram(), w.mean_square_step())
+            }
             Self::Codebook(w) => {
                 return Some(Codes {
                     histogram: w.code_histogram(),

@@ -52,6 +52,10 @@ impl Kind {
                 4 * elements + absmax
             }
             Self::LowRank { rank, dtype } => 8 * rank * (rows + cols) * dtype.bytes(1, 1).unwrap_or(0),
+            Self::Corrected { rank, dtype, .. } => {
+                8 * self.base().payload_bytes(rows, cols) as usize
+                    + 8 * rank * (rows + cols) * dtype.bytes(1, 1).unwrap_or(0)
+            }
             Self::Codebook {
                 centroids,
                 vector_size,
@@ -102,6 +106,17 @@ mod tests {
         };
         assert_eq!(nf4(false).payload_bytes(128, 256), 16_384 + 512 * 4);
         assert_eq!(nf4(true).payload_bytes(128, 256), 16_384 + 512 + 2 * 4);
+        let corrected = Kind::Corrected {
+            rank: 8,
+            dtype: DType::BF16,
+            block_size: 64,
+            value_dtype: DType::BF16,
+            double_quant: true,
+        };
+        assert_eq!(
+            corrected.payload_bytes(128, 256),
+            16_384 + 512 + 2 * 4 + 2 * 8 * (128 + 256)
+        );
         let dense = Kind::Dense { dtype: DType::BF16 };
         assert_eq!(dense.payload_bytes(128, 256), 65_536);
     }

@@ -10,7 +10,7 @@ use crate::execute::made::Made;
 use crate::network::read_all;
 use crate::plan::{BudgetPlan, StagePlan, TensorPlan};
 use crate::recipe::Refusal;
-use crate::techniques::{self, Each, Task, Technique, Work};
+use crate::techniques::{self, Each, Schemes, Task, Technique, Work};
 use crate::tensor::MemoryRows;
 use crate::weight::{Fisher, Kind};
 use std::collections::HashMap;
@@ -38,6 +38,9 @@ pub(super) fn table(
         .collect::<std::result::Result<_, _>>()
         .map_err(refused)?;
     let technique = techniques::find(&made.plan.stages[budget.stage].technique);
+    let whole = technique
+        .and_then(Technique::schemes)
+        .is_some_and(Schemes::needs_all_rows);
     let Some(Work::Each(work)) = technique.map(Technique::work) else {
         return Err(Error::internal(
             "a budget of a stage that does not work on single tensors",
@@ -50,7 +53,7 @@ pub(super) fn table(
     for unit in &budget.units {
         let mut losses = vec![0.0; unit.candidates.len()];
         for tensor in &unit.tensors {
-            let sample = Sample::of(made, budget.stage, *tensor, course)?;
+            let sample = Sample::of(made, budget.stage, (*tensor, whole), course)?;
             for (loss, candidate) in losses.iter_mut().zip(&unit.candidates) {
                 if course.observer.should_stop() {
                     return Err(Error::cancelled());
@@ -78,12 +81,17 @@ struct Sample {
 }
 
 impl Sample {
-    fn of(made: &Made<'_>, stage: usize, index: usize, course: &Course<'_>) -> Result<Self> {
+    /// Of the tensor of that index; all of it where that is wanted.
+    fn of(made: &Made<'_>, stage: usize, (index, whole): (usize, bool), course: &Course<'_>) -> Result<Self> {
         let tensor = &made.plan.tensors[index];
         let weight = made.weight(index, stage, course.observer)?;
         let source = weight.as_rows();
         let (count, cols) = (source.rows(), source.cols());
-        let taken = (VALUES / cols.max(1)).clamp(1, count.max(1));
+        let taken = if whole {
+            count
+        } else {
+            (VALUES / cols.max(1)).clamp(1, count.max(1))
+        };
         let rows: Vec<usize> = (0..taken)
             .map(|i| (i as u128 * count as u128 / taken as u128) as usize)
             .collect();

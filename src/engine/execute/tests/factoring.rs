@@ -136,3 +136,163 @@ fn ranks_that_save_nothing_and_formats_that_hold_no_products_are_refused() {
         ("/stages/1/targets".into(), "already_quantized")
     );
 }
+
+/// Squared error of the matrices that a stage changed, relative to each, and their parameters as factors or whole.
+fn lost(outcome: &Outcome) -> Vec<f64> {
+    let made = outcome
+        .report
+        .tensors
+        .iter()
+        .filter(|t| t.kind.starts_with("rank"));
+    made.map(|t| t.mse / t.mean_square).collect()
+}
+
+/// What a job found out is in its report's recipe, which makes the same without looking.
+fn spelled_out(small: &Small, recipe: &Value, data: &Datasets) -> Value {
+    let (_, outcome) = small.made(recipe, data, "low-rank");
+    let plan = small.plan(recipe, data).unwrap();
+    assert!(plan.formats[0].at_most && plan.stages[0].is_open);
+    assert!(outcome.report.formats[0].bytes <= plan.formats[0].bytes);
+    let said = serde_json::to_value(&outcome.report.recipe).unwrap();
+    let again = small.plan(&said, data).unwrap();
+    assert!(!again.formats[0].at_most);
+    assert_eq!(again.formats[0].bytes, outcome.report.formats[0].bytes);
+    let (_, once_more) = small.made(&said, data, "low-rank");
+    let digests = |outcome: &Outcome| -> Vec<String> {
+        let files = outcome.artifacts[0].planned();
+        files.map(|f| f.sha256.clone()).collect()
+    };
+    assert_eq!(digests(&outcome), digests(&once_more));
+    said["stages"][0]["options"].clone()
+}
+
+#[test]
+fn energy_finds_the_least_rank_that_keeps_it() {
+    let small = Small::new("llama_gqa_tied");
+    let data = small.data(&rows(20));
+    for technique in ["svd", "whitened_svd"] {
+        let recipe = |energy: f64| factored(technique, &json!({"energy": energy}), &json!(["low-rank"]));
+        let options = spelled_out(&small, &recipe(0.6), &data);
+        assert!(options.get("energy").is_none(), "{options}");
+        assert!(options["tensor_rank"].as_object().unwrap().len() > 1, "{options}");
+        let [some, more] = [0.5, 0.8].map(|energy| kl(&small.run(&recipe(energy), &data).unwrap()));
+        assert!(more < some, "{technique}: {more} {some}");
+    }
+    let outcome = small
+        .run(&factored("svd", &json!({"energy": 0.6}), &json!([PLAIN])), &data)
+        .unwrap();
+    let lost = lost(&outcome);
+    assert!(
+        !lost.is_empty() && lost.iter().all(|lost| *lost < 0.401),
+        "{lost:?}"
+    );
+    // One rank of a matrix this small is a few percent.
+    assert!(lost.iter().all(|lost| *lost > 0.25), "{lost:?}");
+    let all = small
+        .run(
+            &factored("svd", &json!({"energy": 0.999}), &json!([PLAIN])),
+            &data,
+        )
+        .unwrap();
+    let kinds: Vec<&str> = all.report.tensors.iter().map(|t| t.kind.as_str()).collect();
+    assert!(
+        !kinds.iter().any(|kind| kind.starts_with("rank")),
+        "factors would be larger: {kinds:?}"
+    );
+    assert!(kl(&all).abs() < 1e-9);
+}
+
+#[test]
+fn ranks_that_are_shared_out_lose_less_than_the_same_share_for_each() {
+    let small = Small::new("llama_gqa_tied");
+    let data = small.data(&rows(20));
+    let parameters = |plan: &Plan| -> usize {
+        let of = |t: &crate::plan::TensorPlan| match t.kind {
+            crate::weight::Kind::LowRank { rank, .. } => rank * (t.rows() + t.cols()),
+            _ if t.steps.is_empty() => 0,
+            _ => t.elements(),
+        };
+        plan.tensors.iter().map(of).sum()
+    };
+    for technique in ["svd", "whitened_svd"] {
+        let recipe = |allocation: &str| {
+            let options = json!({"ratio": 0.6, "allocation": allocation});
+            factored(technique, &options, &json!([PLAIN]))
+        };
+        let [uniform, shared] = ["uniform", "loss"].map(|which| small.run(&recipe(which), &data).unwrap());
+        let said = serde_json::to_value(&shared.report.recipe).unwrap();
+        let plan = small.plan(&said, &data).unwrap();
+        let all: usize = plan
+            .tensors
+            .iter()
+            .filter(|t| !t.steps.is_empty())
+            .map(|t| t.elements())
+            .sum();
+        assert!(parameters(&plan) as f64 <= 0.6 * all as f64, "{technique}");
+        assert!(parameters(&plan) as f64 > 0.55 * all as f64, "{technique}");
+        if technique == "svd" {
+            let sum = |outcome: &Outcome| lost(outcome).iter().sum::<f64>();
+            assert!(sum(&shared) < sum(&uniform));
+        }
+        let allocated = factored(
+            technique,
+            &json!({"ratio": 0.6, "allocation": "loss"}),
+            &json!(["low-rank"]),
+        );
+        spelled_out(&small, &allocated, &data);
+    }
+}
+
+#[test]
+fn ways_to_ask_for_ranks_exclude_each_other() {
+    let small = Small::new("llama_gqa_tied");
+    let data = small.data(&rows(14));
+    for (options, option) in [
+        (json!({"energy": 0.9, "ratio": 0.5}), "ratio"),
+        (json!({"energy": 0.9, "rank": 4}), "rank"),
+        (json!({"allocation": "loss", "rank": 4}), "allocation"),
+        (json!({"allocation": "loss", "energy": 0.9}), "allocation"),
+        (
+            json!({"tensor_rank": {"4": ["re:.*q_proj"]}, "tensor_ratio": {"0.5": ["re:.*q_proj"]}}),
+            "tensor_ratio",
+        ),
+    ] {
+        let refusal = small.refusal(&factored("svd", &options, &json!([PLAIN])), &data);
+        assert_eq!(
+            refusal,
+            (format!("/stages/0/options/{option}"), "conflicting_options")
+        );
+    }
+    let none = factored(
+        "svd",
+        &json!({"tensor_ratio": {"1.5": ["re:.*q_proj"]}}),
+        &json!([PLAIN]),
+    );
+    assert_eq!(
+        small.refusal(&none, &data),
+        ("/stages/0/options/tensor_ratio/1.5".into(), "invalid_option")
+    );
+}
+
+/// The size that a budget allows is shared out by what ranks cost the model's answers.
+#[test]
+fn a_budget_chooses_ranks() {
+    let small = Small::new("llama_gqa_tied");
+    let data = small.data(&rows(40));
+    let mut recipe = factored("svd", &json!({}), &json!(["low-rank"]));
+    recipe["budget"] = json!({"target_bytes": 1_000_000_000});
+    let bounds = small.plan(&recipe, &data).unwrap().budget.unwrap();
+    assert!(bounds.smallest_bytes < bounds.largest_bytes);
+    let target = bounds.smallest_bytes.midpoint(bounds.largest_bytes);
+    recipe["budget"] = json!({"target_bytes": target});
+    let outcome = small.run(&recipe, &data).unwrap();
+    assert!(outcome.report.formats[0].bytes <= target);
+    let found = outcome.report.allocation.as_ref().unwrap();
+    assert!(found.held);
+    let mut schemes: Vec<&str> = found.tensors.iter().map(|t| t.scheme.as_str()).collect();
+    schemes.sort_unstable();
+    schemes.dedup();
+    assert!(schemes.len() > 2, "{schemes:?}");
+    let said = serde_json::to_value(&outcome.report.recipe).unwrap();
+    assert!(said["stages"][0]["options"]["tensor_ratio"].is_object());
+}

@@ -24,6 +24,7 @@ fn specimen(technique: &str) -> Specimen {
         "ggml" => ("llama_gqa_tied", json!({"type": "Q8_0"})),
         "gqa" => ("llama_biases", json!({"num_key_value_heads": 1})),
         "kmeans" => ("bert_classes", json!({"n_centroids": 8})),
+        "loftq" | "lqer" => ("llama_gqa_tied", json!({"rank": 4, "double_quant": true})),
         "magnitude" => ("gpt2", json!({"scope": "global"})),
         "moefication" => (
             "llama_gqa_tied",
@@ -35,8 +36,11 @@ fn specimen(technique: &str) -> Specimen {
         "prune_neurons" => ("gpt2", json!({"ratio": 0.5, "multiple_of": 1})),
         "sparsegpt" => ("mixtral", json!({"pattern": "2:4"})),
         "upcycle" => ("llama_gqa_tied", json!({"num_experts": 4, "noise": 0.1})),
-        "fp8" | "hadamard" | "kv_cache" | "nf4" | "obd" | "smoothquant" | "static_activations" | "svd"
-        | "wanda" | "whitened_svd" => ("llama_gqa_tied", json!({})),
+        "svd" => ("llama_gqa_tied", json!({"energy": 0.6})),
+        "whitened_svd" => ("llama_gqa_tied", json!({"ratio": 0.6, "allocation": "loss"})),
+        "fp8" | "hadamard" | "kv_cache" | "nf4" | "obd" | "smoothquant" | "static_activations" | "wanda" => {
+            ("llama_gqa_tied", json!({}))
+        }
         other => panic!("{other} has no specimen: say here on what it can be tried"),
     };
     let eight_bits = json!({"technique": "rtn",

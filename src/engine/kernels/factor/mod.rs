@@ -22,7 +22,7 @@ mod truncation;
 pub mod tucker;
 pub mod whitened;
 
-pub use truncation::{Factors, Truncation, rank_for_ratio};
+pub use truncation::{Factors, Truncation, rank_for_energy, rank_for_ratio};
 
 /// Asked between steps of long computations; once it says so they end with [`crate::error::Error::cancelled`].
 pub type Stop<'a> = &'a (dyn Fn() -> bool + Sync);

@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 
 /// A quantized matrix and the product that makes up for it: W ≈ quantized + left · right.
 #[derive(Clone, Debug)]
-pub struct Compensated {
-    /// As the quantizer gave it back, `[rows, cols]`.
-    pub quantized: Vec<f32>,
+pub struct Compensated<Q> {
+    /// As the quantizer stores it.
+    pub quantized: Q,
     /// The product; its loss is what is left of W after both.
     pub factors: Factors,
     /// Squared (weighted) error after each round.
@@ -42,31 +42,31 @@ pub fn compensate(
     factorize(&residual, rows, whitening, truncation, options, stop)
 }
 
-/// What a matrix becomes when it is quantized and read back.
-pub type Quantize<'a> = &'a dyn Fn(&[f32]) -> Result<Vec<f32>>;
+/// What a matrix becomes when it is quantized, and what is read back of that, `[rows, cols]`.
+pub type Quantize<'a, Q> = &'a dyn Fn(&[f32]) -> Result<(Q, Vec<f32>)>;
 
 /// Quantizes and factors in turns, `rounds` times, at least once.
 #[expect(
     clippy::too_many_arguments,
     reason = "a matrix, its weights, two ways to lose some of it"
 )]
-pub fn alternate(
+pub fn alternate<Q>(
     w: &[f32],
     rows: usize,
     whitening: &Whitening,
     truncation: Truncation,
     rounds: usize,
-    quantize: Quantize<'_>,
+    quantize: Quantize<'_, Q>,
     options: &Options,
     stop: Stop<'_>,
-) -> Result<Compensated> {
+) -> Result<Compensated<Q>> {
     let mut target = w.to_vec();
-    let mut best: Option<Compensated> = None;
+    let mut best: Option<Compensated<Q>> = None;
     let mut losses = Vec::with_capacity(rounds);
     for _ in 0..rounds.max(1) {
         go_on(stop)?;
-        let quantized = quantize(&target)?;
-        let factors = compensate(w, &quantized, rows, whitening, truncation, options, stop)?;
+        let (quantized, read) = quantize(&target)?;
+        let factors = compensate(w, &read, rows, whitening, truncation, options, stop)?;
         target = difference(w, &factors.multiply_out())?;
         losses.push(factors.loss);
         // Rounds are not monotone: a quantizer's grid may fit the next target worse.
@@ -162,7 +162,7 @@ mod tests {
                 &Whitening::none(COLS),
                 Truncation::Rank(6),
                 rounds,
-                &|values| Ok(coarse(values)),
+                &|values| Ok((coarse(values), coarse(values))),
                 &Options::default(),
                 &never,
             )
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_quantizer_that_fails_or_gives_too_little_is_an_error() {
         let w = noise(ROWS * COLS, 5);
-        let run = |quantize: Quantize<'_>| {
+        let run = |quantize: Quantize<'_, ()>| {
             let none = Whitening::none(COLS);
             let options = Options::default();
             alternate(
@@ -203,7 +203,10 @@ mod tests {
             run(&|_| Err(Error::numeric("scale_overflow", "too large"))).code,
             "scale_overflow"
         );
-        assert_eq!(run(&|_| Ok(vec![0.0])).code, "internal");
-        assert_eq!(run(&|v| Ok(vec![f32::NAN; v.len()])).code, "non_finite_values");
+        assert_eq!(run(&|_| Ok(((), vec![0.0]))).code, "internal");
+        assert_eq!(
+            run(&|v| Ok(((), vec![f32::NAN; v.len()]))).code,
+            "non_finite_values"
+        );
     }
 }

@@ -23,6 +23,13 @@ pub fn rank_for_ratio(rows: usize, cols: usize, ratio: f64) -> usize {
     (rank as usize).clamp(1, rows.min(cols).max(1))
 }
 
+/// The least rank that keeps so much of the squared norm, where `losses[r]` is the squared error of rank r; at least 1.
+pub fn rank_for_energy(losses: &[f64], energy: f64) -> usize {
+    let allowed = (1.0 - energy) * losses.first().copied().unwrap_or(0.0);
+    let enough = losses.iter().position(|loss| *loss <= allowed);
+    enough.unwrap_or(losses.len().saturating_sub(1)).max(1)
+}
+
 impl Truncation {
     /// Refuses shares that are none.
     pub fn check(self) -> Result<()> {
@@ -57,9 +64,7 @@ impl Truncation {
         let Self::Energy(energy) = self else {
             return self.most(rows, cols).min(losses.len().saturating_sub(1)).max(1);
         };
-        let allowed = (1.0 - energy) * losses.first().copied().unwrap_or(0.0);
-        let enough = losses.iter().position(|loss| *loss <= allowed);
-        enough.unwrap_or(losses.len().saturating_sub(1)).max(1)
+        rank_for_energy(losses, energy)
     }
 }
 
