@@ -7,6 +7,7 @@
 mod affine;
 mod block;
 mod codebook;
+mod convolutions;
 mod dense;
 mod dynamic8;
 mod fisher;
@@ -20,6 +21,7 @@ mod squares;
 pub use affine::Affine;
 pub use block::Block;
 pub use codebook::Codebook;
+pub use convolutions::{Convolutions, Form, Layer};
 pub use dense::Dense;
 pub use dynamic8::dynamic_map;
 pub use fisher::Fisher;
@@ -151,6 +153,15 @@ pub enum Kind {
         /// Stored type of both.
         dtype: DType,
     },
+    /// A convolution's kernel as several, one behind the other.
+    Convolutions {
+        /// Which.
+        form: Form,
+        /// That of the kernel: `[outputs, inputs, height, width]`.
+        shape: [usize; 4],
+        /// Stored type of all.
+        dtype: DType,
+    },
 }
 
 impl Kind {
@@ -200,6 +211,7 @@ impl Kind {
                 format!("codebook {centroids}{of} {}", spread(granularity))
             }
             Self::LowRank { rank, dtype: _ } => format!("rank {rank}"),
+            Self::Convolutions { form, .. } => form.label(),
         }
     }
 
@@ -234,6 +246,12 @@ impl Kind {
                 2 * elements / vector_size.max(&1) + 8 * tables * centroids * vector_size
             }
             Self::LowRank { rank, dtype: _ } => 8 * rank * (rows + cols),
+            // The layers, before and after they are rounded, and the kernel that they make.
+            Self::Convolutions {
+                form,
+                shape,
+                dtype: _,
+            } => 8 * form.parameters(*shape) + 4 * elements,
         };
         bytes as u64
     }
@@ -278,6 +296,8 @@ pub enum Weight {
     Codebook(Codebook),
     /// Two factors.
     LowRank(LowRank),
+    /// Several kernels.
+    Convolutions(Convolutions),
 }
 
 impl Weight {
@@ -291,13 +311,14 @@ impl Weight {
             Self::Nf4(w) => w,
             Self::Codebook(w) => w,
             Self::LowRank(w) => w,
+            Self::Convolutions(w) => w,
         }
     }
 
     /// Statistics of the stored codes; `None` for plain numbers.
     pub fn codes(&self) -> Option<Codes> {
         let (histogram, mean_square_step) = match self {
-            Self::Dense(_) | Self::LowRank(_) => return None,
+            Self::Dense(_) | Self::LowRank(_) | Self::Convolutions(_) => return None,
             Self::Block(w) => return Some(w.codes()),
             Self::Affine(w) => (w.code_histogram(), w.mean_square_step()),
             Self::Float8(w) => (byte_histogram(&w.codes, 256), w.mean_square_step()),

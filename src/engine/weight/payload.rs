@@ -52,6 +52,9 @@ impl Kind {
                 4 * elements + absmax
             }
             Self::LowRank { rank, dtype } => 8 * rank * (rows + cols) * dtype.bytes(1, 1).unwrap_or(0),
+            Self::Convolutions { form, shape, dtype } => {
+                8 * form.parameters(*shape) * dtype.bytes(1, 1).unwrap_or(0)
+            }
             Self::Codebook {
                 centroids,
                 vector_size,
