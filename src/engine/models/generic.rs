@@ -1,4 +1,5 @@
-//! Any checkpoint: matrices named `*.weight` that are neither embeddings nor norms are linear layers.
+//! Any checkpoint: matrices named `*.weight` that are neither embeddings nor norms are linear layers, and what has four
+//! dimensions is the kernel of a convolution.
 //!
 //! Owns: that rule. Must not know: particular families. Invariant: recognises everything.
 
@@ -28,8 +29,11 @@ impl Architecture for Generic {
             .next()
             .unwrap_or_default()
             .to_ascii_lowercase();
+        let dimensions = tensor.shape.len();
         let role = if name.ends_with(".bias") {
             Role::Bias
+        } else if name.ends_with(".weight") && dimensions == 4 {
+            Role::Convolution
         } else if last.contains("norm") || last.starts_with("ln_") || last == "ln" {
             Role::Norm
         } else if last == "wpe"
@@ -37,11 +41,11 @@ impl Architecture for Generic {
             || name.contains("token_type_embedding")
         {
             Role::PositionEmbedding
-        } else if last == "wte" || name.contains("embed") {
+        } else if dimensions == 2 && (last == "wte" || name.contains("embed")) {
             Role::TokenEmbedding
         } else if last == "lm_head" {
             Role::Output
-        } else if name.ends_with(".weight") && tensor.shape.len() == 2 {
+        } else if name.ends_with(".weight") && dimensions == 2 {
             Role::Linear
         } else {
             Role::Other

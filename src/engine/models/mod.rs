@@ -56,6 +56,8 @@ pub enum Role {
     Router,
     /// Any other matrix that multiplies activations.
     Linear,
+    /// Kernel of a convolution over two dimensions: `[outputs, inputs / groups, height, width]`.
+    Convolution,
     /// Normalisation weight.
     Norm,
     /// Bias.

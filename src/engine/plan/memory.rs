@@ -194,6 +194,12 @@ fn turning(tensor: &TensorPlan, step: &Step) -> u64 {
             let short = tensor.rows().min(tensor.cols()) as u64;
             48 * elements + 40 * short * short
         }
+        // The kernel as f32, and what taking it apart and multiplying it out hold.
+        Kind::Convolutions {
+            form,
+            shape,
+            dtype: _,
+        } => 4 * elements + form.fitting_bytes(shape),
         _ if mixes || prunes => 4 * elements,
         _ => 0,
     }
@@ -227,7 +233,8 @@ fn making(tensor: &TensorPlan) -> u64 {
         Kind::Dense { dtype: _ }
         | Kind::Block { ggml_type: _ }
         | Kind::Codebook { .. }
-        | Kind::LowRank { .. } => 0,
+        | Kind::LowRank { .. }
+        | Kind::Convolutions { .. } => 0,
         _ => tensor.elements() as u64,
     };
     // A row longer than a chunk is held whole: by every thread as f32, as it is stored, and as it came out.

@@ -3,7 +3,7 @@
 //! Owns: [`Context`], steps of tensors. Must not know: techniques by name.
 //! Invariant: zeros that a stage was asked for are kept by those that follow, or that is said.
 
-use super::targets::{self, Matcher};
+use super::targets::{self, LINEAR, Matcher};
 use super::{CachePlan, Rotation, StagePlan, Step, TensorPlan, data, run};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
@@ -65,7 +65,7 @@ pub(super) fn plan_stage(
             detail,
         )]);
     };
-    let targets = Matcher::new(&spec.targets, &format!("{pointer}/targets"))?;
+    let targets = Matcher::new(&targets_of(spec, technique), &format!("{pointer}/targets"))?;
     let ignore = Matcher::new(&spec.ignore, &format!("{pointer}/ignore"))?;
     let targeted: Vec<bool> = tensors
         .iter()
@@ -94,6 +94,18 @@ pub(super) fn plan_stage(
         check_whole(tensors, &technique_at(&pointer), technique.name())?;
     }
     applied(outcome, index, spec, technique, &pointer, tensors)
+}
+
+/// `Linear`, which every stage targets that says nothing else, means the class of layers that the technique is for.
+fn targets_of(spec: &StageSpec, technique: &dyn Technique) -> Vec<String> {
+    let own = |word: &String| {
+        if word == LINEAR {
+            technique.layers().to_owned()
+        } else {
+            word.clone()
+        }
+    };
+    spec.targets.iter().map(own).collect()
 }
 
 /// What a technique is told of the network.

@@ -12,9 +12,14 @@ use std::collections::HashSet;
 /// Most bytes that one compiled expression may take. Recipes bring up to [`crate::recipe::MAX_EXPRESSIONS`].
 const MAX_COMPILED: usize = 1 << 20;
 
-/// `Linear`, module names and `re:` expressions, as llm-compressor's `targets` and `ignore`.
+/// Classes of layers, by the names that torch has for them.
+pub(super) const LINEAR: &str = "Linear";
+const CONVOLUTION: &str = "Conv2d";
+
+/// `Linear`, `Conv2d`, module names and `re:` expressions, as llm-compressor's `targets` and `ignore`.
 pub(super) struct Matcher {
     linear: bool,
+    convolutions: bool,
     names: HashSet<String>,
     expressions: Vec<Regex>,
 }
@@ -23,12 +28,15 @@ impl Matcher {
     pub(super) fn new(words: &[String], pointer: &str) -> Result<Self, Vec<Refusal>> {
         let mut matcher = Self {
             linear: false,
+            convolutions: false,
             names: HashSet::new(),
             expressions: Vec::new(),
         };
         for (i, word) in words.iter().enumerate() {
-            if word == "Linear" {
+            if word == LINEAR {
                 matcher.linear = true;
+            } else if word == CONVOLUTION {
+                matcher.convolutions = true;
             } else if let Some(expression) = word.strip_prefix("re:") {
                 // Compiled as it is given, so that no bracket in it can reach beyond its end.
                 let compiled = RegexBuilder::new(expression).size_limit(MAX_COMPILED).build();
@@ -54,6 +62,7 @@ impl Matcher {
         // Python's re.match is anchored at the start only.
         let at_start = |e: &Regex| e.find(module).is_some_and(|found| found.start() == 0);
         (self.linear && tensor.role.is_linear() && tensor.role != Role::Router)
+            || (self.convolutions && tensor.role == Role::Convolution)
             || self.names.contains(module)
             || (tensor.role == Role::Output && self.names.contains("lm_head"))
             || self.expressions.iter().any(at_start)
@@ -121,6 +130,20 @@ mod tests {
         Matcher::new(&[word.to_owned()], "")
             .unwrap()
             .matches(&tensor(name))
+    }
+
+    #[test]
+    fn a_class_means_the_layers_of_that_class() {
+        let of = |role| TensorPlan {
+            role,
+            ..tensor("stem.weight")
+        };
+        let matches = |word: &str, role| {
+            let matcher = Matcher::new(&[word.to_owned()], "").unwrap();
+            matcher.matches(&of(role))
+        };
+        assert!(matches("Conv2d", Role::Convolution) && !matches("Linear", Role::Convolution));
+        assert!(matches("Linear", Role::Linear) && !matches("Conv2d", Role::Linear));
     }
 
     #[test]

@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 /// JSON Schema of a recipe: a preset's name or an object.
 pub fn schema() -> Value {
     let words = |says: &str| json!({"type": "array", "items": {"type": "string"}, "description": says});
-    let targets = words("What a stage applies to: `Linear`, module names, or `re:` and a regular expression");
+    let targets = words(
+        "What a stage applies to: `Linear`, `Conv2d`, module names, or `re:` and a regular expression; unless said \
+         otherwise, the class of layers that the technique is for",
+    );
     let ignore = words("What it leaves alone, in the same words");
     let options =
         json!({"type": "object", "description": "Options of the technique or format, as its schema says"});

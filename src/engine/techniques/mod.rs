@@ -3,14 +3,18 @@
 //! Owns: the seam and the list. Must not know: file formats. Siblings never import each other.
 //! Invariant: `run` produces exactly the kind `plan` promised, the same bytes for any number of threads.
 //!
-//! Shared by siblings: `correction`, `factoring`, `folding`, `hessians`, `mixture`, `options`, `pruning`, `structure`, `whitening`.
+//! Shared by siblings: `convolving`, `correction`, `factoring`, `folding`, `hessians`, `mixture`, `options`, `pruning`,
+//! `structure`, `whitening`.
 //!
 //! A technique is one file and one line in [`TECHNIQUES`]; documentation, the API's schema and the law tests are
 //! made from the list.
 
 mod autoround;
 mod awq;
+mod convolving;
 mod correction;
+mod cp;
+mod depthwise_separable;
 mod factoring;
 mod folding;
 mod fp8;
@@ -39,9 +43,12 @@ mod pruning;
 mod rtn;
 mod smoothquant;
 mod sparsegpt;
+mod spatial_svd;
 mod static_activations;
 mod structure;
 mod svd;
+mod tensor_train;
+mod tucker;
 mod upcycle;
 mod wanda;
 mod whitened_svd;
@@ -117,6 +124,10 @@ pub trait Technique: Sync {
     fn plan(&self, context: &Context<'_>) -> std::result::Result<Decision, Vec<Refusal>>;
     /// How it works.
     fn work(&self) -> Work;
+    /// The class of layers that it is for, as `targets` spells it.
+    fn layers(&self) -> &'static str {
+        "Linear"
+    }
     /// The schemes that it can give each tensor by itself, where there are several.
     fn schemes(&self) -> Option<&'static dyn Schemes> {
         None
@@ -361,6 +372,8 @@ impl BlockStage<'_> {
 pub const TECHNIQUES: &[&dyn Technique] = &[
     &autoround::AutoRound,
     &awq::Awq,
+    &cp::Cp,
+    &depthwise_separable::DepthwiseSeparable,
     &fp8::Fp8,
     &ggml::Ggml,
     &gptq::Gptq,
@@ -383,8 +396,11 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &rtn::Rtn,
     &smoothquant::SmoothQuant,
     &sparsegpt::SparseGpt,
+    &spatial_svd::SpatialSvd,
     &static_activations::StaticActivations,
     &svd::Svd,
+    &tensor_train::TensorTrain,
+    &tucker::Tucker,
     &upcycle::Upcycle,
     &wanda::Wanda,
     &whitened_svd::WhitenedSvd,

@@ -7,6 +7,7 @@
 mod affine;
 mod block;
 mod codebook;
+mod convolutions;
 mod corrected;
 mod dense;
 mod dynamic8;
@@ -21,6 +22,7 @@ mod squares;
 pub use affine::Affine;
 pub use block::Block;
 pub use codebook::Codebook;
+pub use convolutions::{Convolutions, Form, Layer};
 pub use corrected::Corrected;
 pub use dense::Dense;
 pub use dynamic8::dynamic_map;
@@ -167,6 +169,15 @@ pub enum Kind {
         #[serde(default)]
         double_quant: bool,
     },
+    /// A convolution's kernel as several, one behind the other.
+    Convolutions {
+        /// Which.
+        form: Form,
+        /// That of the kernel: `[outputs, inputs, height, width]`.
+        shape: [usize; 4],
+        /// Stored type of all.
+        dtype: DType,
+    },
 }
 
 impl Kind {
@@ -216,6 +227,7 @@ impl Kind {
                 format!("codebook {centroids}{of} {}", spread(granularity))
             }
             Self::LowRank { rank, dtype: _ } => format!("rank {rank}"),
+            Self::Convolutions { form, .. } => form.label(),
             Self::Corrected { rank, .. } => format!("{} + rank {rank}", self.base().label()),
         }
     }
@@ -282,6 +294,12 @@ impl Kind {
             Self::Corrected { rank, .. } => {
                 return self.base().working_bytes(rows, cols) + 8 * (rank * (rows + cols)) as u64;
             }
+            // The layers, before and after they are rounded, and the kernel that they make.
+            Self::Convolutions {
+                form,
+                shape,
+                dtype: _,
+            } => 8 * form.parameters(*shape) + 4 * elements,
         };
         bytes as u64
     }
@@ -328,6 +346,8 @@ pub enum Weight {
     LowRank(LowRank),
     /// Codes and two factors.
     Corrected(Corrected),
+    /// Several kernels.
+    Convolutions(Convolutions),
 }
 
 impl Weight {
@@ -342,13 +362,14 @@ impl Weight {
             Self::Codebook(w) => w,
             Self::LowRank(w) => w,
             Self::Corrected(w) => w,
+            Self::Convolutions(w) => w,
         }
     }
 
     /// Statistics of the stored codes; `None` for plain numbers.
     pub fn codes(&self) -> Option<Codes> {
         let (histogram, mean_square_step) = match self {
-            Self::Dense(_) | Self::LowRank(_) => return None,
+            Self::Dense(_) | Self::LowRank(_) | Self::Convolutions(_) => return None,
             Self::Block(w) => return Some(w.codes()),
             Self::Affine(w) => (w.code_histogram(), w.mean_square_step()),
             Self::Float8(w) => (byte_histogram(&w.codes, 256), w.mean_square_step()),

@@ -56,6 +56,9 @@ impl Kind {
                 8 * self.base().payload_bytes(rows, cols) as usize
                     + 8 * rank * (rows + cols) * dtype.bytes(1, 1).unwrap_or(0)
             }
+            Self::Convolutions { form, shape, dtype } => {
+                8 * form.parameters(*shape) * dtype.bytes(1, 1).unwrap_or(0)
+            }
             Self::Codebook {
                 centroids,
                 vector_size,

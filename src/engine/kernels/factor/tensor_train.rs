@@ -35,6 +35,14 @@ fn most(shape: [usize; 4]) -> [usize; 3] {
     [first, (first * height).min(width * last), last]
 }
 
+/// Ranks that bonds get where these are asked.
+pub fn attained(shape: [usize; 4], [a, b, c]: [usize; 3]) -> [usize; 3] {
+    let [outputs, inputs, height, width] = shape;
+    let a = a.min(inputs.min(height * width * outputs));
+    let b = b.min((a * height).min(width * outputs));
+    [a, b, c.min((b * width).min(outputs))]
+}
+
 fn parameters(shape: [usize; 4], [a, b, c]: [usize; 3]) -> usize {
     let [outputs, inputs, height, width] = shape;
     inputs * a + a * height * b + b * width * c + c * outputs

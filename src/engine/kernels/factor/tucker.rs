@@ -45,6 +45,19 @@ pub fn ranks_for_ratio(shape: [usize; 4], ratio: f64) -> Ranks {
     }
 }
 
+/// Ranks that are got where these are asked: neither side has more directions than its channels, or than the other side's
+/// channels times the plane.
+pub fn attained(shape: [usize; 4], ranks: Ranks) -> Ranks {
+    let [outputs, inputs, height, width] = shape;
+    let plane = height * width;
+    let first = ranks.outputs.min(outputs.min(inputs * plane));
+    let inputs = ranks.inputs.min(inputs.min(first * plane));
+    Ranks {
+        outputs: first.min(inputs * plane),
+        inputs,
+    }
+}
+
 /// Bytes that [`factorize`] holds at its peak, beside the kernel.
 pub fn working_bytes(shape: [usize; 4], ranks: Ranks) -> u64 {
     let [outputs, inputs, height, width] = shape;
