@@ -253,6 +253,7 @@ async fn formats_say_what_is_read_and_what_is_written() {
             row("low-rank", false, true),
             row("packed", false, true),
             row("safetensors", true, true),
+            row("tied", false, true),
         ]
     );
 }

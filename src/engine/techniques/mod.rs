@@ -33,6 +33,7 @@ mod prune_heads;
 mod prune_neurons;
 mod pruning;
 mod rtn;
+mod share_blocks;
 mod smoothquant;
 mod sparsegpt;
 mod static_activations;
@@ -229,6 +230,11 @@ pub trait Maker: Visitor {
     fn listed(&mut self) -> Vec<(String, Vec<u32>)> {
         Vec::new()
     }
+    /// How often it goes through the model; what it found on the way stays with it. One that goes more than once starts over
+    /// where it was cut short.
+    fn walks(&self) -> usize {
+        1
+    }
     /// True where what was summed up over blocks is not kept over a break: then the walk starts over.
     fn starts_over(&self) -> bool {
         false
@@ -321,6 +327,7 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &prune_heads::PruneHeads,
     &prune_neurons::PruneNeurons,
     &rtn::Rtn,
+    &share_blocks::ShareBlocks,
     &smoothquant::SmoothQuant,
     &sparsegpt::SparseGpt,
     &static_activations::StaticActivations,

@@ -68,7 +68,11 @@ impl Technique for PruneBlocks {
             }
         }
         Ok(Decision {
-            outline: Some(Outline { config, tensors }),
+            outline: Some(Outline {
+                config,
+                tensors,
+                shared: None,
+            }),
             ..Decision::default()
         })
     }
@@ -167,27 +171,11 @@ struct Influence {
 impl Influence {
     fn add(&mut self, before: &[f32], after: &[f32], hidden: usize, block: usize) {
         self.turned.resize(self.turned.len().max(block + 1), (0.0, 0));
+        let (more, count) = structure::turned(before, after, hidden);
         let (sum, tokens) = &mut self.turned[block];
-        for (a, b) in before
-            .chunks_exact(hidden.max(1))
-            .zip(after.chunks_exact(hidden.max(1)))
-        {
-            *sum += 1.0 - cosine(a, b);
-            *tokens += 1;
-        }
+        *sum += more;
+        *tokens += count;
     }
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let (mut ab, mut aa, mut bb) = (0f64, 0f64, 0f64);
-    for (a, b) in a.iter().zip(b) {
-        let (a, b) = (f64::from(*a), f64::from(*b));
-        ab += a * b;
-        aa += a * a;
-        bb += b * b;
-    }
-    let size = (aa * bb).sqrt();
-    if size > 0.0 { ab / size } else { 1.0 }
 }
 
 impl Visitor for Influence {
