@@ -50,6 +50,16 @@ fn hugging_face(folder: &Path) -> Checkpoint {
     opened(folder)
 }
 
+/// The same with a matrix that a single block shares with nobody.
+fn sharing(folder: &Path) -> Checkpoint {
+    hugging_face(folder);
+    let shared = json!({"blocks": "model.layers", "modules": ["self_attn.q_proj"], "own": [1]});
+    let config =
+        json!({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "shared_blocks": shared});
+    fs::write(folder.join("config.json"), config.to_string()).expect("writes");
+    opened(folder)
+}
+
 /// The same as a GGUF.
 fn gguf(folder: &Path) -> Checkpoint {
     let mut metadata = Metadata::new();
@@ -109,6 +119,10 @@ fn work(format: &str, folder: &Path) -> (Checkpoint, Value) {
         "packed" => json!({"stages": [{"technique": "kmeans"}], "formats": ["packed"]}),
         "peft" => json!({"stages": [{"technique": "loftq", "options": {"rank": 4}}], "formats": ["peft"]}),
         "safetensors" => json!({"preset": "W8A16", "formats": ["safetensors"]}),
+        "tied" => {
+            let recipe = json!({"stages": [{"technique": "magnitude", "targets": ["re:.*o_proj"]}], "formats": ["tied"]});
+            return (sharing(folder), recipe);
+        }
         other => panic!("{other} needs a model and a recipe here"),
     };
     (hugging_face(folder), recipe)

@@ -254,6 +254,7 @@ async fn formats_say_what_is_read_and_what_is_written() {
             row("packed", false, true),
             row("peft", false, true),
             row("safetensors", true, true),
+            row("tied", false, true),
         ]
     );
 }

@@ -12,7 +12,7 @@ use super::made::Made;
 use super::resume::Resume;
 use super::settle::{looks_at_each, settles};
 use super::statistics::Finding;
-use crate::calibrate::{Descent, Pace as _, SquareSums, Stash, Walk};
+use crate::calibrate::{Descent, Pace, SquareSums, Stash, Walk};
 use crate::dataset::Datasets;
 use crate::error::{Error, Result};
 use crate::kernels::linalg::splits;
@@ -20,7 +20,7 @@ use crate::models::network_of;
 use crate::network::{Compute, Network, Ops, read_all};
 use crate::observe::Level;
 use crate::plan::{DataPlan, ImportancePlan, ImportanceSource, StagePlan, Use, imported, planned_sequences};
-use crate::techniques::{self, BlockStage, Blocks, Look, Settles, Survey, Task, Work, seen_name, seen_words};
+use crate::techniques::{self, BlockStage, Blocks, Look, Maker, Settles, Survey, Task, Work, seen_name, seen_words};
 use crate::tensor::Rows;
 use crate::weight::Fisher;
 use serde_json::json;
@@ -97,10 +97,7 @@ pub(super) fn run_all(
                         tell_known(course, index);
                         resume.end(index)?;
                     } else {
-                        let (data, source) = (data()?, made.before(index, course.observer));
-                        let walk = start(data, &source, course, site)?.with_all_experts(all_experts(made));
-                        let network = data.network.as_ref();
-                        run(made, network, index, work, walk, &mut resume, course)?;
+                        run(made, index, work, data()?, site, &mut resume, course)?;
                         kept.keep_stage(&made.shelf);
                     }
                 }
@@ -241,23 +238,41 @@ fn all_experts(made: &Made<'_>) -> bool {
 fn start<'a>(
     data: &'a Calibration<'_>,
     source: &'a dyn crate::calibrate::Source,
-    course: &'a Course<'_>,
+    pace: &'a dyn Pace,
     site: &Site<'_>,
 ) -> Result<Walk<'a>> {
     let stash = Stash::new(site.scratch, data.plan.activation_bytes);
     let (network, compute) = (data.network.as_ref(), site.compute.calibrating());
-    Walk::start(network, source, course, &data.sequences, compute, stash)
+    Walk::start(network, source, pace, &data.sequences, compute, stash)
+}
+
+/// One of several walks of a stage.
+struct Lap<'a> {
+    course: &'a Course<'a>,
+    at: usize,
+    of: usize,
+}
+
+impl Pace for Lap<'_> {
+    fn at(&self, part: f64) {
+        self.course.at((self.at as f64 + part) / self.of as f64);
+    }
+
+    fn should_stop(&self) -> bool {
+        self.course.should_stop()
+    }
 }
 
 fn run(
     made: &Made<'_>,
-    network: &dyn Network,
     index: usize,
     work: &dyn Blocks,
-    mut walk: Walk<'_>,
+    data: &Calibration<'_>,
+    site: &Site<'_>,
     resume: &mut Resume,
     course: &Course<'_>,
 ) -> Result<()> {
+    let network = data.network.as_ref();
     let transposed = transposed(made, network);
     let observer = course.observer;
     let before = |at: usize| read_all(made.weight(at, index, observer)?.as_rows());
@@ -275,6 +290,24 @@ fn run(
         seed: made.plan.recipe.seed,
         observer: course.observer,
     });
+    let (source, of) = (made.before(index, observer), maker.walks().max(1));
+    for at in 0..of {
+        let lap = Lap { course, at, of };
+        let walk = start(data, &source, &lap, site)?.with_all_experts(all_experts(made));
+        go(made, index, maker.as_mut(), walk, resume, course)?;
+    }
+    resume.end(index)
+}
+
+/// One walk, or the rest of one.
+fn go(
+    made: &Made<'_>,
+    index: usize,
+    maker: &mut dyn Maker,
+    mut walk: Walk<'_>,
+    resume: &mut Resume,
+    course: &Course<'_>,
+) -> Result<()> {
     let first = if maker.starts_over() {
         0
     } else {
@@ -287,7 +320,7 @@ fn run(
             .event(Level::Info, &message, json!({"stage": index, "block": first}));
     }
     for block in first..walk.blocks() {
-        let mut counting = Counting::beside(maker.as_mut());
+        let mut counting = Counting::beside(maker);
         walk.block(block, &mut counting)?;
         made.shelf.put_routed(index, block, &counting.routed())?;
         for (tensor, weight) in maker.made() {
@@ -306,7 +339,7 @@ fn run(
             resume.keep(index, block, &walk)?;
         }
     }
-    resume.end(index)
+    Ok(())
 }
 
 /// Layers that the checkpoint stores as `[in, out]`.

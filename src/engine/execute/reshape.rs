@@ -102,6 +102,11 @@ fn open(folder: &std::path::Path) -> Result<Checkpoint> {
 /// Writes every tensor of the outline.
 fn fill(made: &Made<'_>, folder: &std::path::Path, course: &Course<'_>) -> Result<()> {
     let (stage, outline) = reshaping(made.plan)?;
+    let found = match &outline.shared {
+        Some(list) => Some(outline.found(&made.shelf.list(stage, list)?)),
+        None => None,
+    };
+    let outline = found.as_ref().unwrap_or(outline);
     let outlined = outline.checkpoint(made.model);
     let tensors: Vec<TensorPlan> = outlined
         .tensors

@@ -23,6 +23,7 @@ mod laws;
 mod provenance;
 mod pruning;
 mod sharing;
+mod sharing_blocks;
 mod structure;
 
 /// A model of the golden file whose weights are what bfloat16 holds of them.

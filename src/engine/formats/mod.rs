@@ -2,7 +2,7 @@
 //!
 //! Owns: the two seams and their lists. Must not know: techniques. Siblings never import each other; what several
 //! need is beside them: laying bytes out, packing codes, the Hugging Face folder and its safetensors files.
-//! Shared by siblings: `container`, `four_bit`, `hf_output`, `pack`, `safetensors`, `shards`.
+//! Shared by siblings: `container`, `four_bit`, `hf_output`, `pack`, `remote_code`, `safetensors`, `shards`.
 //! Invariant: a writer that accepts a plan can write it: everything it cannot hold is refused in `layout`.
 //!
 //! A format is one file and one line in [`READERS`] or [`WRITERS`]. They are two lists because most formats are
@@ -21,8 +21,10 @@ pub mod low_rank;
 pub mod pack;
 pub mod packed;
 pub mod peft;
+mod remote_code;
 pub mod safetensors;
 mod shards;
+pub mod tied;
 
 use crate::checkpoint::{Checkpoint, SourceFile};
 use crate::error::{Error, Result};
@@ -124,6 +126,10 @@ pub trait Writer: Sync {
     fn fuses(&self, _tensor: &TensorPlan) -> Option<&'static str> {
         None
     }
+    /// Weights that the files hold, those that blocks share once.
+    fn parameters(&self, request: &Request<'_>) -> u64 {
+        request.tensors.iter().map(|t| t.elements() as u64).sum()
+    }
     /// The files, byte-exact, or why not.
     fn layout(&self, request: &Request<'_>) -> std::result::Result<Layout, Vec<Refusal>>;
     /// The bytes of one tensor, one vector for each of its entries in the layout, in the same order.
@@ -147,6 +153,7 @@ pub const WRITERS: &[&dyn Writer] = &[
     &packed::Packed,
     &peft::Peft,
     &safetensors::Safetensors,
+    &tied::Tied,
 ];
 
 /// The writer of models in between two stages, which are read back as they were.

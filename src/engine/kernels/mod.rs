@@ -22,6 +22,7 @@ pub mod nf4;
 pub mod nn;
 pub mod prune;
 pub mod random;
+pub mod sharing;
 pub mod signround;
 pub mod symbols;
 pub mod tokens;

@@ -20,7 +20,8 @@ pub(super) fn plan_format(
     let pointer = format!("/formats/{index}");
     let layout = layout_of(spec, &pointer, stages, tensors, model)?;
     let weight_bytes = layout.weight_bytes();
-    let parameters: u64 = tensors.iter().map(|t| t.elements() as u64).sum();
+    let known = request(&spec.options, &pointer, stages, tensors, model);
+    let parameters = formats::writer(&spec.format).map_or(0, |writer| writer.parameters(&known));
     let plan = FormatPlan {
         format: spec.format.clone(),
         options: spec.options.clone(),

@@ -4,7 +4,7 @@
 //! Invariant: shapes are known when a job is planned, whatever data decides later; a model that is made is the one outlined.
 
 use super::schedule::at_stage;
-use super::{Plan, data, plan_one};
+use super::{Plan, SharedBlocks, data, plan_one};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
 use crate::recipe::{Recipe, Refusal};
@@ -82,6 +82,10 @@ pub struct Outline {
     pub config: Value,
     /// Its tensors, in the order of their bytes.
     pub tensors: Vec<OutlinedTensor>,
+    /// The list that says in which runs its blocks share matrices, where they do; what config.json says of it stands for it
+    /// until the list is found.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shared: Option<String>,
 }
 
 impl OutlinedTensor {
@@ -96,6 +100,15 @@ impl Outline {
     /// Bytes of all tensors.
     pub fn bytes(&self) -> u64 {
         self.tensors.iter().map(OutlinedTensor::bytes).sum()
+    }
+
+    /// The same once the stage has found the list of runs.
+    pub(crate) fn found(&self, firsts: &[u32]) -> Self {
+        let mut found = self.clone();
+        if let Some(shared) = SharedBlocks::of(&self.config) {
+            shared.in_runs(firsts).put(&mut found.config);
+        }
+        found
     }
 
     /// The headers of the model, with the side files of the one that it is made of.

@@ -4,7 +4,7 @@
 //! Invariant: zeros that a stage was asked for are kept by those that follow, or that is said.
 
 use super::targets::{self, LINEAR, Matcher};
-use super::{CachePlan, Rotation, StagePlan, Step, TensorPlan, data, run};
+use super::{CachePlan, Rotation, SharedBlocks, StagePlan, Step, TensorPlan, data, run};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Datasets;
 use crate::models::{Facts, network_of};
@@ -86,12 +86,16 @@ pub(super) fn plan_stage(
         model,
         datasets,
     };
-    let outcome = technique.plan(&context)?;
+    let mut outcome = technique.plan(&context)?;
     if outcome.kinds.is_empty() && outcome.caches.is_empty() && outcome.outline.is_none() {
         return Err(targets::nothing(tensors, &pointer));
     }
-    if outcome.outline.is_some() {
+    if let Some(outline) = &mut outcome.outline {
         check_whole(tensors, &technique_at(&pointer), technique.name())?;
+        // Blocks that shared matrices are changed one by one.
+        if outline.shared.is_none() {
+            SharedBlocks::remove(&mut outline.config);
+        }
     }
     applied(outcome, index, spec, technique, &pointer, tensors)
 }

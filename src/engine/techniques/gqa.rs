@@ -97,6 +97,7 @@ impl Technique for Gqa {
             outline: Some(Outline {
                 config: with_heads(config, fewer),
                 tensors,
+                shared: None,
             }),
             ..Decision::default()
         })

@@ -41,6 +41,7 @@ mod prune_hidden;
 mod prune_neurons;
 mod pruning;
 mod rtn;
+mod share_blocks;
 mod smoothquant;
 mod sparsegpt;
 mod spatial_svd;
@@ -295,6 +296,11 @@ pub trait Maker: Visitor {
     fn listed(&mut self) -> Vec<(String, Vec<u32>)> {
         Vec::new()
     }
+    /// How often it goes through the model; what it found on the way stays with it. One that goes more than once starts over
+    /// where it was cut short.
+    fn walks(&self) -> usize {
+        1
+    }
     /// True where what was summed up over blocks is not kept over a break: then the walk starts over.
     fn starts_over(&self) -> bool {
         false
@@ -394,6 +400,7 @@ pub const TECHNIQUES: &[&dyn Technique] = &[
     &prune_hidden::PruneHidden,
     &prune_neurons::PruneNeurons,
     &rtn::Rtn,
+    &share_blocks::ShareBlocks,
     &smoothquant::SmoothQuant,
     &sparsegpt::SparseGpt,
     &spatial_svd::SpatialSvd,

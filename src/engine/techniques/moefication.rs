@@ -95,7 +95,11 @@ impl Technique for Moefication {
         };
         let tensors = outlined(context, &feeds, experts, inner / experts, &origin);
         Ok(Decision {
-            outline: Some(Outline { config, tensors }),
+            outline: Some(Outline {
+                config,
+                tensors,
+                shared: None,
+            }),
             ..Decision::default()
         })
     }

@@ -78,7 +78,11 @@ impl Technique for PruneBlocks {
             None
         };
         Ok(Decision {
-            outline: Some(Outline { config, tensors }),
+            outline: Some(Outline {
+                config,
+                tensors,
+                shared: None,
+            }),
             needs,
             ..Decision::default()
         })
@@ -214,27 +218,6 @@ impl Influence<'_> {
     }
 }
 
-/// Σ over tokens of 1 − cos of the angle between what goes in and what comes out, and tokens.
-fn turned(before: &[f32], after: &[f32], hidden: usize) -> (f64, usize) {
-    let hidden = hidden.max(1);
-    let pairs = before.chunks_exact(hidden).zip(after.chunks_exact(hidden));
-    pairs.fold((0.0, 0), |(sum, tokens), (a, b)| {
-        (sum + 1.0 - cosine(a, b), tokens + 1)
-    })
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let (mut ab, mut aa, mut bb) = (0f64, 0f64, 0f64);
-    for (a, b) in a.iter().zip(b) {
-        let (a, b) = (f64::from(*a), f64::from(*b));
-        ab += a * b;
-        aa += a * a;
-        bb += b * b;
-    }
-    let size = (aa * bb).sqrt();
-    if size > 0.0 { ab / size } else { 1.0 }
-}
-
 impl Visitor for Influence<'_> {
     fn replaces(&self) -> bool {
         false
@@ -253,7 +236,7 @@ impl Visitor for Influence<'_> {
             return Ok(());
         };
         self.turned.resize(self.turned.len().max(block + 1), (0.0, 0));
-        let (sum, tokens) = with_values(&state.hidden, |after| turned(&before, after, hidden))?;
+        let (sum, tokens) = with_values(&state.hidden, |after| structure::turned(&before, after, hidden))?;
         self.turned[block].0 += sum;
         self.turned[block].1 += tokens;
         Ok(())
@@ -280,18 +263,5 @@ impl Maker for Influence<'_> {
     /// What was summed is not kept over a break: the walk is cheap.
     fn starts_over(&self) -> bool {
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_block_that_changes_only_sizes_turns_nothing() {
-        let (sum, tokens) = turned(&[1.0, 0.0, 0.0, 2.0], &[2.0, 0.0, 0.0, 1.0], 2);
-        assert!(sum.abs() < 1e-12 && tokens == 2);
-        let (sum, tokens) = turned(&[1.0, 0.0], &[0.0, 1.0], 2);
-        assert!((sum - 1.0).abs() < 1e-12 && tokens == 1);
     }
 }

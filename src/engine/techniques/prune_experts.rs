@@ -82,6 +82,7 @@ impl Technique for PruneExperts {
             outline: Some(Outline {
                 config: with_experts(config, keep),
                 tensors,
+                shared: None,
             }),
             ..Decision::default()
         })

@@ -170,6 +170,7 @@ pub(super) fn outline(
     Outline {
         config,
         tensors: context.tensors.iter().map(of).collect(),
+        shared: None,
     }
 }
 
@@ -403,6 +404,27 @@ pub(super) fn best(worth: &[f64], keep: usize) -> Vec<u32> {
     order
 }
 
+/// Σ over states of 1 − cos of the angle between what goes into a block and what comes out, and how many there are.
+pub(super) fn turned(before: &[f32], after: &[f32], hidden: usize) -> (f64, usize) {
+    let hidden = hidden.max(1);
+    let states = before.chunks_exact(hidden).zip(after.chunks_exact(hidden));
+    states.fold((0.0, 0), |(sum, count), (a, b)| {
+        (sum + 1.0 - cosine(a, b), count + 1)
+    })
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let (mut ab, mut aa, mut bb) = (0f64, 0f64, 0f64);
+    for (a, b) in a.iter().zip(b) {
+        let (a, b) = (f64::from(*a), f64::from(*b));
+        ab += a * b;
+        aa += a * a;
+        bb += b * b;
+    }
+    let size = (aa * bb).sqrt();
+    if size > 0.0 { ab / size } else { 1.0 }
+}
+
 impl Visitor for Chooser<'_> {
     fn replaces(&self) -> bool {
         true
@@ -453,5 +475,13 @@ mod tests {
     fn the_best_stay_in_order() {
         assert_eq!(best(&[1.0, 5.0, 3.0, 5.0], 2), [1, 3]);
         assert_eq!(best(&[2.0, 2.0, 2.0], 2), [0, 1]);
+    }
+
+    #[test]
+    fn a_block_that_changes_only_sizes_turns_nothing() {
+        let (sum, tokens) = turned(&[1.0, 0.0, 0.0, 2.0], &[2.0, 0.0, 0.0, 1.0], 2);
+        assert!(sum.abs() < 1e-12 && tokens == 2);
+        let (sum, tokens) = turned(&[1.0, 0.0], &[0.0, 1.0], 2);
+        assert!((sum - 1.0).abs() < 1e-12 && tokens == 1);
     }
 }

@@ -56,7 +56,11 @@ impl Technique for Upcycle {
             tensor.origin.clone()
         });
         Ok(Decision {
-            outline: Some(Outline { config, tensors }),
+            outline: Some(Outline {
+                config,
+                tensors,
+                shared: None,
+            }),
             ..Decision::default()
         })
     }

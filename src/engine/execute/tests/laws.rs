@@ -30,7 +30,7 @@ fn specimen(technique: &str) -> Specimen {
             "llama_gqa_tied",
             json!({"num_experts": 4, "num_experts_per_tok": 2}),
         ),
-        "prune_blocks" | "prune_heads" => ("llama_gqa_tied", json!({"keep": 1})),
+        "prune_blocks" | "prune_heads" | "share_blocks" => ("llama_gqa_tied", json!({"keep": 1})),
         "prune_experts" => ("mixtral", json!({"ratio": 0.25, "merge": true})),
         "prune_hidden" => ("llama_gqa_tied", json!({"ratio": 0.25, "multiple_of": 8})),
         "prune_neurons" => ("gpt2", json!({"ratio": 0.5, "multiple_of": 1})),

@@ -7,7 +7,7 @@
 mod modeling;
 
 use super::container::{Entry, Layout};
-use super::{Loading, Request, Writer, hf_output, shards};
+use super::{Loading, Request, Writer, hf_output, remote_code, shards};
 use crate::checkpoint::SourceFile;
 use crate::error::{Error, Result};
 use crate::plan::TensorPlan;
@@ -119,25 +119,10 @@ impl Writer for LowRankPairs {
             );
             return refuse("format_cannot_hold", detail);
         }
-        let loader = modeling::loader(&architecture);
-        let (Some(loader), Some(Value::Object(mut config))) = (loader, request.model.config.clone()) else {
-            let detail = "this format is loaded by transformers, and the model has no config.json that names one of its classes";
-            return refuse("needs_config_json", detail.to_owned());
-        };
-        if !architecture.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return refuse(
-                "needs_config_json",
-                format!("{architecture:?} is no name of a class"),
-            );
-        }
-        config.insert("low_rank".into(), several.into());
-        config.insert("architectures".into(), json!([CLASS]));
-        config.insert(
-            "auto_map".into(),
-            json!({loader: format!("modeling_low_rank.{CLASS}")}),
-        );
-        let mut layout = hf_output::side_files(request, Some(config.into()))?;
-        layout.push_bytes(FILE, modeling::text(&architecture).into_bytes());
+        let mut own = remote_code::config(request, "modeling_low_rank", CLASS)?;
+        own.config.insert("low_rank".into(), several.into());
+        let mut layout = hf_output::side_files(request, Some(own.config.into()))?;
+        layout.push_bytes(FILE, modeling::text(&own.base).into_bytes());
         shards::push(&mut layout, request.tensors.len(), &|index| parts(request, index));
         Ok(layout)
     }

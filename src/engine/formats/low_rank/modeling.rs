@@ -1,35 +1,12 @@
 //! The modeling file: what transformers loads instead of a class of its own.
 //!
-//! Owns: its text, and which of transformers' auto classes loads an architecture. Must not know: weights.
+//! Owns: its text. Must not know: weights.
 //! Invariant: it reads the shapes of layers from config.json; the text depends on the architecture's name alone.
 
 /// The file.
 pub(super) const FILE: &str = "modeling_low_rank.py";
 /// The class in it.
 pub(super) const CLASS: &str = "LowRankModel";
-
-/// Auto classes by the end of the names of those that they load, the longer end first.
-const LOADERS: [(&str, &str); 13] = [
-    ("ForCausalLM", "AutoModelForCausalLM"),
-    ("LMHeadModel", "AutoModelForCausalLM"),
-    ("ForSequenceClassification", "AutoModelForSequenceClassification"),
-    ("ForTokenClassification", "AutoModelForTokenClassification"),
-    ("ForMaskedLM", "AutoModelForMaskedLM"),
-    ("ForImageClassification", "AutoModelForImageClassification"),
-    ("ForSemanticSegmentation", "AutoModelForSemanticSegmentation"),
-    ("ForObjectDetection", "AutoModelForObjectDetection"),
-    ("ForDepthEstimation", "AutoModelForDepthEstimation"),
-    ("ForMaskedImageModeling", "AutoModelForMaskedImageModeling"),
-    ("ForPreTraining", "AutoModelForPreTraining"),
-    ("Backbone", "AutoBackbone"),
-    ("Model", "AutoModel"),
-];
-
-/// What loads a class of that name.
-pub(super) fn loader(architecture: &str) -> Option<&'static str> {
-    let of = |(end, _): &&(&str, &str)| architecture.ends_with(end);
-    LOADERS.iter().find(of).map(|(_, loader)| *loader)
-}
 
 /// The architecture's own class, whose layers are replaced by several before weights are loaded.
 pub(super) fn text(base: &str) -> String {
