@@ -23,6 +23,7 @@ pub mod nn;
 pub mod prune;
 pub mod random;
 pub mod signround;
+pub mod sparse;
 pub mod symbols;
 pub mod tokens;
 mod wide;
