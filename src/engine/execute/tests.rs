@@ -21,6 +21,7 @@ mod laws;
 mod provenance;
 mod pruning;
 mod sharing;
+mod sparse;
 mod structure;
 
 /// A model of the golden file whose weights are what bfloat16 holds of them.
