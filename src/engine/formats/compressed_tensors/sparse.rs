@@ -68,9 +68,9 @@ impl Form {
     pub(super) fn loaded_by(self) -> (&'static [&'static str], Loading) {
         const ENGINES: &[&str] = &["transformers 4 with compressed-tensors up to 0.14"];
         let install = "With `pip install 'compressed-tensors<=0.14.0.1' 'transformers<5' accelerate`, the newest versions that \
-                       read sparse checkpoints; weights are dense in memory. compressed-tensors from 0.15 on and vLLM from \
-                       0.19.1 on refuse them, and vLLM ran no 2:4 that is not quantized since January 2025: write the option \
-                       sparsity \"dense\", or the format safetensors, for these.";
+                       read sparse checkpoints; weights are dense in memory. compressed-tensors from 0.15 on has no reader of \
+                       them, and vLLM from 0.19.1 on refuses them: for these write the option sparsity \"dense\" or the format \
+                       safetensors.";
         let code = match self {
             Self::TwoOfFour => "model = AutoModelForCausalLM.from_pretrained(\".\", dtype=\"auto\")",
             // transformers 4 cannot prepare for values of a length that depends on them.
