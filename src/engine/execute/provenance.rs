@@ -59,14 +59,14 @@ pub(super) fn complete(
 ) -> Result<Artifact> {
     let format = &target.spec.format;
     let mut files: Vec<ArtifactFile> = written.into_iter().map(artifact_file).collect();
-    let loading = target.writer.loading();
+    let (engines, loading) = target.writer.loaded_by(&target.spec.options);
     let text = card(&Card {
         report,
         model,
         format,
         library: loading.library,
         loading: &loading.text,
-        engines: target.writer.engines(),
+        engines,
         weights: files
             .iter()
             .max_by_key(|file| file.bytes)

@@ -24,6 +24,7 @@ mod provenance;
 mod pruning;
 mod sharing;
 mod sharing_blocks;
+mod sparse;
 mod structure;
 
 /// A model of the golden file whose weights are what bfloat16 holds of them.

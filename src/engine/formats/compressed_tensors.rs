@@ -1,8 +1,11 @@
 //! compressed-tensors: the format of vLLM and llm-compressor.
 //!
-//! Owns: its tensor names and `quantization_config`. Must not know: how codes were chosen.
+//! Owns: its tensor names and `quantization_config`; of pruned plain weights, on request, those of its older sparse
+//! checkpoints. Must not know: how codes were chosen.
 //! Invariant: symmetric schemes carry no zero points (vLLM refuses them); unknown keys are never written
 //! (its readers forbid them).
+
+mod sparse;
 
 use super::container::{Entry, Layout};
 use super::hf_output::{self, Part};
@@ -14,6 +17,7 @@ use crate::recipe::Refusal;
 use crate::tensor::{DType, encode_dense};
 use crate::weight::{Activations, Affine, Granularity, Kind, Scale, Weight};
 use serde_json::{Value, json};
+use sparse::Form;
 
 /// The writer.
 pub struct CompressedTensors;
@@ -25,7 +29,8 @@ impl Writer for CompressedTensors {
 
     fn summary(&self) -> &'static str {
         "Safetensors with quantization_config for vLLM and transformers: pack-quantized (W2–W8 weight-only), \
-         int-quantized (W8A8), float-quantized (FP8)"
+         int-quantized (W8A8), float-quantized (FP8); on request sparse-24-bitmask and sparse-bitmask, which only \
+         compressed-tensors up to 0.14 reads"
     }
 
     fn engines(&self) -> &'static [&'static str] {
@@ -36,8 +41,22 @@ impl Writer for CompressedTensors {
         Loading::with_transformers("`vllm serve .`, or in Python:", Some("compressed-tensors"))
     }
 
+    fn loaded_by(&self, options: &Value) -> (&'static [&'static str], Loading) {
+        match Form::of(options) {
+            None => (self.engines(), self.loading()),
+            Some(form) => form.loaded_by(),
+        }
+    }
+
     fn schema(&self) -> Value {
-        json!({"type": "object", "additionalProperties": false, "properties": {}})
+        json!({"type": "object", "additionalProperties": false, "properties": {sparse::OPTION: sparse::schema()}})
+    }
+
+    fn memory_bytes(&self, request: &Request<'_>, layout: &Layout) -> u64 {
+        match Form::of(request.options) {
+            None => layout.weight_bytes(),
+            Some(_) => request.tensors.iter().map(|t| t.source_bytes).sum(),
+        }
     }
 
     fn holds_caches(&self) -> bool {
@@ -58,11 +77,28 @@ impl Writer for CompressedTensors {
     }
 
     fn layout(&self, request: &Request<'_>) -> std::result::Result<Layout, Vec<Refusal>> {
-        let config = hf_output::with_quantization(request, quantization_config(request)?)?;
-        hf_output::layout(request, Some(config), &|index| parts(&request.tensors[index]))
+        let form = Form::of(request.options);
+        let described = match form {
+            None => quantization_config(request)?,
+            Some(form) => {
+                sparse::check(request, form)?;
+                sparse::config(request, form)
+            }
+        };
+        let config = hf_output::with_quantization(request, described)?;
+        hf_output::layout(request, Some(config), &|index| {
+            let tensor = &request.tensors[index];
+            let sparse = form.and_then(|form| sparse::parts(form, tensor));
+            sparse.unwrap_or_else(|| parts(tensor))
+        })
     }
 
     fn encode(&self, request: &Request<'_>, index: usize, weight: &Weight) -> Result<Vec<Vec<u8>>> {
+        if let (Some(form), Weight::Dense(dense)) = (Form::of(request.options), weight)
+            && let Some(parts) = sparse::encode(form, &request.tensors[index], dense)?
+        {
+            return Ok(parts);
+        }
         let mut parts = weight_parts(request, index, weight)?;
         if request.tensors[index].cache.is_some() {
             let scale = request.scale(index, Scale::Cache)?;
@@ -269,7 +305,8 @@ fn quantization_config(request: &Request<'_>) -> std::result::Result<Value, Vec<
         .iter()
         .find_map(|t| t.cache.map(|cache| cache.dtype));
     if groups.is_empty() && cache.is_none() {
-        let detail = "no tensor is quantized: ask for the format safetensors instead";
+        let detail = "no tensor is quantized: ask for the format safetensors instead, or of pruned weights for the option \
+                      sparsity \"sparse-24-bitmask\"";
         return Err(vec![Refusal::new(request.pointer, "format_cannot_hold", detail)]);
     }
     let ignore: Vec<&str> = request

@@ -116,8 +116,17 @@ pub trait Writer: Sync {
     fn engines(&self) -> &'static [&'static str];
     /// How people load it.
     fn loading(&self) -> Loading;
+    /// Engines and loading of an artifact with these options, where they change either.
+    fn loaded_by(&self, _options: &Value) -> (&'static [&'static str], Loading) {
+        (self.engines(), self.loading())
+    }
     /// JSON Schema of its options.
     fn schema(&self) -> Value;
+    /// Bytes of weights that an engine holds once it has loaded the artifact: those that are stored, where they are not
+    /// turned into others on the way.
+    fn memory_bytes(&self, _request: &Request<'_>, layout: &Layout) -> u64 {
+        layout.weight_bytes()
+    }
     /// True where it holds scales of key/value caches.
     fn holds_caches(&self) -> bool {
         false

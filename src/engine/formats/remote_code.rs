@@ -59,3 +59,22 @@ pub(super) fn config(request: &Request<'_>, module: &str, class: &str) -> Result
         config,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_loaded_by_what_transformers_registers_them_with() {
+        for (class, loads) in [
+            ("LlamaForCausalLM", "AutoModelForCausalLM"),
+            ("GPT2LMHeadModel", "AutoModelForCausalLM"),
+            ("ResNetForImageClassification", "AutoModelForImageClassification"),
+            ("ResNetBackbone", "AutoBackbone"),
+            ("ResNetModel", "AutoModel"),
+        ] {
+            assert_eq!(loader(class), Some(loads));
+        }
+        assert_eq!(loader("llama"), None);
+    }
+}

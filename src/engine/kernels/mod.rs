@@ -24,6 +24,7 @@ pub mod prune;
 pub mod random;
 pub mod sharing;
 pub mod signround;
+pub mod sparse;
 pub mod symbols;
 pub mod tokens;
 mod wide;

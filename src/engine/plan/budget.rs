@@ -372,7 +372,11 @@ fn cap(largest: &mut Plan, budget: &BudgetSpec) {
     };
     let saved = format.bytes.saturating_sub(most);
     format.bytes -= saved;
+    let is_as_stored = format.memory_bytes == format.weight_bytes;
     format.weight_bytes = format.weight_bytes.saturating_sub(saved);
+    if is_as_stored {
+        format.memory_bytes = format.weight_bytes;
+    }
     format.bits_per_weight = format.weight_bytes as f64 * 8.0 / largest.parameter_count.max(1) as f64;
     format.compression_ratio = largest.source_bytes as f64 / format.weight_bytes.max(1) as f64;
     if let Some(file) = format.files.iter_mut().max_by_key(|file| file.bytes) {

@@ -18,7 +18,7 @@ pub(super) fn plan_format(
     model: &Checkpoint,
 ) -> Result<(FormatPlan, Vec<u64>), Vec<Refusal>> {
     let pointer = format!("/formats/{index}");
-    let layout = layout_of(spec, &pointer, stages, tensors, model)?;
+    let (layout, memory_bytes) = layout_of(spec, &pointer, stages, tensors, model)?;
     let weight_bytes = layout.weight_bytes();
     let known = request(&spec.options, &pointer, stages, tensors, model);
     let parameters = formats::writer(&spec.format).map_or(0, |writer| writer.parameters(&known));
@@ -28,6 +28,7 @@ pub(super) fn plan_format(
         bytes: layout.bytes(),
         at_most: layout.is_bound() || stages.iter().any(|stage| stage.is_open),
         weight_bytes,
+        memory_bytes,
         bits_per_weight: weight_bytes as f64 * 8.0 / parameters.max(1) as f64,
         compression_ratio: model.tensor_bytes() as f64 / weight_bytes.max(1) as f64,
         files: layout
@@ -42,14 +43,14 @@ pub(super) fn plan_format(
     Ok((plan, layout.tensor_bytes(tensors.len())))
 }
 
-/// The layout of one format; the same at plan time and when it is written.
+/// The layout of one format, the same at plan time and when it is written, and what is held of it in memory.
 fn layout_of(
     spec: &FormatSpec,
     pointer: &str,
     stages: &[StagePlan],
     tensors: &[TensorPlan],
     model: &Checkpoint,
-) -> Result<Layout, Vec<Refusal>> {
+) -> Result<(Layout, u64), Vec<Refusal>> {
     let Some(writer) = formats::writer(&spec.format) else {
         let names: Vec<_> = formats::WRITERS.iter().map(|w| w.name()).collect();
         let detail = format!(
@@ -67,9 +68,11 @@ fn layout_of(
         );
         return Err(vec![Refusal::new(pointer, "format_cannot_hold", detail)]);
     }
-    let layout = writer.layout(&request(&spec.options, pointer, stages, tensors, model))?;
+    let request = request(&spec.options, pointer, stages, tensors, model);
+    let layout = writer.layout(&request)?;
     distinct(&layout, pointer)?;
-    Ok(layout)
+    let memory_bytes = writer.memory_bytes(&request, &layout);
+    Ok((layout, memory_bytes))
 }
 
 /// A tensor that the format adds, such as `x.weight_scale`, must not have the name of one that the model brings.

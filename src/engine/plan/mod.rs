@@ -93,6 +93,10 @@ pub struct FormatPlan {
     pub bytes: u64,
     /// Bytes of the tensors in them.
     pub weight_bytes: u64,
+    /// Bytes of weights that an engine holds once it has loaded them: packed and sparse files are dense in memory; 0 in plans
+    /// of versions that did not say.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// `8 · weight_bytes / parameters`.
     pub bits_per_weight: f64,
     /// `source tensor bytes / weight_bytes`.

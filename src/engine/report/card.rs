@@ -144,11 +144,12 @@ fn size(out: &mut String, report: &Report, format: &FormatReport) {
     let _ = write!(
         out,
         "## Size\n\n| | original | this |\n|---|---:|---:|\n| weights | {} | {} |\n| bits per weight | {:.2} | {:.3} |\n\
-         | all files | | {} bytes |\n\nRatio {:.2}.",
+         | in the engine's memory | | {} |\n| all files | | {} bytes |\n\nRatio {:.2}.",
         bytes(t.source_bytes),
         bytes(format.weight_bytes),
         t.source_bits_per_weight,
         format.bits_per_weight,
+        bytes(format.memory_bytes),
         grouped(format.bytes),
         format.compression_ratio,
     );

@@ -2,7 +2,7 @@
 //!
 //! Owns: the page. Must not know: how numbers were measured. Invariant: every text from a model is escaped.
 
-use super::{Report, TensorReport, choice, map, quality, waterfall};
+use super::{Report, TensorReport, choice, map, quality, sparse, waterfall};
 use std::fmt::Write as _;
 
 const STYLE: &str = "
@@ -48,6 +48,7 @@ pub fn html(report: &Report) -> String {
     }
     recipe(&mut out, report);
     sizes(&mut out, report);
+    sparse::section(&mut out, report);
     stages(&mut out, report);
     if report.allocation.is_none() {
         map::bits(&mut out, report);
@@ -123,21 +124,28 @@ fn sizes(out: &mut String, report: &Report) {
     out.push_str("<h2>Size</h2>");
     waterfall::drawing(out, report);
     out.push_str(
-        "<div class=scroll><table><tr><th>format<th>all files, bytes<th>weights, bytes<th>ratio\
-         <th>bits per weight</tr>",
+        "<div class=scroll><table><tr><th>format<th>all files, bytes<th>weights, bytes\
+         <th>in memory, bytes<th>ratio<th>bits per weight</tr>",
     );
     for f in &report.formats {
         let _ = write!(
             out,
-            "<tr><td>{}<td>{}<td>{}<td>{:.3}<td>{:.4}</tr>",
+            "<tr><td>{}<td>{}<td>{}<td>{}<td>{:.3}<td>{:.4}</tr>",
             escape(&f.format),
             grouped(f.bytes),
             grouped(f.weight_bytes),
+            match f.memory_bytes {
+                0 => "–".to_owned(),
+                bytes => grouped(bytes),
+            },
             f.compression_ratio,
             f.bits_per_weight
         );
     }
-    out.push_str("</table></div>");
+    out.push_str(
+        "</table></div><p>In memory: weights as an engine holds them once they are loaded; packed and sparse files are dense \
+         by then.</p>",
+    );
 }
 
 fn stages(out: &mut String, report: &Report) {
@@ -339,7 +347,7 @@ fn tensor_table(out: &mut String, report: &Report) {
 }
 
 /// A share in hundredths; nothing is plainly nothing.
-fn percent(ratio: f64) -> String {
+pub(super) fn percent(ratio: f64) -> String {
     if ratio == 0.0 {
         "0".into()
     } else {

@@ -14,6 +14,7 @@ mod measure;
 mod pareto;
 mod plots;
 mod quality;
+mod sparse;
 mod suspect;
 mod waterfall;
 
@@ -25,6 +26,7 @@ pub use html::html;
 pub use measure::measure;
 pub use pareto::{ParetoPoint, pareto_html, pareto_plot};
 pub use plots::{Plot, analysis_plots, plots};
+pub use sparse::SparseSizes;
 pub use waterfall::SizeStep;
 
 use crate::checkpoint::{Checkpoint, ModelSummary};
@@ -82,6 +84,10 @@ pub struct FormatReport {
     pub bytes: u64,
     /// Bytes of the tensors.
     pub weight_bytes: u64,
+    /// Bytes of weights that an engine holds once it has loaded the artifact: those of the tensors as they are stored, or,
+    /// of a format that is unpacked or made dense first, those of dense ones; 0 in reports of versions that did not say.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// |M| / |`M_c`| over tensor bytes.
     pub compression_ratio: f64,
     /// `8 · weight_bytes / parameters`.
@@ -94,6 +100,7 @@ impl FormatReport {
             format: plan.format.clone(),
             bytes: plan.bytes,
             weight_bytes: plan.weight_bytes,
+            memory_bytes: plan.memory_bytes,
             compression_ratio: plan.compression_ratio,
             bits_per_weight: plan.bits_per_weight,
         }
@@ -186,6 +193,9 @@ pub struct Report {
     /// How the bytes fall: the original, behind each stage, in each format.
     #[serde(default)]
     pub sizes: Vec<SizeStep>,
+    /// What the pruned tensors that stayed plain take in layouts of sparse kernels, where there are some.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sparse: Option<SparseSizes>,
     /// Cost of each stage.
     pub stages: Vec<StageReport>,
     /// Quality against the original, where it was asked for.
@@ -222,6 +232,7 @@ impl Report {
             recipe_hash: plan.recipe_hash.clone(),
             totals: totals(plan, model, &tensors),
             sizes: waterfall::steps(plan, &formats),
+            sparse: sparse::sizes(plan, &tensors),
             formats,
             stages,
             quality,

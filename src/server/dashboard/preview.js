@@ -57,6 +57,7 @@ export function planSummary(plan, { tensors = false } = {}) {
           `${most}${((format.weight_bytes / plan.source_bytes) * 100).toFixed(1)} %, ${format.compression_ratio.toFixed(2)} times smaller`,
         ],
         ["Bits a weight", most, number(format.bits_per_weight)],
+        format.memory_bytes > 0 && ["In the engine's memory", most, bytes(format.memory_bytes)],
       ]),
       bar(format.weight_bytes / plan.source_bytes, `${bytesText(format.weight_bytes)} of ${bytesText(plan.source_bytes)}`),
       element("p", { class: "quiet small" }, format.files.length === 1 ? format.files[0].name : `${format.files.length} files`),

@@ -138,6 +138,7 @@ function compression(report, job) {
           ["Format", (one) => one.format],
           ["All files", (one) => bytes(one.bytes), "right"],
           ["Weights", (one) => bytes(one.weight_bytes), "right"],
+          ["In memory", (one) => (one.memory_bytes ? bytes(one.memory_bytes) : "–"), "right"],
           ["Bits a weight", (one) => number(one.bits_per_weight), "right"],
           ["Times smaller", (one) => number(one.compression_ratio, 3), "right"],
           [
@@ -149,6 +150,7 @@ function compression(report, job) {
         ],
         report.formats,
       ),
+      report.sparse && sparse(report.sparse),
       element(
         "p",
         { class: "quiet small" },
@@ -174,6 +176,31 @@ function compression(report, job) {
 }
 
 /** How the bytes fall: the original, behind each stage, in each format. */
+/** What pruned tensors would take in a kernel for sparse matrices. */
+function sparse(sizes) {
+  const rows = [
+    ["Dense, with its zeros", sizes.dense_bytes],
+    sizes.pattern_bytes !== undefined && [`${sizes.pattern}, values and indices`, sizes.pattern_bytes],
+    ["Bitmask, values and row offsets", sizes.bitmask_bytes],
+    ["Compressed rows (CSR)", sizes.csr_bytes],
+    ["The smallest for each tensor", sizes.smallest_bytes],
+  ].filter(Boolean);
+  return element(
+    "div",
+    {},
+    element("h3", {}, "Sparse storage"),
+    table(
+      `The ${sizes.tensors} pruned tensors in layouts of sparse kernels`,
+      [
+        ["Layout", ([name]) => name],
+        ["Bytes", ([, size]) => bytes(size), "right"],
+        ["Of dense", ([, size]) => `${((100 * size) / sizes.dense_bytes).toFixed(1)} %`, "right"],
+      ],
+      rows,
+    ),
+  );
+}
+
 function steps({ sizes = [], totals }) {
   if (sizes.length < 2) return null;
   return [

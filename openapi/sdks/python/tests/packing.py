@@ -45,6 +45,19 @@ def planes(name: str, dtype: str, shape: Tuple[int, ...], values: bytes) -> Pack
     return Packed(name, dtype, shape, "planes", head + lengths + b"".join(parts), values)
 
 
+def sparse(name: str, dtype: str, shape: Tuple[int, ...], values: bytes) -> Packed:
+    """Without its zeros."""
+    width = PLANES[dtype][1]
+    weights = [values[at : at + width] for at in range(0, len(values), width)]
+    mask = bytearray((len(weights) + 7) // 8)
+    for at, weight in enumerate(weights):
+        mask[at // 8] |= any(weight) << at % 8
+    kept = [weight for weight in weights if any(weight)]
+    head = stream(bytes(mask))
+    rest = planes(name, dtype, (len(kept),), b"".join(kept)).record
+    return Packed(name, dtype, shape, {"sparse": {"mask": len(head), "values": len(kept)}}, head + rest, values)
+
+
 def plain(name: str, dtype: str, shape: Tuple[int, ...], values: bytes) -> Packed:
     return Packed(name, dtype, shape, "bytes", stream(values), values)
 
@@ -93,9 +106,9 @@ def index(tensors: Sequence[Packed]) -> Dict[str, List[Dict[str, Any]]]:
     return {"tensors": entries}
 
 
-def file(records: bytes, index: Union[bytes, Dict[str, Any]]) -> bytes:
+def file(records: bytes, index: Union[bytes, Dict[str, Any]], version: int = 2) -> bytes:
     text = index if isinstance(index, bytes) else json.dumps(index).encode()
-    return MAGIC + struct.pack("<Q", 1) + records + text + struct.pack("<Q", len(text)) + MAGIC
+    return MAGIC + struct.pack("<Q", version) + records + text + struct.pack("<Q", len(text)) + MAGIC
 
 
 def packed_file(tensors: Sequence[Packed]) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List
 import numpy as np
 import packing
 import pytest
-from packing import Packed, codebook, coded_codebook, plain, planes
+from packing import Packed, codebook, coded_codebook, plain, planes, sparse
 from safetensors import deserialize
 from test_packed_streams import GOLDEN, drawn, weights
 
@@ -30,6 +30,13 @@ PLAIN_TYPES = {
 
 def drawn_bytes(seed: int, length: int) -> bytes:
     return random.Random(seed).randbytes(length)
+
+
+def thinned(seed: int, length: int, width: int) -> bytes:
+    """Elements of which about half are zeros."""
+    zeros, values = random.Random(seed + 1), drawn_bytes(seed, length)
+    elements = [values[at : at + width] for at in range(0, length, width)]
+    return b"".join(bytes(width) if zeros.random() < 0.5 else element for element in elements)
 
 
 def centroids(seed: int, tables: int, count: int, width: int) -> List[List[bytes]]:
@@ -85,6 +92,8 @@ def stored() -> List[Packed]:
     for dtype, (_, width) in packing.PLANES.items():
         found.append(planes(f"planes {dtype}", dtype, (5, 7), drawn_bytes(width, 35 * width)))
         found.append(planes(f"zeros {dtype}", dtype, (3, 4), bytes(12 * width)))
+        found.append(sparse(f"sparse {dtype}", dtype, (5, 7), thinned(width, 35 * width, width)))
+        found.append(sparse(f"all zeros {dtype}", dtype, (4, 4), bytes(16 * width)))
     for dtype, spelled in PLAIN_TYPES.items():
         values = bytes([0, 1, 1, 0, 1, 0]) if dtype == "BOOL" else drawn_bytes(9, 6 * np.dtype(spelled).itemsize)
         found.append(plain(f"bytes {dtype}", dtype, (2, 3), values))
@@ -311,6 +320,32 @@ def test_an_index_that_cannot_be_is_refused(edit: str, write: Callable[[bytes], 
 
 
 @pytest.mark.parametrize(
+    ("field", "value"), [("mask", 0), ("mask", 20), ("mask", 1 << 40), ("values", 0), ("values", 36), ("values", None)]
+)
+def test_a_mask_that_does_not_fit_is_refused(field: str, value: Any, write: Callable[[bytes], Path]) -> None:
+    tensor = sparse("w", "BF16", (5, 7), thinned(2, 70, 2))
+    tensor.coding["sparse"][field] = value  # type: ignore[index]
+    with pytest.raises(PackedFileInvalid):
+        packed.load(write(packing.packed_file([tensor])))
+
+
+def test_a_mask_of_other_weights_is_refused(write: Callable[[bytes], Path]) -> None:
+    tensor = sparse("w", "BF16", (3,), struct.pack("<3H", 1, 0, 2))
+    assert tensor.record[16] == 0b101
+    for mask in (0b111, 0b1001, 0b1):
+        wrong = copy.deepcopy(tensor)
+        wrong.record = tensor.record[:16] + bytes([mask]) + tensor.record[17:]
+        with pytest.raises(PackedFileInvalid, match="its mask is of other weights"):
+            packed.load(write(packing.packed_file([wrong])))
+
+
+def test_files_of_version_1_are_read(write: Callable[[bytes], Path]) -> None:
+    tensors = small()
+    path = write(packing.file(b"".join(t.record for t in tensors), packing.index(tensors), version=1))
+    assert [array.tobytes() for array in packed.load(path).values()] == [t.values for t in tensors]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         b"", b"{", b"[]", b"null", b'{"tensors": {}}', b'{"tensors": [7]}', b'{"tensors": [{}]}', b"\xff\xfe{\0}\0",
@@ -335,7 +370,7 @@ def test_fields_of_later_versions_are_left_alone(write: Callable[[bytes], Path])
 @pytest.mark.parametrize(
     ("at", "value", "says"),
     [
-        (0, b"X", "no packed file"), (8, b"\2", "of version 2"), (-1, b"X", "its end is missing"),
+        (0, b"X", "no packed file"), (8, b"\3", "of version 3"), (-1, b"X", "its end is missing"),
         (-16, b"\xff" * 8, "its index claims"), (-16, struct.pack("<Q", 1 << 20), "its index claims"),
     ],
 )  # fmt: skip
@@ -355,7 +390,8 @@ def test_what_is_cut_off_is_refused(write: Callable[[bytes], Path]) -> None:
 
 
 def test_no_other_tensor_comes_of_a_damaged_record(write: Callable[[bytes], Path]) -> None:
-    tensors = [*small(), CODEBOOKS[6], planes("f32", "F32", (4,), drawn_bytes(1, 16))]
+    zeros = sparse("zeros", "F16", (5, 7), thinned(2, 70, 2))
+    tensors = [*small(), CODEBOOKS[6], planes("f32", "F32", (4,), drawn_bytes(1, 16)), zeros]
     data, source = packing.packed_file(tensors), random.Random(5)
     for at in range(16, 16 + sum(len(t.record) for t in tensors)):
         damaged = bytearray(data)

@@ -41,6 +41,8 @@ export interface ReportFormat extends JsonObject {
   format: string;
   bytes: number;
   weight_bytes: number;
+  /** Weights as an engine holds them once they are loaded; reports of older versions have none. */
+  memory_bytes?: number;
   compression_ratio: number;
   bits_per_weight: number;
 }

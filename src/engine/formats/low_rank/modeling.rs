@@ -72,22 +72,3 @@ class {CLASS}({base}):
 "#
     )
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn classes_are_loaded_by_what_transformers_registers_them_with() {
-        for (class, loads) in [
-            ("LlamaForCausalLM", "AutoModelForCausalLM"),
-            ("GPT2LMHeadModel", "AutoModelForCausalLM"),
-            ("ResNetForImageClassification", "AutoModelForImageClassification"),
-            ("ResNetBackbone", "AutoBackbone"),
-            ("ResNetModel", "AutoModel"),
-        ] {
-            assert_eq!(loader(class), Some(loads));
-        }
-        assert_eq!(loader("llama"), None);
-    }
-}

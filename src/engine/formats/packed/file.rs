@@ -61,8 +61,10 @@ impl PackedFile {
         file.seek(SeekFrom::End(-16)).map_err(io)?;
         file.read_exact(&mut foot).map_err(io)?;
         let (size, end) = foot.split_at(8);
-        if &head[..8] != MAGIC || end != MAGIC || head[8..] != VERSION.to_le_bytes() {
-            return Err(damaged(&source.name, "it is no packed file of version 1"));
+        let version = u64::from_le_bytes(head[8..].try_into().unwrap_or_default());
+        if &head[..8] != MAGIC || end != MAGIC || !(1..=VERSION).contains(&version) {
+            let detail = format_args!("it is no packed file of a version up to {VERSION}");
+            return Err(damaged(&source.name, detail));
         }
         let size = u64::from_le_bytes(size.try_into().unwrap_or_default());
         if size > MAX_INDEX || size + 32 > length {

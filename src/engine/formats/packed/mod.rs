@@ -1,5 +1,5 @@
-//! Packed: weights as few bytes as entropy coding makes of them, without loss: plain floats split into planes, codes of
-//! codebooks.
+//! Packed: weights as few bytes as entropy coding makes of them, without loss: plain floats split into planes, their zeros
+//! left out where there are many, codes of codebooks.
 //!
 //! Owns: the container and its index. Must not know: how streams are coded.
 //! Invariant: what is read back has the bytes, to the bit, that the index has the digest of.
@@ -11,7 +11,7 @@
 //! | | bytes | |
 //! |---|---|---|
 //! | magic | 8 | `MPPACKED` |
-//! | version | 8 | 1 |
+//! | version | 8 | 2; files of version 1 have no coding `sparse`, and are read too |
 //! | records | | one for each tensor, one after another |
 //! | index | `I` | JSON, see below |
 //! | index length | 8 | `I` |
@@ -20,6 +20,11 @@
 //! The index is an object with `tensors`, a list in the order of the records. Each has `name`, `dtype` and `shape` of the
 //! tensor that it decodes to, `offset` and `bytes` of its record, `sha256` of the decoded bytes, and `coding`:
 //! - `planes` (BF16, F16, F32): the record is the planes of `kernels::entropy`;
+//! - `sparse` (BF16, F16, F32): `{mask, values}`. The record is one stream of `mask` bytes, then the planes of `values`
+//!   weights, those other than +0 in their order. The stream is a mask of ⌈weights / 8⌉ bytes: bit `i mod 8` of byte
+//!   `⌊i / 8⌋` is set where weight `i` is one of them; bits behind the last weight are 0. A mask that is entropy coded
+//!   takes what the indices of n:m would (of 2:4 log₂ 6 bits for four weights, not four) and no more than those of CSR,
+//!   so there is no other coding of places;
 //! - `bytes` (any other type): the record is one stream of the tensor's bytes;
 //! - `codebook`: `{centroids, vector_size, tables, streams: [bytes…]}`. The record is the tables, `[tables, centroids,
 //!   vector_size]` values of the dtype, then as many streams: one of the codes, or two where there are more than 256
@@ -28,6 +33,7 @@
 
 mod file;
 mod record;
+mod sparse;
 
 use super::container::{Content, Entry, Layout, OutFile, Placed};
 use super::{Loading, Request, Writer, hf_output};
@@ -38,7 +44,7 @@ use crate::kernels::entropy::{Coder, encode, split};
 use crate::plan::TensorPlan;
 use crate::recipe::Refusal;
 use crate::tensor::DType;
-use crate::weight::{Granularity, Kind, Weight};
+use crate::weight::{Dense, Granularity, Kind, Weight};
 use record::{Coding, Index, Record, decoded, pack};
 use serde_json::{Value, json};
 
@@ -49,7 +55,7 @@ pub(super) struct Packed;
 
 const FILE: &str = "model.packed";
 const MAGIC: &[u8; 8] = b"MPPACKED";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// What comes behind the index.
 const FOOTER: u64 = 16;
 /// No index is longer: a hundred thousand tensors have less.
@@ -81,8 +87,23 @@ fn coding_of(tensor: &TensorPlan) -> Coding {
             tables: tables(granularity, tensor),
             streams: vec![u64::MAX; if centroids > 256 { 2 } else { 1 }],
         },
-        (_, DType::BF16 | DType::F16 | DType::F32) => Coding::Planes,
+        // The longest of what it may be.
+        (_, DType::BF16 | DType::F16 | DType::F32) => Coding::Sparse {
+            mask: u64::MAX,
+            values: u64::MAX,
+        },
         _ => Coding::Bytes,
+    }
+}
+
+/// The record of plain weights: without their zeros, where that is smaller.
+fn plain(dense: &Dense) -> Result<(Vec<u8>, Coding)> {
+    if !matches!(dense.dtype, DType::BF16 | DType::F16 | DType::F32) {
+        return Ok((encode(&dense.bytes, Coder::Rans), Coding::Bytes));
+    }
+    match sparse::pack(dense.dtype, &dense.bytes)? {
+        Some(sparse::Packed { record, mask, values }) => Ok((record, Coding::Sparse { mask, values })),
+        None => Ok((split::encode_weights(dense.dtype, &dense.bytes)?, Coding::Planes)),
     }
 }
 
@@ -108,7 +129,7 @@ fn most(tensor: &TensorPlan) -> u64 {
             let table = tables * centroids * vector_size * dtype.bytes(1, 1).unwrap_or(4);
             table as u64 + streams.len() as u64 * (codes + OVERHEAD)
         }
-        Coding::Planes | Coding::Bytes => plain + 8 * OVERHEAD,
+        Coding::Planes | Coding::Sparse { .. } | Coding::Bytes => plain + 8 * OVERHEAD,
     }
 }
 
@@ -135,8 +156,8 @@ impl Writer for Packed {
     }
 
     fn summary(&self) -> &'static str {
-        "Entropy coded without loss: plain weights (BF16, F16, F32) split into exponents and mantissas, and codes of \
-         codebooks; read by modelpress and its Python package"
+        "Entropy coded without loss: plain weights (BF16, F16, F32) split into exponents and mantissas, zeros of pruned \
+         ones as a mask, and codes of codebooks; read by modelpress and its Python package"
     }
 
     fn engines(&self) -> &'static [&'static str] {
@@ -151,6 +172,12 @@ impl Writer for Packed {
                    packed.load(\"model.packed\")  # names to numpy arrays\n```"
                 .to_owned(),
         }
+    }
+
+    /// What is read is unpacked first.
+    fn memory_bytes(&self, request: &Request<'_>, _layout: &Layout) -> u64 {
+        let plain = |t: &TensorPlan| dtype_of(t).bytes(t.rows(), t.cols()).unwrap_or(0) as u64;
+        request.tensors.iter().map(plain).sum()
     }
 
     fn schema(&self) -> Value {
@@ -204,14 +231,7 @@ impl Writer for Packed {
         };
         let (record, coding, digest) = match weight {
             Weight::Dense(dense) => {
-                let coding = match dense.dtype {
-                    DType::BF16 | DType::F16 | DType::F32 => Coding::Planes,
-                    _ => Coding::Bytes,
-                };
-                let record = match coding {
-                    Coding::Planes => split::encode_weights(dense.dtype, &dense.bytes)?,
-                    _ => encode(&dense.bytes, Coder::Rans),
-                };
+                let (record, coding) = plain(dense)?;
                 (record, coding, sha256(&dense.bytes))
             }
             Weight::Codebook(book) => {

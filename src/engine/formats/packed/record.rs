@@ -3,6 +3,7 @@
 //! Owns: packing and unpacking one tensor. Must not know: where a record lies.
 //! Invariant: a record from elsewhere is unpacked or refused, and no more is allocated than it can stand for.
 
+use super::sparse;
 use crate::error::{Error, Result};
 use crate::kernels::entropy::{Coder, decode, encode, split};
 use crate::tensor::{DType, encode_dense};
@@ -26,6 +27,12 @@ pub(super) struct Record {
 pub(super) enum Coding {
     Planes,
     Bytes,
+    Sparse {
+        /// Bytes of the stream of the mask.
+        mask: u64,
+        /// Weights that are stored.
+        values: u64,
+    },
     Codebook {
         centroids: usize,
         vector_size: usize,
@@ -86,7 +93,7 @@ pub(super) fn decoded_bytes(record: &Record) -> Result<usize> {
     size.ok_or_else(|| bad("its shape does not fit its type"))
 }
 
-fn bad(what: &str) -> Error {
+pub(super) fn bad(what: &str) -> Error {
     Error::bad_input("invalid_packed_file", what.to_owned())
 }
 
@@ -98,6 +105,7 @@ pub(super) fn unpack(record: &Record, bytes: &[u8]) -> Result<Vec<u8>> {
     match &record.coding {
         Coding::Planes => split::decode_weights(dtype, bytes, &mut values)?,
         Coding::Bytes => decode(bytes, &mut values)?,
+        Coding::Sparse { mask, values: count } => sparse::unpack(dtype, bytes, (*mask, *count), &mut values)?,
         Coding::Codebook {
             centroids,
             vector_size,

@@ -46,6 +46,16 @@ class Codebook:
 
 
 @dataclass(frozen=True)
+class Sparse:
+    """How a record holds weights without their zeros: a stream of a mask, then planes."""
+
+    mask: int
+    """Bytes of the stream."""
+    values: int
+    """Weights that have a bit in the mask."""
+
+
+@dataclass(frozen=True)
 class TensorInfo:
     """A tensor and its record, as the index has them."""
 
@@ -54,7 +64,7 @@ class TensorInfo:
     """As safetensors spells it, `BF16`; or ggml's name of a type of blocks, `Q4_K`."""
     shape: Tuple[int, ...]
     coding: str
-    """`planes`, `bytes` or `codebook`."""
+    """`planes`, `sparse`, `bytes` or `codebook`."""
     offset: int
     """Where its record begins in the file."""
     bytes: int
@@ -63,6 +73,8 @@ class TensorInfo:
     """Digest of the decoded bytes, in hexadecimal digits."""
     codebook: Optional[Codebook] = None
     """For `codebook`."""
+    sparse: Optional[Sparse] = None
+    """For `sparse`."""
 
     @property
     def elements(self) -> int:
@@ -130,7 +142,7 @@ def _tensor(entry: Any) -> TensorInfo:
 
 def _described(name: str, entry: Mapping[str, Any]) -> TensorInfo:
     shape = _numbers(entry, "shape")
-    coding, codebook = _coding(entry.get("coding"))
+    coding, codebook, sparse = _coding(entry.get("coding"))
     info = TensorInfo(
         name=name,
         dtype=_text(entry, "dtype"),
@@ -140,26 +152,31 @@ def _described(name: str, entry: Mapping[str, Any]) -> TensorInfo:
         bytes=_number(entry, "bytes"),
         sha256=_text(entry, "sha256"),
         codebook=codebook,
+        sparse=sparse,
     )
     # numpy refuses sides whose product overflows even where another side is 0.
     widest = WIDTHS.get(info.dtype, 8)
     if len(shape) > _MOST_SIDES or prod(max(side, 1) for side in shape) * widest >= 1 << 63:
         raise Damaged("its shape is too large")
-    if coding == "planes" and info.dtype not in _PLANES:
+    if coding in ("planes", "sparse") and info.dtype not in _PLANES:
         raise Damaged(f"{info.dtype} has no planes")
     if codebook is not None:
         _check_codebook(info, codebook)
+    if sparse is not None and (sparse.values > info.elements or sparse.mask > info.bytes):
+        raise Damaged("its mask or values do not fit its shape or record")
     return info
 
 
-def _coding(value: Any) -> Tuple[str, Optional[Codebook]]:
+def _coding(value: Any) -> Tuple[str, Optional[Codebook], Optional[Sparse]]:
     if value in ("planes", "bytes"):
-        return str(value), None
-    fields = value.get("codebook") if isinstance(value, dict) and len(value) == 1 else None
-    if not isinstance(fields, dict):
+        return str(value), None, None
+    [(name, fields)] = value.items() if isinstance(value, dict) and len(value) == 1 else [("", None)]
+    if name == "sparse" and isinstance(fields, dict):
+        return name, None, Sparse(_number(fields, "mask"), _number(fields, "values"))
+    if name != "codebook" or not isinstance(fields, dict):
         raise Damaged("its coding is unknown")
     centroids, vector_size, tables = (_number(fields, field) for field in ("centroids", "vector_size", "tables"))
-    return "codebook", Codebook(centroids, vector_size, tables, _numbers(fields, "streams"))
+    return "codebook", Codebook(centroids, vector_size, tables, _numbers(fields, "streams")), None
 
 
 def _check_codebook(info: TensorInfo, book: Codebook) -> None:

@@ -35,14 +35,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._files import PathLike
-from ._packed_index import WIDTHS, Codebook, Damaged, TensorInfo, parse
+from ._packed_index import WIDTHS, Codebook, Damaged, Sparse, TensorInfo, parse
 from .errors import ModelpressError, PackedFileInvalid, PackedStreamInvalid
-from .packed_streams import decode, decode_weights
+from .packed_streams import Bytes, decode, decode_weights
 
-__all__ = ["Codebook", "PackedFile", "TensorInfo", "load", "open", "to_safetensors"]
+__all__ = ["Codebook", "PackedFile", "Sparse", "TensorInfo", "load", "open", "to_safetensors"]
 
 _MAGIC = b"MPPACKED"
-_VERSION = 1
+# Version 1 has no tensors without zeros.
+_VERSIONS = (1, 2)
 _HEADER = struct.Struct("<8sQ")
 _FOOTER = struct.Struct("<Q8s")
 # No index is longer: a hundred thousand tensors have less.
@@ -100,8 +101,8 @@ class PackedFile:
         size, last_magic = _FOOTER.unpack(self._bytes(length - _FOOTER.size, _FOOTER.size))
         if magic != _MAGIC:
             raise Damaged("it is no packed file")
-        if version != _VERSION:
-            raise Damaged(f"it is of version {version}; this reads {_VERSION}")
+        if version not in _VERSIONS:
+            raise Damaged(f"it is of version {version}; this reads up to {_VERSIONS[-1]}")
         if last_magic != _MAGIC:
             raise Damaged("its end is missing")
         end = length - _FOOTER.size - size
@@ -192,10 +193,26 @@ def _decode(info: TensorInfo, dtype: np.dtype[Any], record: bytes) -> NDArray[An
         return _decode_codebook(info.elements, info.codebook, dtype, memoryview(record))
     if info.coding == "bytes":
         return decode(record, info.decoded_bytes).view(dtype)
-    weights = decode_weights(record, info.elements)
+    if info.sparse is not None:
+        return _decode_sparse(info.elements, info.sparse, dtype, memoryview(record))
+    return _planes(record, info.elements, dtype)
+
+
+def _planes(record: Bytes, elements: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    weights = decode_weights(record, elements)
     if weights.dtype.newbyteorder("<") != dtype:
         raise Damaged("its planes are of another type")
     return weights.astype(dtype, copy=False)
+
+
+def _decode_sparse(elements: int, parts: Sparse, dtype: np.dtype[Any], record: memoryview) -> NDArray[Any]:
+    """The index has seen to it that there are no more values than weights."""
+    mask = np.unpackbits(decode(record[: parts.mask], (elements + 7) // 8), bitorder="little").view(bool)
+    if mask[elements:].any() or np.count_nonzero(mask) != parts.values:
+        raise Damaged("its mask is of other weights")
+    values = np.zeros(elements, dtype)
+    values[mask[:elements]] = _planes(record[parts.mask :], parts.values, dtype)
+    return values
 
 
 def _decode_codebook(elements: int, book: Codebook, dtype: np.dtype[Any], record: memoryview) -> NDArray[Any]:

@@ -87,6 +87,16 @@ class ReportView(_Document):
         return int(self.raw["formats"][0]["bytes"])
 
     @property
+    def memory_bytes(self) -> int:
+        """Weights of the first format as an engine holds them once they are loaded; 0 where the server did not say."""
+        return int(self.raw["formats"][0].get("memory_bytes", 0))
+
+    @property
+    def sparse(self) -> Optional[Mapping[str, Any]]:
+        """What pruned tensors take in layouts of sparse kernels, of a job that pruned some."""
+        return self.raw.get("sparse")
+
+    @property
     def compression_ratio(self) -> float:
         """Bytes of the source's tensors by those of the result."""
         return float(self.raw["formats"][0]["compression_ratio"])
