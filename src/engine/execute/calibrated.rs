@@ -20,7 +20,9 @@ use crate::models::network_of;
 use crate::network::{Compute, Network, Ops, read_all};
 use crate::observe::Level;
 use crate::plan::{DataPlan, ImportancePlan, ImportanceSource, StagePlan, Use, imported, planned_sequences};
-use crate::techniques::{self, BlockStage, Blocks, Look, Maker, Settles, Survey, Task, Work, seen_name, seen_words};
+use crate::techniques::{
+    self, BlockStage, Blocks, Look, Maker, Settles, Survey, Task, Work, seen_name, seen_words,
+};
 use crate::tensor::Rows;
 use crate::weight::Fisher;
 use serde_json::json;

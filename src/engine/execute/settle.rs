@@ -48,7 +48,7 @@ pub(super) fn settled(
     };
     let mut course = Course::weighing(&first, observer);
     let (reshaped, _) = reshape::before(&first, model, datasets, site, &mut course)?;
-    let model = reshaped.as_ref().unwrap_or(model);
+    let model = reshaped.last().unwrap_or(model);
     let untied = plan::untied(&first.own_recipe(), model);
     let seen = untied.as_ref().unwrap_or(model);
     check_version(&first, seen)?;

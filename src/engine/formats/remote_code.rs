@@ -44,7 +44,9 @@ pub(super) struct Own {
 pub(super) fn config(request: &Request<'_>, module: &str, class: &str) -> Result<Own, Vec<Refusal>> {
     let refuse = |detail: String| Err(vec![Refusal::new(request.pointer, "needs_config_json", detail)]);
     let architecture = request.model.architecture().unwrap_or_default();
-    let (Some(loader), Some(Value::Object(mut config))) = (loader(&architecture), request.model.config.clone()) else {
+    let (Some(loader), Some(Value::Object(mut config))) =
+        (loader(&architecture), request.model.config.clone())
+    else {
         let detail = "this format is loaded by transformers, and the model has no config.json that names one of its classes";
         return refuse(detail.to_owned());
     };

@@ -349,7 +349,7 @@ pub fn channels(part: &Part<'_>, of_bias: Option<Role>) -> Option<Channels> {
         },
         // Frequencies of rotary embeddings.
         Role::Other if part.shape.len() < 2 => Channels::Nowhere,
-        Role::Linear | Role::PositionEmbedding | Role::Other => return None,
+        Role::Linear | Role::Convolution | Role::PositionEmbedding | Role::Other => return None,
     })
 }
 
