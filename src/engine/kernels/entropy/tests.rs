@@ -2,7 +2,7 @@
 
 use super::counts::count;
 use super::encode::Encoded;
-use super::lanes::{self, Code, Decode, Reader, Writer};
+use super::lanes::{Code, Decode, Reader, Writer};
 use super::{Coder, Stream, decode, encode, groups, huffman, rans, split};
 use crate::kernels::random::Random;
 use crate::kernels::symbols::entropy;
