@@ -81,10 +81,13 @@ def coded() -> List[Packed]:
     found.append(
         coded_codebook("rans codes", "F16", (50, 50), centroids(20, 1, 256, 2), low, [golden("streams", "rans")])
     )
+    pairs = "huffman, pairs"
+    table = centroids(21, 1, 256, 2)
+    found.append(coded_codebook("pairs of codes", "F16", (45, 91), table, symbols[pairs], [golden("streams", pairs)]))
     streams = [golden("streams", "rans"), golden("streams", "huffman")]
     codes = [a | b << 8 for a, b in zip(low, high)]
-    table = [[struct.pack("<f", code) for code in range(1 << 16)]]
-    return [*found, coded_codebook("rans and huffman codes", "F32", (50, 50), table, codes, streams)]
+    wide = [[struct.pack("<f", code) for code in range(1 << 16)]]
+    return [*found, coded_codebook("rans and huffman codes", "F32", (50, 50), wide, codes, streams)]
 
 
 def stored() -> List[Packed]:

@@ -68,3 +68,37 @@ def test_damage_is_refused_or_harmless(name: str) -> None:
             assert len(decode(damaged, expected)) == expected
         except PackedStreamInvalid:
             pass
+
+
+GROUPED = {name: case for name, case in GOLDEN["streams"].items() if case["stream"].startswith("0204")}
+
+
+def test_groups_of_several_sizes_are_read() -> None:
+    assert sorted(bytes.fromhex(case["stream"])[3] for case in GROUPED.values()) == [2, 3, 6]
+    # Some chunk ends within a group.
+    assert any((1 << case["k"]) % bytes.fromhex(case["stream"])[3] for case in GROUPED.values())
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_a_table_of_groups_that_cannot_be_is_refused(name: str) -> None:
+    case = GROUPED[name]
+    stream, expected = bytes.fromhex(case["stream"]), len(drawn(case["parts"]))
+    table = 16 + 32
+
+    def refused(at: int, *values: int) -> None:
+        damaged = bytearray(stream)
+        damaged[at : at + len(values)] = values
+        with pytest.raises(PackedStreamInvalid):
+            decode(damaged, expected)
+
+    refused(0, 1)
+    refused(0, 3)
+    refused(1, 2)
+    for size in (0, 1, 5, 12, 255):
+        refused(3, size)
+    refused(16, *[255] * 32)
+    refused(16, *[0] * 32)
+    refused(table, stream[table] ^ 1)
+    # More codes of one bit than there can be, and none.
+    refused(table, 0x11, 0x11)
+    refused(table, *[0] * (stream[4] - 32))

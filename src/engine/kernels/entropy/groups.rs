@@ -8,7 +8,7 @@
 
 use super::counts::Source;
 use super::lanes::{Code, Decode, LANES, Reader, Writer};
-use super::{Counts, corrupt, prefix, vector};
+use super::{Counts, boxed, corrupt, prefix, vector};
 use crate::error::Result;
 use crate::kernels::symbols::entropy;
 use rayon::prelude::*;
@@ -46,7 +46,7 @@ macro_rules! sized {
 pub(super) struct Lengths {
     pub(super) size: usize,
     symbols: Vec<u8>,
-    lengths: Vec<u8>,
+    bits: Vec<u8>,
 }
 
 /// How many groups of that size so many symbols make, if no more than a code may have.
@@ -91,7 +91,7 @@ impl Lengths {
                 let table = Self {
                     size,
                     symbols,
-                    lengths,
+                    bits: lengths,
                 };
                 best = Some((table, coded));
             }
@@ -106,7 +106,7 @@ impl Lengths {
             set[usize::from(*symbol) / 8] |= 1 << (symbol % 8);
         }
         out.extend(set);
-        prefix::write(&self.lengths, out);
+        prefix::write(&self.bits, out);
     }
 
     /// Reads what [`Lengths::write`] wrote for groups of that size.
@@ -121,12 +121,8 @@ impl Lengths {
         let groups = groups(symbols.len(), size)
             .filter(|_| SIZES.contains(&size))
             .ok_or_else(|| corrupt("its groups are too many, or of no size that there is"))?;
-        let lengths = prefix::read(listed, groups, LIMIT)?;
-        Ok(Self {
-            size,
-            symbols,
-            lengths,
-        })
+        let bits = prefix::read(listed, groups, LIMIT)?;
+        Ok(Self { size, symbols, bits })
     }
 }
 
@@ -196,7 +192,7 @@ fn count<S: Source + ?Sized>(source: &S, maker: &Maker, k: u8) -> Vec<u64> {
 
 /// Two tables, so that equal neighbours do not wait for each other.
 fn add(counts: &mut [u64], maker: &Maker, symbols: &[u8]) {
-    let mut tables = [[0u32; MOST]; 2];
+    let mut tables = vec![[0u32; MOST]; 2];
     let mut made = [0; PIECE];
     for symbols in symbols.chunks(PIECE * maker.size) {
         for pair in maker.make(symbols, &mut made).chunks(2) {
@@ -220,8 +216,8 @@ pub(super) struct Encoder {
 impl Encoder {
     pub(super) fn new(lengths: &Lengths) -> Self {
         let mut codes = Box::new([0; MOST]);
-        let found = prefix::codes(&lengths.lengths);
-        for ((code, bits), length) in codes.iter_mut().zip(found).zip(&lengths.lengths) {
+        let found = prefix::codes(&lengths.bits);
+        for ((code, bits), length) in codes.iter_mut().zip(found).zip(&lengths.bits) {
             *code = u32::from(bits) | u32::from(*length) << 16;
         }
         Self {
@@ -281,10 +277,10 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub(super) fn new(lengths: &Lengths) -> Self {
-        let longest = lengths.lengths.iter().copied().max().unwrap_or(0);
+        let longest = lengths.bits.iter().copied().max().unwrap_or(0);
         let count = 1usize << u32::from(longest).min(LIMIT);
-        let mut entries = Box::new([0; ENTRIES + 1]);
-        let coded = prefix::codes(&lengths.lengths).into_iter().zip(&lengths.lengths);
+        let mut entries = vec![0; ENTRIES + 1];
+        let coded = prefix::codes(&lengths.bits).into_iter().zip(&lengths.bits);
         for (group, (code, length)) in (0..).zip(coded).filter(|(_, (_, length))| **length > 0) {
             for at in (usize::from(code)..count).step_by(1 << length) {
                 entries[at] = group | u16::from(*length) << 12;
@@ -293,7 +289,7 @@ impl Decoder {
         let mut spelling = vec![0; MOST * lengths.size];
         for (group, symbols) in spelling
             .chunks_exact_mut(lengths.size)
-            .take(lengths.lengths.len())
+            .take(lengths.bits.len())
             .enumerate()
         {
             let mut rest = group;
@@ -305,7 +301,7 @@ impl Decoder {
         Self {
             size: lengths.size,
             mask: count as u32 - 1,
-            entries,
+            entries: boxed(entries),
             spelling,
         }
     }

@@ -86,3 +86,9 @@ fn corrupt(what: &str) -> Error {
         format!("an entropy coded stream is damaged: {what}"),
     )
 }
+
+/// By way of a vector, so that it never lies on the stack.
+#[expect(clippy::expect_used, reason = "the length of the vector is that of the type")]
+fn boxed<T, const N: usize>(values: Vec<T>) -> Box<[T; N]> {
+    values.try_into().ok().expect("as long as it says")
+}

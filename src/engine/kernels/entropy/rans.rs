@@ -7,7 +7,7 @@
 //! A symbol `s` of frequency `f` and cumulative frequency `c` takes a state `x` to `⌊x / f⌋·2¹⁴ + c + x mod f`.
 
 use super::lanes::{Code, Decode, Reader, Writer};
-use super::{Counts, corrupt, vector};
+use super::{Counts, boxed, corrupt, vector};
 use crate::error::Result;
 
 /// Frequencies add up to two to this.
@@ -217,12 +217,6 @@ impl Decoder {
             size,
         }
     }
-}
-
-/// By way of a vector, so that it never lies on the stack.
-#[expect(clippy::expect_used, reason = "the length of the vector is that of the type")]
-fn boxed<T, const N: usize>(values: Vec<T>) -> Box<[T; N]> {
-    values.try_into().ok().expect("as long as it says")
 }
 
 impl Decode for Decoder {

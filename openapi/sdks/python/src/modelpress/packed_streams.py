@@ -21,19 +21,25 @@ from numpy.typing import NDArray
 from .errors import PackedStreamInvalid
 
 Symbols = NDArray[np.uint8]
-# From states: the symbols on top of them, and the states without these.
-Take = Callable[[NDArray[np.uint32]], Tuple[NDArray[np.uint8], NDArray[np.uint32]]]
+# From states: the symbols (or groups of them) on top of them, and the states without these.
+Take = Callable[[NDArray[np.uint32]], Tuple[NDArray[Any], NDArray[np.uint32]]]
 Bytes = Union[bytes, bytearray, memoryview]
 
-_VERSION = 1
+# Of streams, and of planes.
+_VERSIONS = (1, 2)
+_PLANES_VERSION = 1
 _HEADER = struct.Struct("<BBBBIQ")
 _PLANES_HEADER = struct.Struct("<BBB5sQ")
-_STORED, _REPEATED, _HUFFMAN, _RANS = range(4)
+_STORED, _REPEATED, _HUFFMAN, _RANS, _GROUPS = range(5)
 _LANES = 64
 _STATE_BYTES = 4 * _LANES
 _LOWER = 1 << 16
 _RANS_BITS = 14
 _HUFFMAN_BITS = 12
+# Of a code of groups: the longest code, how many groups at most, and how many symbols a group may have.
+_GROUPS_BITS = 15
+_MOST_GROUPS = 4096
+_GROUP_SIZES = (2, 3, 4, 6, 8, 12)
 _PLAIN = 1 << 31
 # Chunks that are decoded side by side: as many as keep the arrays of a step in a cache.
 _TOGETHER = 128
@@ -50,19 +56,27 @@ def decode(data: Bytes, expected: Optional[int] = None) -> Symbols:
     view = memoryview(data).cast("B")
     if len(view) < _HEADER.size:
         raise PackedStreamInvalid("the stream is shorter than its header")
-    version, form, k, zero, table_bytes, count = _HEADER.unpack_from(view)
-    if version != _VERSION:
-        raise PackedStreamInvalid(f"the stream is of version {version}; this reads {_VERSION}")
-    if zero != 0 or not 6 <= k <= 24 or (expected is not None and count != expected):
+    version, form, k, group, table_bytes, count = _HEADER.unpack_from(view)
+    if version not in _VERSIONS:
+        raise PackedStreamInvalid(f"the stream is of version {version}; this reads {_VERSIONS[0]} to {_VERSIONS[-1]}")
+    is_grouped = form == _GROUPS
+    if version != (2 if is_grouped else 1) or (group != 0 and not is_grouped):
+        raise PackedStreamInvalid("the header is none")
+    if not 6 <= k <= 24 or (expected is not None and count != expected):
         raise PackedStreamInvalid("the header is none, or is of another number of symbols")
     table, rest = view[_HEADER.size :][:table_bytes], view[_HEADER.size :][table_bytes:]
     if form == _STORED and table_bytes == 0 and len(rest) == count:
         return np.frombuffer(rest, np.uint8).copy()
     if form == _REPEATED and table_bytes == len(table) == 1 and len(rest) == 0:
         return np.full(count, table[0], np.uint8)
-    if form not in (_HUFFMAN, _RANS) or len(table) != table_bytes:
+    if form not in (_HUFFMAN, _RANS, _GROUPS) or len(table) != table_bytes:
         raise PackedStreamInvalid("the form does not go with the length")
-    take = _rans(table) if form == _RANS else _huffman(table)
+    # Symbols of each group that a state gives; of single ones themselves.
+    spelling: Optional[Symbols] = None
+    if is_grouped:
+        take, spelling = _groups(table, group)
+    else:
+        take = _rans(table) if form == _RANS else _huffman(table)
     chunks = _chunks(rest, count, k)
     symbols = np.empty(count, np.uint8)
     coded = []
@@ -72,13 +86,15 @@ def decode(data: Bytes, expected: Optional[int] = None) -> Symbols:
         else:
             coded.append(index)
     whole = [index for index in coded if (index + 1) << k <= count]
-    groups = [whole[first : first + _TOGETHER] for first in range(0, len(whole), _TOGETHER)]
-    groups += [[index] for index in coded[len(whole) :]]
-    for group in groups:
-        length = min(1 << k, count - (group[0] << k))
-        decoded = _decode_chunks([chunks[index][0] for index in group], length, take)
-        for index, row in zip(group, decoded):
-            symbols[index << k : (index << k) + length] = row[:length]
+    batches = [whole[first : first + _TOGETHER] for first in range(0, len(whole), _TOGETHER)]
+    batches += [[index] for index in coded[len(whole) :]]
+    for together in batches:
+        length = min(1 << k, count - (together[0] << k))
+        steps = length if spelling is None else -(-length // spelling.shape[1])
+        decoded = _decode_chunks([chunks[index][0] for index in together], steps, take)
+        for index, row in zip(together, decoded):
+            spelled = row if spelling is None else spelling[row].reshape(-1)
+            symbols[index << k : (index << k) + length] = spelled[:length]
     return symbols
 
 
@@ -95,8 +111,8 @@ def decode_weights(data: Bytes, expected: Optional[int] = None) -> NDArray[Any]:
     if len(view) < _PLANES_HEADER.size:
         raise PackedStreamInvalid("the planes are shorter than their header")
     version, kind, planes, zeros, count = _PLANES_HEADER.unpack_from(view)
-    if version != _VERSION:
-        raise PackedStreamInvalid(f"the planes are of version {version}; this reads {_VERSION}")
+    if version != _PLANES_VERSION:
+        raise PackedStreamInvalid(f"the planes are of version {version}; this reads {_PLANES_VERSION}")
     if kind >= len(_WIDTHS) or planes != _WIDTHS[kind] or any(zeros) or (expected is not None and count != expected):
         raise PackedStreamInvalid("the planes' header is none, or is of another number of weights")
     at = _PLANES_HEADER.size + 8 * planes
@@ -142,8 +158,8 @@ def _chunks(rest: memoryview, count: int, k: int) -> List[Tuple[memoryview, bool
     return found
 
 
-def _decode_chunks(chunks: List[memoryview], length: int, take: Take) -> Symbols:
-    """Rows of symbols of chunks of one length, all lanes of all of them at once; the last row may be longer."""
+def _decode_chunks(chunks: List[memoryview], length: int, take: Take) -> NDArray[Any]:
+    """Rows of symbols (or groups) of chunks of one length, all lanes of all of them at once; the last row may be longer."""
     states = np.stack([np.frombuffer(chunk[:_STATE_BYTES], "<u4") for chunk in chunks]).astype(np.uint32)
     words = np.frombuffer(b"".join(chunk[_STATE_BYTES:] for chunk in chunks) + bytes(2 * _LANES), "<u2")
     words = words.astype(np.uint32)
@@ -151,7 +167,7 @@ def _decode_chunks(chunks: List[memoryview], length: int, take: Take) -> Symbols
     # Of each chunk the place before its next word.
     cursors = np.concatenate(([0], ends[:-1]))[:, None] - 1
     rows = (length + _LANES - 1) // _LANES
-    symbols = np.empty((len(chunks), rows, _LANES), np.uint8)
+    symbols = np.zeros((len(chunks), rows, _LANES), take(states)[0].dtype)
     for row in range(rows):
         lanes = min(_LANES, length - row * _LANES)
         taken, following = take(states[:, :lanes])
@@ -201,24 +217,50 @@ def _rans(table: memoryview) -> Take:
 
 def _huffman(table: memoryview) -> Take:
     symbols, listed = _listed(table)
+    lengths = _lengths(listed, len(symbols), _HUFFMAN_BITS)
+    if (lengths == 0).any():
+        raise PackedStreamInvalid("a code has no bits")
+    return _prefix(symbols, lengths, _HUFFMAN_BITS)
+
+
+def _groups(table: memoryview, size: int) -> Tuple[Take, Symbols]:
+    """How states give groups, and the symbols of each."""
+    symbols, listed = _listed(table)
+    count = len(symbols) ** size
+    if size not in _GROUP_SIZES or count > _MOST_GROUPS:
+        raise PackedStreamInvalid("the groups are too many, or of no size that there is")
+    lengths = _lengths(listed, count, _GROUPS_BITS)
+    numbers = np.arange(count)
+    digits = [numbers // len(symbols) ** place % len(symbols) for place in range(size)]
+    return _prefix(numbers.astype(np.uint16), lengths, _GROUPS_BITS), symbols[np.stack(digits, axis=1)]
+
+
+def _lengths(listed: Symbols, count: int, limit: int) -> Symbols:
+    """The lengths of so many codes, which are complete; 0 for what never occurs."""
     nibbles = np.stack((listed & 15, listed >> 4), axis=1).reshape(-1)
-    lengths = nibbles[: len(symbols)]
-    if len(listed) != (len(symbols) + 1) // 2 or nibbles[len(symbols) :].any():
+    lengths = nibbles[:count]
+    if len(listed) != (count + 1) // 2 or nibbles[count:].any():
         raise PackedStreamInvalid("the table is not as long as its symbols say")
-    size = 1 << _HUFFMAN_BITS
-    shares = size >> lengths.astype(np.int64)
-    if (lengths == 0).any() or (lengths > _HUFFMAN_BITS).any() or shares.sum() != size:
+    used = lengths[lengths > 0].astype(np.int64)
+    if (used > limit).any() or ((1 << limit) >> used).sum() != 1 << limit:
         raise PackedStreamInvalid("the codes are not complete")
+    return lengths
+
+
+def _prefix(symbols: NDArray[Any], lengths: Symbols, bits: int) -> Take:
+    """What the lowest bits of states are the canonical codes of."""
+    size = 1 << bits
+    shares = np.where(lengths > 0, size >> lengths.astype(np.int64), 0)
     # Canonical codes fill the entries in order, first bit highest; states have it lowest.
     order = np.lexsort((symbols, lengths))
     entries = np.repeat(order, shares[order])
     reversed_bits = np.zeros(size, np.int64)
-    for bit in range(_HUFFMAN_BITS):
-        reversed_bits |= (np.arange(size) >> bit & 1) << (_HUFFMAN_BITS - 1 - bit)
+    for bit in range(bits):
+        reversed_bits |= (np.arange(size) >> bit & 1) << (bits - 1 - bit)
     entries = entries[reversed_bits]
     by_entry, shifts = symbols[entries], lengths[entries].astype(np.uint32)
 
-    def take(states: NDArray[np.uint32]) -> Tuple[Symbols, NDArray[np.uint32]]:
+    def take(states: NDArray[np.uint32]) -> Tuple[NDArray[Any], NDArray[np.uint32]]:
         found = states & np.uint32(size - 1)
         return by_entry.take(found), states >> shifts.take(found)
 
