@@ -9,7 +9,7 @@ model, all with NF4 in blocks of 64.
 1. transformers loads the base and PEFT the adapter, no key missing and none left over, by PeftModel and by AutoPeftModel. Each
    layer's scaling is 1, and its codes and product add up to the dense weights that the job wrote beside it.
 2. Perplexity of that model in f32 is the report's (--tolerance); as a user runs it, in the base's own type, it is near (2 %).
-3. At the same rank ours is not above PEFT's: `replace_lora_weights_loftq`, and `LoftQConfig` with one and with five rounds.
+3. At the same rank ours is not above PEFT's: `replace_lora_weights_loftq`, which is one round, and `LoftQConfig` with five.
    Ours with data (`lqer`) is below ours without (`loftq`), and that below `nf4` alone.
 
 PEFT's LoftQ asks for CUDA by name; here those tensors stay on the CPU. Needs requirements-full.txt and peft.
@@ -157,6 +157,22 @@ def initialised(a, rounds):
         return get_peft_model(load(a.model), config)
 
 
+def theirs(a, ids):
+    """Their figures, each kept once it is there: decomposing every matrix five times takes torch an hour."""
+    makers = {"none": lambda: load(a.model),
+              "bitsandbytes NF4": lambda: dequantized(peer_model(a.model, False)),
+              "replace_lora_weights_loftq": lambda: merged(replaced(a), load(a.model)),
+              "LoftQConfig, 5": lambda: merged(initialised(a, 5), load(a.model))}
+    path = a.keep / f"peers-{a.rank}-{a.windows}.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    for name, make in makers.items():
+        if name not in known:
+            known[name] = perplexity(make(), ids, a.windows)
+            path.write_text(json.dumps(known))
+        print(json.dumps({name: round(known[name], 4)}), flush=True)
+    return known
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--binary", required=True)
@@ -174,16 +190,7 @@ def main():
     for path, half in zip(halves, (text[:len(text) // 2], text[len(text) // 2:])):
         path.write_text(half)
     tally, ids = Tally(), token_ids(a.model, a.text)
-    cache = a.keep / f"peers-{a.rank}-{a.windows}.json"
-    if not cache.exists():
-        peers = {"none": perplexity(load(a.model), ids, a.windows),
-                 "bitsandbytes NF4": perplexity(dequantized(peer_model(a.model, False)), ids, a.windows),
-                 "replace_lora_weights_loftq": perplexity(merged(replaced(a), load(a.model)), ids, a.windows)}
-        for rounds in (1, 5):
-            peers[f"LoftQConfig, {rounds}"] = perplexity(merged(initialised(a, rounds), load(a.model)), ids, a.windows)
-        cache.write_text(json.dumps(peers))
-    peers = json.loads(cache.read_text())
-    print(json.dumps({k: round(v, 4) for k, v in peers.items()}), flush=True)
+    peers = theirs(a, ids)
     if a.peers_only:
         return 0
     found = {}

@@ -66,9 +66,10 @@ impl Writer for Peft {
             let detail = "no tensor has a product beside its codes: ask for the format bitsandbytes instead";
             return refuse(detail.to_owned());
         }
-        if let Some((_, other)) = corrected.iter().find(|(_, t)| !is_linear(t)) {
+        if let Some((_, other)) = corrected.iter().find(|(_, t)| !is_layer(t)) {
             return refuse(format!(
-                "{} is no weight of a linear layer, and an adapter of PEFT is for those: add it to ignore",
+                "{} is no linear layer of its own in transformers, and an adapter of PEFT is for those (experts lie in one tensor): \
+                 add it to ignore",
                 other.name
             ));
         }
@@ -109,9 +110,9 @@ impl Writer for Peft {
     }
 }
 
-/// True of what a linear layer of transformers multiplies by.
-fn is_linear(tensor: &TensorPlan) -> bool {
-    tensor.role.is_linear() && tensor.name.ends_with(".weight")
+/// True of what a linear layer of transformers multiplies by. It holds the experts of a block together since version 5.
+fn is_layer(tensor: &TensorPlan) -> bool {
+    tensor.role.is_linear() && tensor.name.ends_with(".weight") && !tensor.name.contains(".experts.")
 }
 
 /// Rank and type of a tensor's product.

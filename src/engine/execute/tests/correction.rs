@@ -206,6 +206,13 @@ fn what_does_not_fit_is_refused_when_planned() {
             "{format}: layers are stored as [in, out]"
         );
     }
+    let mixture = Small::new("mixtral");
+    let mut experts = with(&json!({"rank": 4}), "peft");
+    experts["stages"][0]["ignore"] = json!(["lm_head", "re:.*block_sparse_moe.gate"]);
+    assert_eq!(
+        mixture.refusal(&experts, &mixture.data(&rows(14))),
+        ("/formats/0".into(), "format_cannot_hold")
+    );
     let mut embedding = with(&json!({"rank": 4}), "peft");
     embedding["stages"][0]["targets"] = json!(["model.embed_tokens"]);
     assert_eq!(refused(&embedding), ("/formats/0".into(), "format_cannot_hold"));
