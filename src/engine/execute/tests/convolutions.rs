@@ -128,7 +128,8 @@ fn layers_compute_what_the_dense_kernels_do() {
         let both = json!([{"format": PLAIN, "options": {"dtype": "F32"}}, "low-rank"]);
         let recipe = recipe(technique, &json!({"ratio": 0.6}), &both);
         let (plain, outcome) = small.made(&recipe, &data, PLAIN);
-        let (several, _) = small.made(&recipe, &data, "low-rank");
+        let out = plain.files[0].path.parent().and_then(Path::parent).unwrap();
+        let several = inspect(&SourceFile::from_path(&out.join("low-rank")).unwrap()).unwrap();
         let told = several.config.as_ref().unwrap()["low_rank"].as_object().unwrap();
         let mut expected = vec![STEM, FIRST, SECOND];
         if technique == "spatial_svd" {
