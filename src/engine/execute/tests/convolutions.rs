@@ -324,14 +324,7 @@ fn what_is_no_kernel_or_gets_no_smaller_is_refused() {
         .unwrap()
         .push(json!({"technique": "cp"}));
     assert_eq!(refused(&twice), ("/stages/1/targets".into(), "already_quantized"));
-    for format in [
-        "gguf",
-        "compressed-tensors",
-        "gptq",
-        "awq",
-        "bitsandbytes",
-        "packed",
-    ] {
+    for format in ["compressed-tensors", "gptq", "awq", "bitsandbytes", "packed"] {
         let recipe = recipe("tucker", &json!({}), &json!([format]));
         assert_eq!(
             refused(&recipe),
@@ -370,10 +363,7 @@ fn integers_of_batch_norms_pass_through_every_format() {
     for (stage, format) in [
         (rtn.clone(), "compressed-tensors"),
         (rtn, PLAIN),
-        (
-            json!({"technique": "nf4", "options": {"block_size": 16}}),
-            "bitsandbytes",
-        ),
+        (json!({"technique": "nf4"}), "bitsandbytes"),
         (json!({"technique": "svd", "options": {"rank": 2}}), "low-rank"),
         (json!({"technique": "tucker"}), "low-rank"),
     ] {
