@@ -219,7 +219,8 @@ impl Method {
             ));
         };
         let [_, inputs, height, width] = shape;
-        if inputs == 1 || grouped(context) == Some(inputs) {
+        let in_groups = height * width > 1 && grouped(context) == Some(inputs);
+        if inputs == 1 || in_groups {
             return Err(format!(
                 "each output reads {inputs} of its inputs: a convolution in groups is small already"
             ));

@@ -21,6 +21,7 @@ fn specimen(technique: &str) -> Specimen {
     let (family, options) = match technique {
         "autoround" => ("llama_gqa_tied", json!({"group_size": 16, "iters": 3})),
         "awq" | "gptq" | "hqq" | "rtn" => ("llama_gqa_tied", groups()),
+        "cp" | "depthwise_separable" | "spatial_svd" | "tensor_train" | "tucker" => ("resnet", json!({})),
         "ggml" => ("llama_gqa_tied", json!({"type": "Q8_0"})),
         "gqa" => ("llama_biases", json!({"num_key_value_heads": 1})),
         "kmeans" => ("bert_classes", json!({"n_centroids": 8})),
