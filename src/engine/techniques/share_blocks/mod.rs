@@ -57,13 +57,12 @@ impl Technique for ShareBlocks {
         let options = Options::checked(context, self.schema())?;
         let config = structure::config(context)?;
         let count = context.blocks.len();
-        let firsts = match given_runs(context, count)? {
-            Some(firsts) => firsts,
-            None => {
-                // Which blocks share is known once they have run; until then any that are as many stand for them.
-                let keep = structure::kept(context, &options, count, 1)?;
-                (0..count).map(|block| block.min(keep - 1) as u32).collect()
-            }
+        let firsts = if let Some(firsts) = given_runs(context, count)? {
+            firsts
+        } else {
+            // Which blocks share is known once they have run; until then any that are as many stand for them.
+            let keep = structure::kept(context, &options, count, 1)?;
+            (0..count).map(|block| block.min(keep - 1) as u32).collect()
         };
         let Some(shared) = shared(context, options.text("modules"))? else {
             return Ok(Decision::default());
