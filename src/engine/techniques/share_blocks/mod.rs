@@ -57,13 +57,12 @@ impl Technique for ShareBlocks {
         let options = Options::checked(context, self.schema())?;
         let config = structure::config(context)?;
         let count = context.blocks.len();
-        let firsts = match given_runs(context, count)? {
-            Some(firsts) => firsts,
-            None => {
-                // Which blocks share is known once they have run; until then any that are as many stand for them.
-                let keep = structure::kept(context, &options, count, 1)?;
-                (0..count).map(|block| block.min(keep - 1) as u32).collect()
-            }
+        let firsts = if let Some(firsts) = given_runs(context, count)? {
+            firsts
+        } else {
+            // Which blocks share is known once they have run; until then any that are as many stand for them.
+            let keep = structure::kept(context, &options, count, 1)?;
+            (0..count).map(|block| block.min(keep - 1) as u32).collect()
         };
         let Some(shared) = shared(context, options.text("modules"))? else {
             return Ok(Decision::default());
@@ -73,7 +72,7 @@ impl Technique for ShareBlocks {
         structure::check_plain(context, names.filter(|name| shared.place(name).is_some()))?;
         let mut config = config.clone();
         shared.put(&mut config);
-        let (mut tensors, mut kinds) = (Vec::with_capacity(context.tensors.len()), Vec::new());
+        let (mut tensors, mut ours, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
         for (index, tensor) in context.tensors.iter().enumerate() {
             let mut outlined = structure::whole(tensor);
             if let (Some((module, block)), Origin::Tensor { which, .. }) =
@@ -85,9 +84,15 @@ impl Technique for ShareBlocks {
                     at: block,
                 };
                 kinds.push((index, folding::SCALED));
+                let place = shared.modules.iter().position(|known| known == module);
+                ours.push(((block, place), outlined));
+            } else {
+                tensors.push(outlined);
             }
-            tensors.push(outlined);
         }
+        // Behind all others and block by block: then it makes no difference to where a file has what which blocks share.
+        ours.sort_by_key(|(place, _)| *place);
+        tensors.extend(ours.into_iter().map(|(_, outlined)| outlined));
         Ok(Decision {
             kinds,
             outline: Some(Outline {
