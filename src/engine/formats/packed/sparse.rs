@@ -101,7 +101,8 @@ mod tests {
             (20_000, 8, true),
             (300_000, 1, false),
             (300_000, 0, false),
-            (64, 8, false),
+            (64, 8, true),
+            (16, 4, false),
             (0, 0, false),
         ] {
             let weights = weights(count, zeros);
