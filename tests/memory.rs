@@ -27,9 +27,9 @@ const INNER: usize = 1536;
 const BLOCKS: usize = 2;
 const EXPERTS: usize = 4;
 
-/// Options with which a technique runs here, what must come before it, and whether it needs a mixture of experts. One that
-/// is not known here runs with its defaults.
-fn specimen(technique: &str) -> (Value, Vec<Value>, bool) {
+/// Options with which a technique runs here, what must come before it, and the model that it runs on. One that is not known
+/// here runs with its defaults.
+fn specimen(technique: &str) -> (Value, Vec<Value>, &'static str) {
     let options = match technique {
         "autoround" => json!({"iters": 2}),
         "gqa" => json!({"num_key_value_heads": 1}),
@@ -47,10 +47,20 @@ fn specimen(technique: &str) -> (Value, Vec<Value>, bool) {
     } else {
         Vec::new()
     };
-    (options, before, technique == "prune_experts")
+    let model = match technique {
+        "prune_experts" => "experts",
+        "cp" | "depthwise_separable" | "spatial_svd" | "tensor_train" | "tucker" => "convolutions",
+        _ => "dense",
+    };
+    (options, before, model)
 }
 
-fn shapes(of_experts: bool) -> Vec<(String, Vec<usize>)> {
+fn shapes(model: &str) -> Vec<(String, Vec<usize>)> {
+    if model == "convolutions" {
+        let at = |layer: usize| format!("resnet.encoder.stages.0.layers.0.layer.{layer}.convolution");
+        return (0..2).map(|layer| (at(layer), vec![384, 384, 3, 3])).collect();
+    }
+    let of_experts = model == "experts";
     let mut all = vec![
         ("model.embed_tokens".to_owned(), vec![VOCAB, HIDDEN]),
         ("model.norm".to_owned(), vec![HIDDEN]),
@@ -81,12 +91,15 @@ fn shapes(of_experts: bool) -> Vec<(String, Vec<usize>)> {
     all
 }
 
-fn config(of_experts: bool) -> Value {
+fn config(model: &str) -> Value {
+    if model == "convolutions" {
+        return json!({"architectures": ["ResNetForImageClassification"], "model_type": "resnet"});
+    }
     let mut config = json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN,
         "intermediate_size": INNER, "num_hidden_layers": BLOCKS, "num_attention_heads": 8, "num_key_value_heads": 4,
         "vocab_size": VOCAB, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
         "hidden_act": "silu", "tie_word_embeddings": false});
-    if of_experts {
+    if model == "experts" {
         config["architectures"] = json!(["MixtralForCausalLM"]);
         config["model_type"] = json!("mixtral");
         config["num_local_experts"] = json!(EXPERTS);
@@ -95,13 +108,13 @@ fn config(of_experts: bool) -> Value {
     config
 }
 
-/// A model of 26 MB, or of 70 with experts.
-fn write_model(folder: &Path, of_experts: bool) {
+/// A model of 26 MB, of 70 with experts, of 5 with convolutions.
+fn write_model(folder: &Path, model: &str) {
     fs::create_dir_all(folder).expect("makes");
-    fs::write(folder.join("config.json"), config(of_experts).to_string()).expect("writes");
+    fs::write(folder.join("config.json"), config(model).to_string()).expect("writes");
     let (mut header, mut data) = (serde_json::Map::new(), Vec::<u8>::new());
     let mut state = 1u64;
-    for (name, shape) in shapes(of_experts) {
+    for (name, shape) in shapes(model) {
         let begin = data.len();
         let gain = 1.7 / (*shape.last().expect("a side") as f32).sqrt();
         for _ in 0..shape.iter().product::<usize>() {
@@ -138,9 +151,9 @@ fn write_model(folder: &Path, of_experts: bool) {
 fn one_technique() {
     let technique = std::env::var(TECHNIQUE).expect("a technique");
     let folder = std::env::var(FOLDER).expect("a folder");
-    let (options, mut stages, of_experts) = specimen(&technique);
+    let (options, mut stages, model) = specimen(&technique);
     stages.push(json!({"technique": technique, "options": options}));
-    let source = Path::new(&folder).join(if of_experts { "experts" } else { "dense" });
+    let source = Path::new(&folder).join(model);
     let model = inspect(&SourceFile::from_path(&source).expect("files")).expect("opens");
     let mut datasets = Datasets::new();
     let data = SourceFile::from_path(&source.with_extension("jsonl")).expect("files");
@@ -185,8 +198,9 @@ fn one_technique() {
 #[test]
 fn no_technique_takes_more_than_planned() {
     let folder = tempfile::tempdir().expect("a folder");
-    write_model(&folder.path().join("dense"), false);
-    write_model(&folder.path().join("experts"), true);
+    for model in ["convolutions", "dense", "experts"] {
+        write_model(&folder.path().join(model), model);
+    }
     for technique in names() {
         let output = Command::new(std::env::current_exe().expect("this test"))
             .args(["--exact", "one_technique", "--ignored", "--nocapture"])

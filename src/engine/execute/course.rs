@@ -3,9 +3,9 @@
 //! Owns: stages as the observer sees them, how much of the whole each is, what each cost. Must not know: what they do.
 //! Invariant: work done never falls and ends at the total.
 
-use super::calibrated::surveys;
 use super::effects;
 use super::settle::looks_at_each;
+use super::survey::surveys;
 use crate::calibrate::Pace;
 use crate::observe::{Observer, Usage};
 use crate::plan::{Plan, StagePlan};

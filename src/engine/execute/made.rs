@@ -4,8 +4,8 @@
 //! Invariant: a tensor that is made twice is the same both times, so nothing is kept that can be made again quickly;
 //! what a calibrated stage made lies on the shelf.
 
-use super::calibrated::surveys;
 use super::shelf::Shelf;
+use super::survey::surveys;
 use super::tensors::Guarded;
 use crate::calibrate::Source;
 use crate::checkpoint::Checkpoint;

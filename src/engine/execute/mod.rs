@@ -22,6 +22,7 @@ mod resume;
 mod settle;
 mod shelf;
 mod statistics;
+mod survey;
 mod tensors;
 mod weigh;
 

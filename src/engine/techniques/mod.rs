@@ -3,8 +3,7 @@
 //! Owns: the seam and the list. Must not know: file formats. Siblings never import each other.
 //! Invariant: `run` produces exactly the kind `plan` promised, the same bytes for any number of threads.
 //!
-//! Shared by siblings: `convolving`, `correction`, `factoring`, `folding`, `hessians`, `mixture`, `options`, `pruning`,
-//! `structure`, `whitening`.
+//! Shared by siblings: `convolving`, `correction`, `factoring`, `folding`, `hessians`, `mixture`, `options`, `pruning`, `structure`, `whitening`.
 //!
 //! A technique is one file and one line in [`TECHNIQUES`]; documentation, the API's schema and the law tests are
 //! made from the list.

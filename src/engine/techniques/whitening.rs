@@ -146,8 +146,9 @@ impl<'a> Whitener<'a> {
 }
 
 impl Visitor for Whitener<'_> {
+    /// Sums are those of one cut at a time, whatever is done with its layers.
     fn replaces(&self) -> bool {
-        matches!(self.act, Do::Make(_))
+        true
     }
 
     fn see(&mut self, _at: usize, cut: &Cut, state: &State) -> Result<()> {

@@ -92,7 +92,7 @@ fn a_fit_makes_up_for_channels_that_others_repeat() {
     };
     let fitted = error(&json!({"ratio": 0.125, "multiple_of": 4}));
     let cut = error(&json!({"ratio": 0.125, "multiple_of": 4, "refit": false}));
-    assert!(fitted < 0.8 * cut, "{fitted} {cut}");
+    assert!(fitted < 0.9 * cut, "{fitted} {cut}");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn every_stage_is_measured_by_itself_where_that_is_asked_for() {
         json!({"technique": "prune_neurons", "options": {"ratio": 0.25, "multiple_of": 1}}),
         json!({"technique": "prune_heads", "options": {"keep": 1}}),
         json!({"technique": "magnitude", "options": {"sparsity": 0.3}}),
-        json!({"technique": "rtn", "options": {"n_bits": 4, "group_size": 8}}),
+        json!({"technique": "rtn", "options": {"n_bits": 4, "granularity": "channel"}}),
     ];
     let job = |count: usize, each: bool| {
         let recipe = json!({"stages": stages[..count], "formats": ["safetensors"],

@@ -194,7 +194,12 @@ fn what_does_not_fit_is_refused_when_planned() {
         );
     }
     for other in ["nf4", "svd", "rtn"] {
-        let recipe = corrected(other, &json!({}), &json!("peft"));
+        let options = if other == "rtn" {
+            json!({"granularity": "channel"})
+        } else {
+            json!({})
+        };
+        let recipe = corrected(other, &options, &json!("peft"));
         assert_eq!(refused(&recipe).1, "format_cannot_hold", "{other}");
     }
     let turned = Small::new("gpt2");

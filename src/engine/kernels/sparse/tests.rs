@@ -1,9 +1,9 @@
 //! Every layout gives back what it was made of, is as long as reckoned, and is what compressed-tensors makes.
 
 use super::*;
-use crate::digest::{hex, sha256};
 use proptest::prelude::*;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// Rows of values of which about a share is +0; every 16th of the others is −0.
 fn matrices() -> impl Strategy<Value = (Vec<u8>, usize, usize)> {
@@ -255,6 +255,14 @@ fn golden(rows: usize, cols: usize, width: usize) -> Vec<u8> {
         }
     }
     dense
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 #[test]
