@@ -195,7 +195,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", required=True, type=Path)
     parser.add_argument("--work", type=Path, default=Path("convolutions"))
-    parser.add_argument("--ratio", type=float, nargs="+", default=[0.75, 0.5, 0.25])
+    parser.add_argument("--ratio", type=float, nargs="+", default=[0.5, 0.25])
     parser.add_argument("--threads", type=int, default=2)
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
