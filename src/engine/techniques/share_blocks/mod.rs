@@ -27,7 +27,7 @@ impl Technique for ShareBlocks {
     }
 
     fn summary(&self) -> &'static str {
-        "Runs of neighbouring blocks use one set of matrices, fitted to the outputs of all of them; norms and biases stay each \
+        "Runs of neighbouring blocks use one set of matrices, their mean or one fitted to the outputs of all; norms and biases stay each \
          block's own. Stored once in the format tied. Lan et al. 2020 (ALBERT); Liu et al. 2024 (MobileLLM)."
     }
 
@@ -48,8 +48,8 @@ impl Technique for ShareBlocks {
                 "description": "Which neighbours are near to each other: those whose layers' outputs change least with the mean of their matrices, by how much each block changes what goes through it (errors); those whose outputs point in the same direction (outputs); those whose matrices differ least (weights)."},
             "modules": {"type": "string", "enum": ["all", "mlp", "attention"], "default": "all", "examples": ["mlp"],
                 "description": "Which matrices of a block are shared."},
-            "fit": {"type": "string", "enum": ["least_squares", "mean", "first"], "default": "least_squares", "examples": ["least_squares"],
-                "description": "The shared matrix: the one whose outputs are nearest to those of all that it replaces, on the calibration data; their mean; or that of the run's first block."},
+            "fit": {"type": "string", "enum": ["mean", "first", "least_squares"], "default": "mean", "examples": ["mean"],
+                "description": "The shared matrix: the mean of those that it replaces; that of the run's first block; or the one whose outputs are nearest to those of all, on the inputs that each block has while nothing is shared."},
             damp: damping}})
     }
 
