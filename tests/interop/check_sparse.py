@@ -136,7 +136,7 @@ def check(label, options, forms, arguments, work):
         sizes[form], memory[form] = found["weight_bytes"], found["memory_bytes"]
     if set(memory.values()) != {sum(t.numel() * t.element_size() for t in dense.values())}:
         raise Failed(f"in memory: {memory}")
-    pruned = [t["name"] for t in report["tensors"] if t["zero_ratio"] > 0.01]
+    pruned = [t["name"] for t in report["tensors"] if t["compressed"]]
     said, right = report["sparse"], counted(dense, pruned, report["sparse"].get("pattern"))
     if {name: said[name] for name in right} != right:
         raise Failed(f"the report says {said}, counted are {right}")
