@@ -37,7 +37,7 @@ fn specimen(technique: &str) -> (Value, Vec<Value>, &'static str) {
         "kmeans" => json!({"n_centroids": 16}),
         "magnitude" | "obd" => json!({"scope": "global"}),
         "moefication" => json!({"num_experts": 4, "num_experts_per_tok": 2}),
-        "prune_blocks" | "prune_heads" => json!({"keep": 1}),
+        "prune_blocks" | "prune_heads" | "share_blocks" => json!({"keep": 1}),
         "upcycle" => json!({"num_experts": 4}),
         _ => json!({}),
     };

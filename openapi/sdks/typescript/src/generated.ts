@@ -1065,7 +1065,7 @@ export type Recipe = string | {
   preset?: 'W4A16' | 'W4A16_ASYM' | 'W8A16' | 'W8A8' | 'FP8_DYNAMIC' | 'gptq-rtn' | 'nf4' | 'W8A8_SMOOTHQUANT' | 'W8A8_GPTQ' | 'W4A16_GPTQ' | 'W4A16_AUTOROUND' | 'W4A16_AWQ' | 'W8A8_STATIC' | 'FP8_STATIC' | 'FP8_KV' | 'SPARSE24_W4A16' | 'DEEP_COMPRESSION' | 'Q8_0' | 'Q6_K' | 'Q5_K_M' | 'Q5_K_S' | 'Q5_1' | 'Q5_0' | 'Q4_K_M' | 'Q4_K_S' | 'Q4_1' | 'Q4_0' | 'IQ4_NL' | 'IQ4_XS' | 'Q3_K_M' | 'Q3_K_S' | 'Q3_K_L' | 'Q2_K' | 'F16' | 'BF16' | 'IQ3_M' | 'IQ3_S' | 'IQ3_XS' | 'IQ3_XXS' | 'Q2_K_S' | 'IQ2_M' | 'IQ2_S' | 'IQ2_XS' | 'IQ2_XXS' | (string & {}) | undefined;
   /** Options of the technique or format, as its schema says */
   options?: JsonObject | undefined;
-  /** What a stage applies to: `Linear`, module names, or `re:` and a regular expression */
+  /** What a stage applies to: `Linear`, `Conv2d`, module names, or `re:` and a regular expression; unless said otherwise, the class of layers that the technique is for */
   targets?: Array<string> | undefined;
   /** What it leaves alone, in the same words */
   ignore?: Array<string> | undefined;
@@ -1075,7 +1075,7 @@ export type Recipe = string | {
     technique: string;
     /** Options of the technique or format, as its schema says */
     options?: JsonObject | undefined;
-    /** What a stage applies to: `Linear`, module names, or `re:` and a regular expression */
+    /** What a stage applies to: `Linear`, `Conv2d`, module names, or `re:` and a regular expression; unless said otherwise, the class of layers that the technique is for */
     targets?: Array<string> | undefined;
     /** What it leaves alone, in the same words */
     ignore?: Array<string> | undefined;
@@ -1109,6 +1109,8 @@ export type Recipe = string | {
     max_seq_length?: number | undefined;
     /** Bytes of activations in memory between steps; what is more waits in scratch */
     max_activation_bytes?: number | undefined;
+    /** Measure what every stage leaves, not only the last; each takes as long as the evaluation itself */
+    each_stage?: boolean | undefined;
   } | undefined;
   /** Limits that the result must keep, or the job fails with `quality_gate`; brings an evaluation. */
   gates?: {
