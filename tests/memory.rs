@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::expect_used,
-    clippy::panic,
     reason = "a test stops at the first surprise, in helpers too"
 )]
 
@@ -160,7 +159,7 @@ fn one_technique() {
     datasets.insert("ids", Dataset::open(&data).expect("a dataset"));
     let asked = |format: &str| json!({"stages": stages, "formats": [format], "calibration": {"dataset": "ids", "max_seq_length": 64}});
     let formats = ["safetensors", "compressed-tensors", "gguf"];
-    let plans = formats.iter().map(|format| {
+    let mut plans = formats.iter().map(|format| {
         plan(
             &Recipe::from_value(&asked(format)).expect("a recipe"),
             &model,
@@ -168,9 +167,7 @@ fn one_technique() {
         )
     });
     let mut refusals = Vec::new();
-    let planned = plans
-        .filter_map(|plan| plan.map_err(|r| refusals.extend(r)).ok())
-        .next();
+    let planned = plans.find_map(|plan| plan.map_err(|r| refusals.extend(r)).ok());
     let planned = planned.unwrap_or_else(|| panic!("{technique}: {refusals:?}"));
     let work = Path::new(&folder).join(&technique);
     let (out, scratch) = (work.join("out"), work.join("scratch"));

@@ -16,7 +16,7 @@ const STRETCH: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct Sums {
     mean: Vec<f32>,
-    /// Σ (W − mean) XᵀX.
+    /// `Σ (W − mean) XᵀX`.
     pull: Vec<f32>,
     /// Σ of the squared differences of what the mean makes of the inputs.
     gap: f64,

@@ -340,9 +340,8 @@ pub fn channels(part: &Part<'_>, of_bias: Option<Role>) -> Option<Channels> {
         | Role::FfnGate
         | Role::FfnUp
         | Role::Router => Channels::Inputs,
-        Role::AttnOutput | Role::FfnDown => Channels::Outputs,
         Role::Norm if is_of_heads(part.name) => Channels::Nowhere,
-        Role::Norm => Channels::Outputs,
+        Role::AttnOutput | Role::FfnDown | Role::Norm => Channels::Outputs,
         Role::Bias => match of_bias? {
             Role::AttnOutput | Role::FfnDown | Role::Norm => Channels::Outputs,
             _ => Channels::Nowhere,

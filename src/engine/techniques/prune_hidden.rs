@@ -167,7 +167,9 @@ impl Reshapes for PruneHidden {
         // Others have none.
         if let Ok([bits]) = (old.list)(&factor_of(&tensor.name)).as_deref() {
             let factor = f32::from_bits(*bits);
-            values.iter_mut().for_each(|v| *v *= factor);
+            for value in values.iter_mut() {
+                *value *= factor;
+            }
         }
     }
 }

@@ -350,7 +350,7 @@ fn kernels_in_groups_are_left_alone() {
         .tensors
         .iter()
         .filter(|t| t.kind.is_compressed())
-        .map(|t| t.module())
+        .map(crate::plan::TensorPlan::module)
         .collect();
     assert_eq!(made, [STEM, SHORTCUT]);
 }

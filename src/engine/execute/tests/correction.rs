@@ -102,7 +102,7 @@ fn a_base_and_its_adapter_add_up_to_the_dense_weights() {
         let absmax = floats(&absmax);
         let cols = info.shape[1];
         let value = |i: usize| {
-            let code = if i % 2 == 0 {
+            let code = if i.is_multiple_of(2) {
                 codes[i / 2] >> 4
             } else {
                 codes[i / 2] & 15
@@ -134,7 +134,10 @@ fn a_base_and_its_adapter_add_up_to_the_dense_weights() {
     }
     assert_eq!((seen, plain), (12, 2));
     let text = std::fs::read(out.path().join("peft/adapter/adapter_config.json")).unwrap();
-    let config: Value = serde_json::from_slice(&text).unwrap();
+    check_adapter(&serde_json::from_slice(&text).unwrap());
+}
+
+fn check_adapter(config: &Value) {
     assert_eq!(config["peft_type"], "LORA");
     assert_eq!(config["task_type"], "CAUSAL_LM");
     assert_eq!((&config["r"], &config["lora_alpha"]), (&json!(5), &json!(5)));

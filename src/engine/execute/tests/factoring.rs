@@ -226,7 +226,7 @@ fn ranks_that_are_shared_out_lose_less_than_the_same_share_for_each() {
             .tensors
             .iter()
             .filter(|t| !t.steps.is_empty())
-            .map(|t| t.elements())
+            .map(crate::plan::TensorPlan::elements)
             .sum();
         assert!(parameters(&plan) as f64 <= 0.6 * all as f64, "{technique}");
         assert!(parameters(&plan) as f64 > 0.55 * all as f64, "{technique}");

@@ -81,7 +81,7 @@ mod tests {
             state >> 16
         };
         let value = |_| {
-            let bits = 0x3c00 + (next() % 0x200) as u16 | ((next() % 2) << 15) as u16;
+            let bits = (0x3c00 + (next() % 0x200) as u16) | ((next() % 2) << 15) as u16;
             if next() % 16 < zeros { 0 } else { bits }
         };
         (0..count).map(value).flat_map(u16::to_le_bytes).collect()
