@@ -25,7 +25,7 @@ impl Technique for Wanda {
 
     fn summary(&self) -> &'static str {
         "In each output row the weights of least |w|·‖x‖ become zeros, by the norms of the inputs that calibration data \
-         brings. Sun et al. 2023; Zhang et al. 2024 for the metric ria."
+         brings. Sun et al. 2023."
     }
 
     fn page(&self) -> &'static str {
@@ -34,8 +34,6 @@ impl Technique for Wanda {
 
     fn schema(&self) -> Value {
         pruning::schema(&json!({
-            "metric": {"type": "string", "enum": ["wanda", "ria"], "default": "wanda", "examples": ["ria"],
-                "description": "What a weight is worth: |w|·‖x‖, as published; or its part of its row and of its column by sizes, times √‖x‖ (ria), so that no input loses nearly all of its weights."},
             "refit_iterations": {"type": "integer", "minimum": 0, "maximum": 1000, "default": 0, "examples": [0],
                 "description": "Steps of conjugate gradients that fit the weights that stay to the layer's outputs, once zeros are chosen; 0 leaves them as they are, as published."},
             "damp_percent": {"type": "number", "minimum": 0.0, "maximum": 1.0, "default": 0.01, "examples": [0.01],
@@ -72,7 +70,6 @@ impl Blocks for Wanda {
         let iterations = options.number("refit_iterations");
         Box::new(Pruner {
             stage,
-            is_relative: options.text("metric") == "ria",
             damp: options.real("damp_percent"),
             iterations,
             hessians: Hessians::new(iterations > 0),
@@ -99,42 +96,10 @@ impl Blocks for Wanda {
 
 struct Pruner<'a> {
     stage: BlockStage<'a>,
-    is_relative: bool,
     damp: f64,
     iterations: usize,
     hessians: Hessians,
     made: Vec<(usize, Weight)>,
-}
-
-/// Σ|w| of each row and of each column: what a weight's size is compared with (Zhang et al. 2024).
-struct Parts {
-    rows: Vec<f32>,
-    cols: Vec<f32>,
-}
-
-impl Parts {
-    fn of(values: &[f32], n: usize) -> Self {
-        let mut cols = vec![0f64; n];
-        let mut rows = Vec::with_capacity(values.len() / n.max(1));
-        for row in values.chunks_exact(n.max(1)) {
-            let mut sum = 0f64;
-            for (col, w) in cols.iter_mut().zip(row) {
-                let size = f64::from(w.abs());
-                sum += size;
-                *col += size;
-            }
-            rows.push(sum as f32);
-        }
-        let cols = cols.into_iter().map(|sum| sum as f32).collect();
-        Self { rows, cols }
-    }
-
-    /// A weight's part of its row and of its column.
-    fn of_weight(&self, at: usize, w: f32) -> f32 {
-        let n = self.cols.len();
-        let part = |sum: f32| if sum > 0.0 { w.abs() / sum } else { 0.0 };
-        part(self.rows[at / n]) + part(self.cols[at % n])
-    }
 }
 
 impl Pruner<'_> {
@@ -149,6 +114,7 @@ impl Pruner<'_> {
             return Err(Error::numeric("activations_overflow", detail));
         }
         let n = norms.len();
+        let score = |at: usize, w: f32| w.abs() * norms[at % n];
         for name in readers {
             let (Some((at, _)), Some(sparsity)) = (self.stage.step(name), self.stage.sparsity(name)) else {
                 continue;
@@ -161,11 +127,6 @@ impl Pruner<'_> {
                 ..e
             })?;
             let original = gram.as_ref().map(|_| values.clone());
-            let parts = self.is_relative.then(|| Parts::of(&values, n));
-            let score = |at: usize, w: f32| match &parts {
-                None => w.abs() * norms[at % n],
-                Some(parts) => parts.of_weight(at, w) * norms[at % n].sqrt(),
-            };
             match sparsity.pattern {
                 Pattern::NOfM { keep, of } => prune::n_of_m(&mut values, n, (keep, of), &score),
                 Pattern::Unstructured => {
@@ -215,18 +176,5 @@ impl Visitor for Pruner<'_> {
 impl Maker for Pruner<'_> {
     fn made(&mut self) -> Vec<(usize, Weight)> {
         std::mem::take(&mut self.made)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_weight_counts_by_its_part_of_row_and_column() {
-        let parts = Parts::of(&[1.0, -3.0, 0.0, 1.0], 2);
-        assert!((parts.of_weight(0, 1.0) - (0.25 + 1.0)).abs() < 1e-6);
-        assert!((parts.of_weight(1, -3.0) - (0.75 + 0.75)).abs() < 1e-6);
-        assert!(parts.of_weight(2, 0.0) == 0.0 && Parts::of(&[0.0], 1).of_weight(0, 0.0) == 0.0);
     }
 }

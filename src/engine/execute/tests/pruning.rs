@@ -33,13 +33,12 @@ fn zeros(values: &[f32]) -> usize {
     values.iter().filter(|v| **v == 0.0).count()
 }
 
-const TECHNIQUES: [(&str, &str); 7] = [
+const TECHNIQUES: [(&str, &str); 6] = [
     ("magnitude", r#"{"scope": "row"}"#),
     ("magnitude", r#"{"scope": "layer"}"#),
     ("obd", r#"{"curvature": "fisher", "scope": "layer"}"#),
     ("obd", r#"{"curvature": "hessian", "scope": "row"}"#),
     ("wanda", "{}"),
-    ("wanda", r#"{"metric": "ria"}"#),
     ("sparsegpt", "{}"),
 ];
 
