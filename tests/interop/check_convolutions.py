@@ -16,6 +16,7 @@ pip install torch transformers scikit-learn tensorly pillow safetensors
 """
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -45,6 +46,8 @@ LOGITS = 1e-4
 PEER = 1.001
 
 failures = []
+
+CACHE = Path(os.environ.get("INTEROP_CACHE", Path.home() / ".cache/modelpress-interop"))
 
 
 def check(fault, where):
@@ -194,7 +197,7 @@ def beside_tensorly(technique, model, out):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", required=True, type=Path)
-    parser.add_argument("--work", type=Path, default=Path("convolutions"))
+    parser.add_argument("--work", type=Path, default=CACHE / "convolutions")
     parser.add_argument("--ratio", type=float, nargs="+", default=[0.5, 0.25])
     parser.add_argument("--threads", type=int, default=2)
     a = parser.parse_args()
