@@ -77,7 +77,7 @@ pub(super) fn write(lengths: &[u8], out: &mut Vec<u8>) {
     );
 }
 
-/// Reads so many lengths, which [`write`] wrote and nothing else. A code is complete, and none is above the limit.
+/// Reads so many lengths, which [`write()`] wrote and nothing else. A code is complete, and none is above the limit.
 pub(super) fn read(table: &[u8], count: usize, limit: u32) -> Result<Vec<u8>> {
     if table.len() != count.div_ceil(2) {
         return Err(corrupt("its table is not as long as its symbols say"));
