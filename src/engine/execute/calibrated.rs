@@ -174,9 +174,7 @@ impl Knowing<'_> {
         course.end();
         Ok(())
     }
-}
 
-impl Knowing<'_> {
     /// The same for a stage that goes through the model block by block afterwards.
     fn look_before_blocks(&self, data: &Calibration<'_>, course: &mut Course<'_>) -> Result<()> {
         let Self {

@@ -4,7 +4,9 @@ use super::{Outcome, Site, execute};
 use crate::checkpoint::{Checkpoint, SourceFile, inspect};
 use crate::dataset::{Dataset, Datasets};
 use crate::error::Error;
-use crate::models::tests::{File, case, shape_of, values};
+use crate::models::network_of;
+use crate::models::tests::{File, case, forward, shape_of, values};
+use crate::network::{Batch, Ops};
 use crate::observe::Silent;
 use crate::plan::{Plan, plan};
 use crate::recipe::{Recipe, Refusal};
@@ -119,6 +121,15 @@ impl Small {
         let refusal = self.plan(recipe, datasets).unwrap_err().remove(0);
         (refusal.pointer, refusal.code)
     }
+}
+
+/// What a model answers to a golden case's sequences.
+fn logits(model: &Checkpoint, case: &Value) -> Vec<f32> {
+    let network = network_of(model).unwrap();
+    let sequences: Vec<Vec<u32>> = serde_json::from_value(case["input_ids"].clone()).unwrap();
+    let slices: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+    let (_, out) = forward(model, network.as_ref(), &Batch::new(&slices), Ops::Fused);
+    out.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 fn datasets(folder: &Path, text: &str) -> Result<Datasets, Error> {

@@ -5,7 +5,7 @@
 
 use super::BlockStage;
 use crate::calibrate::ColumnSquares;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::gptq::Curvature;
 use crate::kernels::linalg::{Gram, Precision};
 use crate::network::{Cut, State, with_values};
@@ -42,6 +42,19 @@ impl Seen {
                 gram
             }
         }
+    }
+
+    /// The same, or an error that names one of its readers where a sum is no number.
+    pub(super) fn into_finite_gram(self, readers: &[String]) -> Result<Vec<f32>> {
+        let gram = self.into_gram();
+        if gram.iter().all(|v| v.is_finite()) {
+            return Ok(gram);
+        }
+        let detail = format!(
+            "tensor {}: its inputs overflow on the calibration data",
+            readers[0]
+        );
+        Err(Error::numeric("activations_overflow", detail))
     }
 
     /// The root of the diagonal, and all of it where it was summed.

@@ -32,16 +32,12 @@ impl Technique for PruneHeads {
     }
 
     fn schema(&self) -> Value {
-        let mut properties = json!({
+        structure::schema(json!({
             "ratio": {"type": "number", "minimum": 0.0, "maximum": 0.99, "default": 0.25, "examples": [0.25],
                 "description": "Share of the key/value heads that goes, with their query heads."},
             "keep": {"type": "integer", "minimum": 1, "maximum": 65_536, "examples": [2],
                 "description": "Key/value heads that stay in each block, instead of a ratio."},
-            "importance": structure::importances()});
-        for (name, property) in structure::fitting() {
-            properties[name] = property;
-        }
-        json!({"type": "object", "additionalProperties": false, "properties": properties})
+            "importance": structure::importances()}))
     }
 
     fn plan(&self, context: &Context<'_>) -> Planned<Decision> {

@@ -48,7 +48,7 @@ impl Technique for PruneHidden {
     }
 
     fn schema(&self) -> Value {
-        let mut properties = json!({
+        structure::schema(json!({
             "ratio": {"type": "number", "minimum": 0.0, "maximum": 0.99, "default": 0.1, "examples": [0.1],
                 "description": "Share of the hidden size that goes."},
             "keep": {"type": "integer", "minimum": 1, "maximum": 1_048_576, "examples": [512],
@@ -56,11 +56,7 @@ impl Technique for PruneHidden {
             "multiple_of": {"type": "integer", "minimum": 1, "maximum": 65_536, "default": 32, "examples": [256],
                 "description": "The size that stays by a ratio is rounded to a multiple of this: 256 suits k-quants, 32 the other block types."},
             "importance": {"type": "string", "enum": ["activation", "magnitude", "taylor"], "default": "activation", "examples": ["activation"],
-                "description": "What a channel is worth: its part of what the layers that read it make of it (activation); of the squares of the weights that read and write it (magnitude); or the loss' change by the weights that read it, to second order, from gradients (taylor)."}});
-        for (name, property) in structure::fitting() {
-            properties[name] = property;
-        }
-        json!({"type": "object", "additionalProperties": false, "properties": properties})
+                "description": "What a channel is worth: its part of what the layers that read it make of it (activation); of the squares of the weights that read and write it (magnitude); or the loss' change by the weights that read it, to second order, from gradients (taylor)."}}))
     }
 
     fn plan(&self, context: &Context<'_>) -> Planned<Decision> {
@@ -411,14 +407,7 @@ impl Visitor for Narrower<'_> {
             self.settle_norm(norm);
         }
         for (seen, readers) in self.hessians.take(&self.stage, here.cut) {
-            let gram = seen.into_gram();
-            if gram.iter().any(|v| !v.is_finite()) {
-                let detail = format!(
-                    "tensor {}: its inputs overflow on the calibration data",
-                    readers[0]
-                );
-                return Err(Error::numeric("activations_overflow", detail));
-            }
+            let gram = seen.into_finite_gram(&readers)?;
             for name in readers {
                 self.settle_layer(&name, &gram, here)?;
             }

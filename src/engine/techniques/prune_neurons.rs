@@ -32,18 +32,14 @@ impl Technique for PruneNeurons {
     }
 
     fn schema(&self) -> Value {
-        let mut properties = json!({
+        structure::schema(json!({
             "ratio": {"type": "number", "minimum": 0.0, "maximum": 0.99, "default": 0.25, "examples": [0.25],
                 "description": "Share of the neurons that goes."},
             "keep": {"type": "integer", "minimum": 1, "maximum": 1_048_576, "examples": [1024],
                 "description": "Neurons that stay in each block, instead of a ratio."},
             "multiple_of": {"type": "integer", "minimum": 1, "maximum": 65_536, "default": 32, "examples": [256],
                 "description": "The number that stays by a ratio is rounded to a multiple of this: 256 suits k-quants, 32 the other block types."},
-            "importance": structure::importances()});
-        for (name, property) in structure::fitting() {
-            properties[name] = property;
-        }
-        json!({"type": "object", "additionalProperties": false, "properties": properties})
+            "importance": structure::importances()}))
     }
 
     fn plan(&self, context: &Context<'_>) -> Planned<Decision> {

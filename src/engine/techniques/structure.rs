@@ -7,7 +7,7 @@ use super::hessians::{Hessians, Seen};
 use super::options::{self, Options, Planned};
 use super::{BlockStage, Maker, folding};
 use crate::calibrate::{Here, Visitor};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::gptq::{ActOrder, Curvature};
 use crate::kernels::prune::columns::{column_squares, inverse_diagonal, keep_columns};
 use crate::models::structure::Part;
@@ -39,6 +39,14 @@ pub(super) fn parts(tensors: &[TensorPlan]) -> Vec<Part<'_>> {
 pub(super) fn importances() -> Value {
     json!({"type": "string", "enum": ["obs", "activation", "magnitude", "taylor"], "default": "obs", "examples": ["obs"],
         "description": "What an item is worth: the error of the layer's output without it, once the others make up for it (obs); the size of what it adds to that output (activation); of its weights (magnitude); or the loss' change by its weights to second order, from gradients (taylor)."})
+}
+
+/// A schema of a technique's own options and those of the fit.
+pub(super) fn schema(mut own: Value) -> Value {
+    for (name, property) in fitting() {
+        own[name] = property;
+    }
+    json!({"type": "object", "additionalProperties": false, "properties": own})
 }
 
 /// Damping, and whether the rest is fitted.
@@ -441,14 +449,7 @@ impl Visitor for Chooser<'_> {
             self.hessians.take_for(&wanted, here.cut)
         };
         for (seen, readers) in seen {
-            let gram = seen.into_gram();
-            if gram.iter().any(|v| !v.is_finite()) {
-                let detail = format!(
-                    "tensor {}: its inputs overflow on the calibration data",
-                    readers[0]
-                );
-                return Err(Error::numeric("activations_overflow", detail));
-            }
+            let gram = seen.into_finite_gram(&readers)?;
             for name in readers {
                 self.settle_layer(&name, &gram, here)?;
             }

@@ -2,21 +2,11 @@
 
 use super::*;
 use crate::models::network_of;
-use crate::models::tests::forward;
-use crate::network::{Batch, Ops};
 
 fn cut(technique: &str, options: &Value) -> Value {
     json!({"stages": [{"technique": technique, "options": options}],
         "formats": [{"format": "safetensors", "options": {"dtype": "F32"}}],
         "calibration": {"dataset": "mine", "max_seq_length": 16}})
-}
-
-fn logits(model: &Checkpoint, case: &Value) -> Vec<f32> {
-    let network = network_of(model).unwrap();
-    let sequences: Vec<Vec<u32>> = serde_json::from_value(case["input_ids"].clone()).unwrap();
-    let slices: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-    let (_, out) = forward(model, network.as_ref(), &Batch::new(&slices), Ops::Fused);
-    out.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// The largest difference, as a part of the largest value.

@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::models::network_of;
-use crate::models::tests::{forward, golden};
-use crate::network::{Batch, Ops};
+use crate::models::tests::golden;
 use crate::tensor::Rows;
 
 /// A job's folder of plain f32 weights.
@@ -37,14 +36,6 @@ fn turn(options: &Value) -> Value {
 fn turned_int4(format: &str) -> Value {
     json!({"stages": [{"technique": "hadamard"}, {"technique": "rtn", "options": {"n_bits": 4, "group_size": 16}}],
         "formats": [format]})
-}
-
-fn logits(model: &Checkpoint, case: &Value) -> Vec<f32> {
-    let network = network_of(model).unwrap();
-    let sequences: Vec<Vec<u32>> = serde_json::from_value(case["input_ids"].clone()).unwrap();
-    let slices: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-    let (_, out) = forward(model, network.as_ref(), &Batch::new(&slices), Ops::Fused);
-    out.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 fn values_of(model: &Checkpoint, name: &str) -> Option<Vec<f32>> {

@@ -1,21 +1,10 @@
 //! Key/value heads that become one: what can be taken up elsewhere is not missed.
 
 use super::*;
-use crate::models::network_of;
-use crate::models::tests::forward;
-use crate::network::{Batch, Ops};
 
 fn merged(options: &Value) -> Value {
     json!({"stages": [{"technique": "gqa", "options": options}],
         "formats": [{"format": "safetensors", "options": {"dtype": "F32"}}]})
-}
-
-fn logits(model: &Checkpoint, case: &Value) -> Vec<f32> {
-    let network = network_of(model).unwrap();
-    let sequences: Vec<Vec<u32>> = serde_json::from_value(case["input_ids"].clone()).unwrap();
-    let slices: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-    let (_, out) = forward(model, network.as_ref(), &Batch::new(&slices), Ops::Fused);
-    out.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// Root of the squared distance over that of the first.

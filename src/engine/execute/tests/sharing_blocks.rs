@@ -1,9 +1,7 @@
 //! Blocks with matrices in common through whole jobs: what is equal is stored once, and what is fitted loses less.
 
 use super::*;
-use crate::models::tests::forward;
-use crate::models::{layer_of, network_of};
-use crate::network::{Batch, Ops};
+use crate::models::layer_of;
 use crate::observe::{Level, Observer, Usage};
 use std::sync::Mutex;
 
@@ -21,14 +19,6 @@ fn plain(options: &Value) -> Value {
 
 fn pair() -> Value {
     json!({"runs": [[0, 1]]})
-}
-
-fn logits(model: &Checkpoint, case: &Value) -> Vec<f32> {
-    let network = network_of(model).unwrap();
-    let sequences: Vec<Vec<u32>> = serde_json::from_value(case["input_ids"].clone()).unwrap();
-    let slices: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-    let (_, out) = forward(model, network.as_ref(), &Batch::new(&slices), Ops::Fused);
-    out.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 fn bytes(model: &Checkpoint, name: &str) -> Vec<u8> {

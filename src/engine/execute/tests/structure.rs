@@ -2,8 +2,6 @@
 
 use super::*;
 use crate::models::network_of;
-use crate::models::tests::forward;
-use crate::network::{Batch, Ops};
 use crate::observe::{Level, Observer, Usage};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,14 +13,6 @@ fn recipe(stages: &Value, formats: &Value) -> Value {
 fn cut(technique: &str, options: &Value) -> Value {
     let formats = json!([{"format": "safetensors", "options": {"dtype": "F32"}}]);
     recipe(&json!([{"technique": technique, "options": options}]), &formats)
-}
-
-fn logits(model: &Checkpoint, case: &Value) -> Vec<f32> {
-    let network = network_of(model).unwrap();
-    let sequences: Vec<Vec<u32>> = serde_json::from_value(case["input_ids"].clone()).unwrap();
-    let slices: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-    let (_, out) = forward(model, network.as_ref(), &Batch::new(&slices), Ops::Fused);
-    out.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 fn close(a: &[f32], b: &[f32], what: &str) {
