@@ -20,6 +20,7 @@ mod channels;
 mod convolutions;
 mod correction;
 mod factoring;
+mod families;
 mod hadamard;
 mod heads;
 mod laws;

@@ -4,17 +4,16 @@
 //! Invariant: a layer's Hessian is that of its inputs behind the layers already quantized ("true sequential").
 
 use super::hessians::{Hessians, Seen, tell_damping};
+use super::layerwise::{Done, Layer, Layerwise, Walker};
 use super::options::{self, Options, Planned};
 use super::{BlockStage, Blocks, Decision, Maker, Technique, Work};
-use crate::calibrate::{Here, Visitor};
 use crate::error::{Error, Result};
 use crate::kernels::affine::{Range, Spec};
 use crate::kernels::gptq::{ActOrder, Curvature, How, solve, working_bytes};
-use crate::network::{Cut, Sizes, State, read_all, with_values};
+use crate::network::Sizes;
 use crate::observe::Level;
 use crate::plan::{Context, TensorPlan};
 use crate::weight::{Kind, Weight};
-use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
 /// The technique.
@@ -88,15 +87,13 @@ impl Blocks for Gptq {
             "minmax" => Range::MinMax,
             _ => Range::Mse,
         };
-        Box::new(Solver {
-            stage,
+        let solver = Solver {
             act_order,
             range,
             by_hessian: options.text("range") == "hessian",
             damp: options.real("damp_percent"),
-            hessians: Hessians::new(true),
-            made: Vec::new(),
-        })
+        };
+        Box::new(Walker::new(stage, solver, true))
     }
 
     /// A Gram matrix in strips for each input of a cut, and the largest solve.
@@ -106,94 +103,53 @@ impl Blocks for Gptq {
     }
 }
 
-struct Solver<'a> {
-    stage: BlockStage<'a>,
+struct Solver {
     act_order: ActOrder,
     range: Range,
     by_hessian: bool,
     damp: f64,
-    hessians: Hessians,
-    made: Vec<(usize, Weight)>,
 }
 
-impl Solver<'_> {
+impl Solver {
     fn spec(&self, kind: Kind) -> Result<Spec> {
         Spec::of(kind, self.range, self.range != Range::MinMax)
             .ok_or_else(|| Error::internal(format!("gptq was planned as {}", kind.label())))
     }
 
-    /// Quantizes every layer that reads one input.
-    fn settle_input(&mut self, seen: Seen, readers: Vec<String>, here: &mut Here<'_>) -> Result<()> {
-        let observer = self.stage.observer;
-        let stop = || observer.should_stop();
-        let n = here.weights.get(&readers[0])?.dim(1)?;
-        let tokens = seen.tokens;
-        let gram = seen.into_gram();
-        let curvature =
-            Curvature::new(&gram, n, self.damp, self.act_order, self.by_hessian, &stop).map_err(|e| {
-                Error {
-                    message: format!("{}: {}", readers[0], e.message),
-                    ..e
-                }
-            })?;
-        drop(gram);
-        self.tell(&readers, &curvature, tokens);
-        for name in readers {
-            let Some((at, kind)) = self.stage.step(&name) else {
-                continue;
-            };
-            let weight = here.weights.get(&name)?;
-            let shape = weight.dims().to_vec();
-            let values = with_values(weight, <[f32]>::to_vec)?;
-            let how = How {
-                act_order: self.act_order,
-                keeps_zeros: self.stage.sparsity(&name).is_some(),
-            };
-            let solved = solve(values, &curvature, how, &self.spec(kind)?, &stop).map_err(|e| Error {
-                message: format!("tensor {name}: {}", e.message),
-                ..e
-            })?;
-            let values = read_all(&solved.weight)?;
-            here.weights
-                .replace(&name, &Tensor::from_vec(values, shape, &Device::Cpu)?)?;
-            self.made.push((at, Weight::Affine(solved.weight)));
-        }
-        Ok(())
-    }
-
-    fn tell(&self, readers: &[String], curvature: &Curvature, tokens: usize) {
+    fn tell(&self, stage: &BlockStage<'_>, readers: &[String], curvature: &Curvature, tokens: usize) {
         let by = (curvature, self.damp);
-        tell_damping(&self.stage, readers, by, tokens, "rounded to nearest");
+        tell_damping(stage, readers, by, tokens, "rounded to nearest");
         if curvature.dead == curvature.n {
             let message = format!(
                 "{}: no calibration token reached this layer; rounded to nearest instead",
                 readers.join(", ")
             );
             let data = json!({"tensors": readers, "damp_percent": curvature.damp_percent, "tokens": tokens});
-            self.stage.observer.event(Level::Warning, &message, data);
+            stage.observer.event(Level::Warning, &message, data);
         }
     }
 }
 
-impl Visitor for Solver<'_> {
-    fn replaces(&self) -> bool {
-        true
+impl Layerwise for Solver {
+    type Input = Curvature;
+
+    fn input(&self, stage: &BlockStage<'_>, seen: Seen, readers: &[String]) -> Result<Curvature> {
+        let stop = || stage.observer.should_stop();
+        let tokens = seen.tokens;
+        let gram = seen.into_gram();
+        let n = gram.len().isqrt();
+        let curvature = Curvature::new(&gram, n, self.damp, self.act_order, self.by_hessian, &stop)?;
+        self.tell(stage, readers, &curvature, tokens);
+        Ok(curvature)
     }
 
-    fn see(&mut self, _at: usize, cut: &Cut, state: &State) -> Result<()> {
-        self.hessians.see(&self.stage, cut, state)
-    }
-
-    fn settle(&mut self, here: &mut Here<'_>) -> Result<()> {
-        for (seen, readers) in self.hessians.take(&self.stage, here.cut) {
-            self.settle_input(seen, readers, here)?;
-        }
-        Ok(())
-    }
-}
-
-impl Maker for Solver<'_> {
-    fn made(&mut self) -> Vec<(usize, Weight)> {
-        std::mem::take(&mut self.made)
+    fn layer(&self, stage: &BlockStage<'_>, curvature: &Curvature, layer: Layer<'_>) -> Result<Done> {
+        let stop = || stage.observer.should_stop();
+        let how = How {
+            act_order: self.act_order,
+            keeps_zeros: stage.sparsity(layer.name).is_some(),
+        };
+        let solved = solve(layer.values, curvature, how, &self.spec(layer.kind)?, &stop)?;
+        Ok(Done::Weight(Weight::Affine(solved.weight)))
     }
 }

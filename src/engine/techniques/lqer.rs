@@ -4,8 +4,9 @@
 //! Invariant: of all rounds the best is kept, by the error of the layer's answers.
 
 use super::correction::{self, Matrix};
+use super::layerwise::Done;
 use super::options::{self, Options, Planned};
-use super::whitening::{self, Do, Layer, Whitener};
+use super::whitening::{self, Layer};
 use super::{BlockStage, Blocks, Decision, Maker, Technique, Work};
 use crate::network::Sizes;
 use crate::plan::{Context, TensorPlan};
@@ -59,9 +60,9 @@ impl Blocks for Lqer {
                 seed: layer.seed,
                 stop: layer.stop,
             };
-            matrix.corrected()
+            matrix.corrected().map(Done::Weight)
         };
-        Box::new(Whitener::new(stage, &options, Do::Make(Box::new(make))))
+        whitening::walker(stage, &options, Box::new(make))
     }
 
     fn working_bytes(&self, _options: &Value, tensors: &[&TensorPlan], _: &Sizes, _: usize) -> u64 {

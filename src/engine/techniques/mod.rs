@@ -3,7 +3,7 @@
 //! Owns: the seam and the list. Must not know: file formats. Siblings never import each other.
 //! Invariant: `run` produces exactly the kind `plan` promised, the same bytes for any number of threads.
 //!
-//! Shared by siblings: `convolving`, `correction`, `factoring`, `folding`, `hessians`, `mixture`, `options`, `pruning`, `structure`, `whitening`.
+//! Shared by siblings: `convolving`, `correction`, `factoring`, `folding`, `hessians`, `layerwise`, `mixture`, `options`, `pruning`, `structure`, `whitening`.
 //!
 //! A technique is one file and one line in [`TECHNIQUES`]; documentation, the API's schema and the law tests are
 //! made from the list.
@@ -25,6 +25,7 @@ mod hessians;
 mod hqq;
 mod kmeans;
 mod kv_cache;
+mod layerwise;
 mod loftq;
 mod lqer;
 mod magnitude;

@@ -4,7 +4,7 @@
 //! Invariant: a pattern is promised only where it divides the rows.
 
 use super::options::{self, Options, Planned};
-use super::{Decision, Task};
+use super::{BlockStage, Decision, Task};
 use crate::error::{Error, Result};
 use crate::kernels::prune;
 use crate::network::read_all;
@@ -18,6 +18,12 @@ use serde_json::{Map, Value, json};
 const TENSOR_SPARSITY: &str = "tensor_sparsity";
 /// Option that makes several stages of one.
 const ITERATIONS: &str = "iterations";
+
+/// The zeros that a stage plans for a layer.
+pub(super) fn planned(stage: &BlockStage<'_>, name: &str) -> Result<Sparsity> {
+    let sparsity = stage.sparsity(name);
+    sparsity.ok_or_else(|| Error::internal("it was planned without zeros"))
+}
 
 /// A schema of these options and the technique's own.
 pub(super) fn schema(own: &Value) -> Value {

@@ -4,16 +4,15 @@
 //! Invariant: a layer's Hessian is that of its inputs behind the layers already pruned ("true sequential").
 
 use super::hessians::{Hessians, Seen, tell_damping};
+use super::layerwise::{Done, Layer, Layerwise, Walker};
 use super::options::{Options, Planned};
 use super::{BlockStage, Blocks, Decision, Maker, Technique, Work, folding, pruning};
-use crate::calibrate::{Here, Visitor};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::gptq::{ActOrder, Curvature};
 use crate::kernels::prune::{Refit, Rule, refit, solve};
-use crate::network::{Cut, Sizes, State, with_values};
+use crate::network::Sizes;
 use crate::plan::{Context, TensorPlan};
-use crate::weight::{Kind, Weight};
-use candle_core::{Device, Tensor};
+use crate::weight::Kind;
 use serde_json::{Value, json};
 
 /// The technique.
@@ -68,13 +67,11 @@ impl Technique for SparseGpt {
 impl Blocks for SparseGpt {
     fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a> {
         let options = Options::of(&stage.stage.options, self.schema());
-        Box::new(Solver {
-            stage,
+        let solver = Solver {
             damp: options.real("damp_percent"),
             iterations: options.number("refit_iterations"),
-            hessians: Hessians::new(true),
-            made: Vec::new(),
-        })
+        };
+        Box::new(Walker::new(stage, solver, true))
     }
 
     /// Gram matrices of a cut's inputs, the f64 matrix that becomes the factor, and the factor; a matrix as it was, as it
@@ -88,86 +85,51 @@ impl Blocks for SparseGpt {
     }
 }
 
-struct Solver<'a> {
-    stage: BlockStage<'a>,
+struct Solver {
     damp: f64,
     iterations: usize,
-    hessians: Hessians,
-    made: Vec<(usize, Weight)>,
 }
 
-impl Solver<'_> {
-    /// Prunes every layer that reads one input.
-    fn settle_input(&mut self, seen: Seen, readers: &[String], here: &mut Here<'_>) -> Result<()> {
-        let observer = self.stage.observer;
-        let stop = || observer.should_stop();
-        let n = here.weights.get(&readers[0])?.dim(1)?;
+impl Layerwise for Solver {
+    /// `XᵀX`, and its factor.
+    type Input = (Vec<f32>, Curvature);
+
+    fn input(&self, stage: &BlockStage<'_>, seen: Seen, readers: &[String]) -> Result<Self::Input> {
+        let stop = || stage.observer.should_stop();
         let tokens = seen.tokens;
         let gram = seen.into_gram();
-        let named = |name: &str, e: Error| Error {
-            message: format!("tensor {name}: {}", e.message),
-            ..e
-        };
-        let curvature = Curvature::new(&gram, n, self.damp, ActOrder::None, true, &stop)
-            .map_err(|e| named(&readers[0], e))?;
+        let n = gram.len().isqrt();
+        let curvature = Curvature::new(&gram, n, self.damp, ActOrder::None, true, &stop)?;
+        let by = (&curvature, self.damp);
         tell_damping(
-            &self.stage,
+            stage,
             readers,
-            (&curvature, self.damp),
+            by,
             tokens,
             "the smallest |w|·‖x‖ of each row went",
         );
-        for name in readers {
-            let (Some((at, _)), Some(sparsity)) = (self.stage.step(name), self.stage.sparsity(name)) else {
-                continue;
+        Ok((gram, curvature))
+    }
+
+    fn layer(&self, stage: &BlockStage<'_>, input: &Self::Input, layer: Layer<'_>) -> Result<Done> {
+        let stop = || stage.observer.should_stop();
+        let (gram, curvature) = input;
+        let sparsity = pruning::planned(stage, layer.name)?;
+        let rule = Rule {
+            pattern: sparsity.pattern,
+            share: sparsity.share.unwrap_or_default(),
+        };
+        let original = layer.values;
+        let mut values = solve(original.clone(), curvature, rule, &stop)?.values;
+        if self.iterations > 0 && curvature.is_usable() {
+            let by = Refit {
+                gram,
+                n: layer.cols,
+                damp_percent: curvature.damp_percent,
+                iterations: self.iterations,
             };
-            let weight = here.weights.get(name)?;
-            let shape = weight.dims().to_vec();
-            let original = with_values(weight, <[f32]>::to_vec)?;
-            let rule = Rule {
-                pattern: sparsity.pattern,
-                share: sparsity.share.unwrap_or_default(),
-            };
-            let pruned = solve(original.clone(), &curvature, rule, &stop).map_err(|e| named(name, e))?;
-            let mut values = pruned.values;
-            if self.iterations > 0 && curvature.is_usable() {
-                let by = Refit {
-                    gram: &gram,
-                    n,
-                    damp_percent: curvature.damp_percent,
-                    iterations: self.iterations,
-                };
-                refit(&mut values, &original, &by, &stop)?;
-            }
-            let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
-            here.weights.replace(name, &tensor)?;
-            let transposed = here.network.stored_transposed(name);
-            self.made
-                .push((at, folding::dense(&tensor, &self.stage.tensors[at], transposed)?));
+            refit(&mut values, &original, &by, &stop)?;
         }
-        Ok(())
-    }
-}
-
-impl Visitor for Solver<'_> {
-    fn replaces(&self) -> bool {
-        true
-    }
-
-    fn see(&mut self, _at: usize, cut: &Cut, state: &State) -> Result<()> {
-        self.hessians.see(&self.stage, cut, state)
-    }
-
-    fn settle(&mut self, here: &mut Here<'_>) -> Result<()> {
-        for (seen, readers) in self.hessians.take(&self.stage, here.cut) {
-            self.settle_input(seen, &readers, here)?;
-        }
-        Ok(())
-    }
-}
-
-impl Maker for Solver<'_> {
-    fn made(&mut self) -> Vec<(usize, Weight)> {
-        std::mem::take(&mut self.made)
+        Ok(Done::Values(values))
     }
 }

@@ -4,15 +4,14 @@
 //! Invariant: a layer's inputs are those behind the layers already pruned; without a fit, what stays is what it was.
 
 use super::hessians::{Hessians, Seen};
+use super::layerwise::{Done, Layer, Layerwise, Walker};
 use super::options::{Options, Planned};
 use super::{BlockStage, Blocks, Decision, Maker, Technique, Work, folding, pruning};
-use crate::calibrate::{Here, Visitor};
 use crate::error::{Error, Result};
 use crate::kernels::prune::{self, Refit, refit};
-use crate::network::{Cut, Sizes, State, with_values};
+use crate::network::Sizes;
 use crate::plan::{Context, TensorPlan};
-use crate::weight::{Kind, Pattern, Weight};
-use candle_core::{Device, Tensor};
+use crate::weight::{Kind, Pattern};
 use serde_json::{Value, json};
 
 /// The technique.
@@ -68,13 +67,11 @@ impl Blocks for Wanda {
     fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a> {
         let options = Options::of(&stage.stage.options, self.schema());
         let iterations = options.number("refit_iterations");
-        Box::new(Pruner {
-            stage,
+        let pruner = Pruner {
             damp: options.real("damp_percent"),
             iterations,
-            hessians: Hessians::new(iterations > 0),
-            made: Vec::new(),
-        })
+        };
+        Box::new(Walker::new(stage, pruner, iterations > 0))
     }
 
     /// What is known of a cut's inputs; a matrix as it was and as it is, and what a fit takes; a block's weights as they
@@ -94,87 +91,46 @@ impl Blocks for Wanda {
     }
 }
 
-struct Pruner<'a> {
-    stage: BlockStage<'a>,
+struct Pruner {
     damp: f64,
     iterations: usize,
-    hessians: Hessians,
-    made: Vec<(usize, Weight)>,
 }
 
-impl Pruner<'_> {
-    fn settle_input(&mut self, seen: Seen, readers: &[String], here: &mut Here<'_>) -> Result<()> {
-        let observer = self.stage.observer;
-        let (norms, gram) = seen.into_norms();
-        if norms.iter().any(|x| !x.is_finite()) {
-            let detail = format!(
-                "tensor {}: the squares of its inputs add up to more than a number holds",
-                readers[0]
-            );
+impl Layerwise for Pruner {
+    /// Norms of the inputs, and `XᵀX` where weights are fitted.
+    type Input = (Vec<f32>, Option<Vec<f32>>);
+
+    fn input(&self, _: &BlockStage<'_>, seen: Seen, _: &[String]) -> Result<Self::Input> {
+        let input = seen.into_norms();
+        if input.0.iter().any(|x| !x.is_finite()) {
+            let detail = "the squares of its inputs add up to more than a number holds";
             return Err(Error::numeric("activations_overflow", detail));
         }
-        let n = norms.len();
+        Ok(input)
+    }
+
+    fn layer(&self, stage: &BlockStage<'_>, (norms, gram): &Self::Input, layer: Layer<'_>) -> Result<Done> {
+        let sparsity = pruning::planned(stage, layer.name)?;
+        let (mut values, n) = (layer.values, layer.cols);
+        crate::kernels::check_finite(&values, 0)?;
+        let original = gram.as_ref().map(|_| values.clone());
         let score = |at: usize, w: f32| w.abs() * norms[at % n];
-        for name in readers {
-            let (Some((at, _)), Some(sparsity)) = (self.stage.step(name), self.stage.sparsity(name)) else {
-                continue;
+        match sparsity.pattern {
+            Pattern::NOfM { keep, of } => prune::n_of_m(&mut values, n, (keep, of), &score),
+            Pattern::Unstructured => {
+                let count = prune::count(n, sparsity.share.unwrap_or_default());
+                prune::rows(&mut values, n, count, &score);
+            }
+        }
+        if let (Some(gram), Some(original)) = (gram, original) {
+            let by = Refit {
+                gram,
+                n,
+                damp_percent: self.damp,
+                iterations: self.iterations,
             };
-            let weight = here.weights.get(name)?;
-            let shape = weight.dims().to_vec();
-            let mut values = with_values(weight, <[f32]>::to_vec)?;
-            crate::kernels::check_finite(&values, 0).map_err(|e| Error {
-                message: format!("tensor {name}: {}", e.message),
-                ..e
-            })?;
-            let original = gram.as_ref().map(|_| values.clone());
-            match sparsity.pattern {
-                Pattern::NOfM { keep, of } => prune::n_of_m(&mut values, n, (keep, of), &score),
-                Pattern::Unstructured => {
-                    let count = prune::count(n, sparsity.share.unwrap_or_default());
-                    prune::rows(&mut values, n, count, &score);
-                }
-            }
-            if let (Some(gram), Some(original)) = (&gram, original) {
-                let by = Refit {
-                    gram,
-                    n,
-                    damp_percent: self.damp,
-                    iterations: self.iterations,
-                };
-                refit(&mut values, &original, &by, &|| observer.should_stop())?;
-            }
-            let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
-            here.weights.replace(name, &tensor)?;
-            let transposed = here.network.stored_transposed(name);
-            self.made
-                .push((at, folding::dense(&tensor, &self.stage.tensors[at], transposed)?));
+            refit(&mut values, &original, &by, &|| stage.observer.should_stop())?;
         }
-        Ok(())
-    }
-}
-
-impl Visitor for Pruner<'_> {
-    fn replaces(&self) -> bool {
-        true
-    }
-
-    fn see(&mut self, _at: usize, cut: &Cut, state: &State) -> Result<()> {
-        self.hessians.see(&self.stage, cut, state)
-    }
-
-    fn settle(&mut self, here: &mut Here<'_>) -> Result<()> {
-        if self.stage.observer.should_stop() {
-            return Err(Error::cancelled());
-        }
-        for (seen, readers) in self.hessians.take(&self.stage, here.cut) {
-            self.settle_input(seen, &readers, here)?;
-        }
-        Ok(())
-    }
-}
-
-impl Maker for Pruner<'_> {
-    fn made(&mut self) -> Vec<(usize, Weight)> {
-        std::mem::take(&mut self.made)
+        Ok(Done::Values(values))
     }
 }

@@ -3,8 +3,9 @@
 //! Owns: its options. Must not know: how it is decomposed.
 //! Invariant: a layer's Gram matrix is that of its inputs behind the layers already factored.
 
+use super::layerwise::Done;
 use super::options::{self, Options, Planned};
-use super::whitening::{self, Do, Layer, Whitener};
+use super::whitening::{self, Layer};
 use super::{BlockStage, Blocks, Decision, Look, Maker, Settles, Technique, Work, factoring};
 use crate::error::{Error, Result};
 use crate::kernels::factor::{Truncation, svd, whitened};
@@ -71,7 +72,7 @@ struct Scout;
 impl Blocks for Scout {
     fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a> {
         let options = Options::of(&stage.stage.options, WhitenedSvd.schema());
-        Box::new(Whitener::new(stage, &options, Do::Look(Box::new(losses))))
+        whitening::walker(stage, &options, Box::new(losses))
     }
 
     fn working_bytes(&self, _options: &Value, tensors: &[&TensorPlan], _: &Sizes, _: usize) -> u64 {
@@ -79,22 +80,26 @@ impl Blocks for Scout {
     }
 }
 
-fn losses(layer: &Layer<'_>) -> Result<Vec<f64>> {
+fn losses(layer: &Layer<'_>) -> Result<Done> {
     if !factoring::is_open(layer.kind, layer.rows, layer.cols) {
-        return Ok(Vec::new());
+        return Ok(Done::Seen(Vec::new()));
     }
     let options = svd::Options {
         seed: layer.seed,
         ..svd::Options::default()
     };
     let found = whitened::decompose(layer.values, layer.rows, layer.whitening, &options, layer.stop)?;
-    Ok(found.losses())
+    Ok(Done::Seen(found.losses()))
 }
 
 impl Blocks for WhitenedSvd {
     fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a> {
         let options = Options::of(&stage.stage.options, self.schema());
-        Box::new(Whitener::new(stage, &options, Do::Make(Box::new(factored))))
+        whitening::walker(
+            stage,
+            &options,
+            Box::new(|layer| Ok(Done::Weight(factored(layer)?))),
+        )
     }
 
     fn working_bytes(&self, _options: &Value, tensors: &[&TensorPlan], _: &Sizes, _: usize) -> u64 {

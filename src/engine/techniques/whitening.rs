@@ -1,19 +1,17 @@
 //! What techniques share that make each layer's weight behind a factor of its inputs' Gram matrix.
 //!
-//! Owns: their options, the way through a block. Must not know: what is made of a weight.
+//! Owns: their options, the factor. Must not know: what is made of a weight.
 //! Invariant: a layer's Gram matrix is that of its inputs behind the layers already made.
 
 use super::hessians::{Hessians, Seen};
+use super::layerwise::{self, Done, Layerwise, Walker};
 use super::options::Options;
-use super::{BlockStage, Maker, folding, seen_name, seen_words};
-use crate::calibrate::{Here, Visitor};
-use crate::error::{Error, Result};
+use super::{BlockStage, Maker, folding};
+use crate::error::Result;
 use crate::kernels::factor::svd;
 use crate::kernels::factor::whitened::{Whitening, working_bytes as svd_bytes};
-use crate::network::{Cut, State, read_all, with_values};
 use crate::plan::TensorPlan;
-use crate::weight::{Kind, Weight};
-use candle_core::{Device, Tensor};
+use crate::weight::Kind;
 use serde_json::{Value, json};
 
 /// Their properties in a schema.
@@ -55,120 +53,54 @@ pub(super) struct Layer<'a> {
 }
 
 /// What is done with one layer.
-pub(super) type Act<'a, T> = Box<dyn Fn(&Layer<'_>) -> Result<T> + 'a>;
+pub(super) type Act<'a> = Box<dyn Fn(&Layer<'_>) -> Result<Done> + 'a>;
 
-/// What is done with each.
-pub(super) enum Do<'a> {
-    /// Its weight is made; the layers behind it see what it answers then.
-    Make(Act<'a, Weight>),
-    /// It is looked at, and stays as it is.
-    Look(Act<'a, Vec<f64>>),
-}
-
-/// Makes the weights of a stage.
+/// Does it with each.
 pub(super) struct Whitener<'a> {
-    stage: BlockStage<'a>,
     is_full: bool,
     damp: f64,
-    hessians: Hessians,
-    act: Do<'a>,
-    made: Vec<(usize, Weight)>,
-    seen: Vec<(String, Vec<u32>)>,
+    act: Act<'a>,
 }
 
-impl<'a> Whitener<'a> {
-    /// By the stage's options, which have those properties.
-    pub(super) fn new(stage: BlockStage<'a>, options: &Options<'_>, act: Do<'a>) -> Self {
-        let is_full = options.text("whitening") == "full";
-        Self {
-            stage,
-            is_full,
-            damp: options.real("damp_percent"),
-            hessians: Hessians::new(is_full),
-            act,
-            made: Vec::new(),
-            seen: Vec::new(),
-        }
-    }
+/// The way through the blocks, by the stage's options, which have those properties.
+pub(super) fn walker<'a>(stage: BlockStage<'a>, options: &Options<'_>, act: Act<'a>) -> Box<dyn Maker + 'a> {
+    let is_full = options.text("whitening") == "full";
+    let whitener = Whitener {
+        is_full,
+        damp: options.real("damp_percent"),
+        act,
+    };
+    Box::new(Walker::new(stage, whitener, is_full))
+}
 
-    /// Makes every layer that reads one input.
-    fn settle_input(&mut self, seen: Seen, readers: &[String], here: &mut Here<'_>) -> Result<()> {
-        let observer = self.stage.observer;
-        let stop = || observer.should_stop();
-        let named = |name: &str, e: Error| Error {
-            message: format!("tensor {name}: {}", e.message),
-            ..e
-        };
-        let whitening = self.whitening(seen, &stop).map_err(|e| named(&readers[0], e))?;
-        for name in readers {
-            let Some((at, kind)) = self.stage.step(name) else {
-                continue;
-            };
-            let weight = here.weights.get(name)?;
-            let shape = weight.dims().to_vec();
-            let values = with_values(weight, <[f32]>::to_vec)?;
-            let layer = Layer {
-                values: &values,
-                rows: shape[0],
-                cols: whitening.inputs(),
-                kind,
-                whitening: &whitening,
-                seed: self.stage.seed,
-                stop: &stop,
-            };
-            match &self.act {
-                Do::Make(make) => {
-                    let weight = make(&layer).map_err(|e| named(name, e))?;
-                    let values = read_all(weight.as_rows())?;
-                    here.weights
-                        .replace(name, &Tensor::from_vec(values, shape, &Device::Cpu)?)?;
-                    self.made.push((at, weight));
-                }
-                Do::Look(look) => {
-                    let seen = look(&layer).map_err(|e| named(name, e))?;
-                    self.seen.push((seen_name(at), seen_words(&seen)));
-                }
-            }
-        }
-        Ok(())
-    }
+impl Layerwise for Whitener<'_> {
+    type Input = Whitening;
 
-    fn whitening(&self, seen: Seen, stop: &(dyn Fn() -> bool + Sync)) -> Result<Whitening> {
+    fn input(&self, stage: &BlockStage<'_>, seen: Seen, _: &[String]) -> Result<Whitening> {
         if self.is_full {
             let gram = seen.into_gram();
             let n = gram.len().isqrt();
-            return Whitening::gram(&gram, n, self.damp, stop);
+            return Whitening::gram(&gram, n, self.damp, &|| stage.observer.should_stop());
         }
         let (norms, _) = seen.into_norms();
         let moments: Vec<f32> = norms.iter().map(|norm| norm * norm).collect();
         Whitening::diagonal(&moments, 1.0, self.damp)
     }
-}
 
-impl Visitor for Whitener<'_> {
-    /// Sums are those of one cut at a time, whatever is done with its layers.
-    fn replaces(&self) -> bool {
-        true
-    }
-
-    fn see(&mut self, _at: usize, cut: &Cut, state: &State) -> Result<()> {
-        self.hessians.see(&self.stage, cut, state)
-    }
-
-    fn settle(&mut self, here: &mut Here<'_>) -> Result<()> {
-        for (seen, readers) in self.hessians.take(&self.stage, here.cut) {
-            self.settle_input(seen, &readers, here)?;
-        }
-        Ok(())
-    }
-}
-
-impl Maker for Whitener<'_> {
-    fn made(&mut self) -> Vec<(usize, Weight)> {
-        std::mem::take(&mut self.made)
-    }
-
-    fn listed(&mut self) -> Vec<(String, Vec<u32>)> {
-        std::mem::take(&mut self.seen)
+    fn layer(
+        &self,
+        stage: &BlockStage<'_>,
+        whitening: &Whitening,
+        layer: layerwise::Layer<'_>,
+    ) -> Result<Done> {
+        (self.act)(&Layer {
+            values: &layer.values,
+            rows: layer.rows,
+            cols: layer.cols,
+            kind: layer.kind,
+            whitening,
+            seed: stage.seed,
+            stop: &|| stage.observer.should_stop(),
+        })
     }
 }

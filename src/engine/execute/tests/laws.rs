@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A model and options for a technique, and what must come before it.
-struct Specimen {
+pub(super) struct Specimen {
     family: &'static str,
     before: Vec<Value>,
     options: Value,
 }
 
 /// A technique without a specimen is not finished.
-fn specimen(technique: &str) -> Specimen {
+pub(super) fn specimen(technique: &str) -> Specimen {
     let groups = || json!({"group_size": 16});
     let (family, options) = match technique {
         "autoround" => ("llama_gqa_tied", json!({"group_size": 16, "iters": 3})),
@@ -59,7 +59,7 @@ fn specimen(technique: &str) -> Specimen {
 }
 
 impl Specimen {
-    fn recipe(&self, technique: &str, format: &str, small: &Small) -> Value {
+    pub(super) fn recipe(&self, technique: &str, format: &str, small: &Small) -> Value {
         let names = small
             .model
             .tensors
