@@ -422,6 +422,8 @@ fn descend(
         let Some(tensor) = left.remove(name) else {
             return Err(Error::internal(format!("gradients by {name} were not asked for")));
         };
+        let is_turned = data.network.stored_transposed(name);
+        let fisher = if is_turned { fisher.turned() } else { fisher };
         made.shelf.put_fisher(index, tensor, &fisher)
     })?;
     for tensor in left.into_values() {

@@ -157,7 +157,11 @@ pub(super) fn computed(
             "the model predicts no tokens, so that data has no labels for it: let labels be drawn".to_owned();
         return Err(vec![Refusal::new(pointer, "no_labels", detail)]);
     }
-    let (mut readers, _) = run::readers(network.as_ref(), &run::cuts(network.as_ref()));
+    let (mut readers, transposed) = run::readers(network.as_ref(), &run::cuts(network.as_ref()));
+    if source.knows_each() {
+        // What is known of columns alone would be of outputs there.
+        readers.extend(transposed);
+    }
     if source.descends() {
         readers.extend(network.embed_tensors());
         readers.extend(network.head_tensors());

@@ -64,12 +64,19 @@ impl Technique for OptimalBrainDamage {
         };
         let known = context.importance(source, &at)?;
         if let Some((_, tensor)) = tensors.iter().find(|(index, _)| !known.knows(*index)) {
-            let detail = format!(
-                "nothing is known of {} while the model runs: add it to ignore",
-                tensor.module()
-            );
+            let name = tensor.module();
+            let (code, detail) = if context.transposed.contains(&tensor.name) {
+                let why = "is stored as [in, out], and a layer's Hessian tells of inputs";
+                (
+                    "stored_transposed",
+                    format!("{name} {why}: use curvature fisher here"),
+                )
+            } else {
+                let detail = format!("nothing is known of {name} while the model runs: add it to ignore");
+                ("not_a_layer_of_a_block", detail)
+            };
             let pointer = format!("{}/targets", context.pointer);
-            return Err(vec![Refusal::new(pointer, "not_a_layer_of_a_block", detail)]);
+            return Err(vec![Refusal::new(pointer, code, detail)]);
         }
         let mut decision = pruning::decide(context, &options, &tensors, is_global)?;
         decision.needs = Some(Statistic::Importance(known));

@@ -210,12 +210,22 @@ pub(super) fn layers_or<'a>(
     match strange {
         None => Ok(matrices),
         Some((_, tensor)) => {
-            let detail = format!(
-                "{} is no linear layer of a block, so nothing is known of its inputs: add it to ignore",
-                tensor.module()
-            );
+            let (name, technique) = (tensor.module(), &context.spec.technique);
+            let (code, detail) = if context.transposed.contains(&tensor.name) {
+                let why = "is stored as [in, out], and what comes of it has a layout for [out, in]";
+                (
+                    "stored_transposed",
+                    format!("{name} {why}: {technique} does not take it"),
+                )
+            } else {
+                let why = "is no linear layer of a block, so nothing is known of its inputs";
+                (
+                    "not_a_layer_of_a_block",
+                    format!("{name} {why}: add it to ignore"),
+                )
+            };
             let pointer = format!("{}/targets", context.pointer);
-            Err(vec![Refusal::new(pointer, "not_a_layer_of_a_block", detail)])
+            Err(vec![Refusal::new(pointer, code, detail)])
         }
     }
 }

@@ -17,6 +17,21 @@ pub struct Fisher {
 }
 
 impl Fisher {
+    /// That of the transposed matrix.
+    #[must_use]
+    pub fn turned(self) -> Self {
+        let (rows, cols) = (self.rows.len(), self.cols.len());
+        let turn = |each: Vec<f32>| {
+            let at = |i: usize| each[i % rows * cols + i / rows];
+            (0..each.len()).map(at).collect()
+        };
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            each: self.each.map(turn),
+        }
+    }
+
     /// Sum of all elements.
     pub fn total(&self) -> f64 {
         self.rows.iter().map(|r| f64::from(*r)).sum()
@@ -53,5 +68,23 @@ impl Fisher {
         } else {
             vec![1.0; self.cols.len()]
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_transposed_matrix_has_rows_for_columns() {
+        let fisher = Fisher {
+            rows: vec![6.0, 15.0],
+            cols: vec![5.0, 7.0, 9.0],
+            each: Some(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+        };
+        let turned = fisher.clone().turned();
+        assert_eq!(turned.rows, fisher.cols);
+        assert_eq!(turned.each, Some(vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
+        assert_eq!(turned.turned(), fisher);
     }
 }

@@ -66,10 +66,11 @@ impl Specimen {
             .iter()
             .map(|t| t.name.trim_end_matches(".weight"));
         let outside = |name: &&str| {
-            name.contains("pooler")
-                || ["classifier", "lm_head", "block_sparse_moe.gate"]
+            let heads = ["pooler", "lm_head", "cls.", "vocab_", "classifier.dense"];
+            heads.iter().any(|part| name.contains(part))
+                || ["classifier", "out_proj", "block_sparse_moe.gate"]
                     .iter()
-                    .any(|end| name.ends_with(end))
+                    .any(|end| name.ends_with(end) && !name.contains("attn"))
         };
         let ignored: Vec<&str> = names.filter(outside).collect();
         let stage = json!({"technique": technique, "options": self.options, "ignore": ignored});

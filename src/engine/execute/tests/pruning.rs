@@ -267,6 +267,33 @@ fn what_cannot_be_pruned_is_refused_with_its_place() {
     );
 }
 
+/// GPT-2 stores `[in, out]`: what no input reaches is a row there, and goes first.
+#[test]
+fn obd_knows_weights_that_are_stored_input_by_input() {
+    const DEAD: usize = 5;
+    let small = Small::edited("gpt2", |name, values| {
+        if name.starts_with("h.0.ln_1.") || name.starts_with("transformer.h.0.ln_1.") {
+            values[DEAD] = 0.0;
+        }
+    });
+    let data = small.data(&rows(14));
+    let options = json!({"curvature": "fisher", "scope": "layer", "sparsity": 0.1});
+    let recipe = ignoring(&pruned("obd", &options), &small);
+    let (made, outcome) = small.made(&recipe, &data, "safetensors");
+    let layers = layers(&outcome, &made);
+    let (name, values) = layers
+        .iter()
+        .find(|(name, _)| name.ends_with("h.0.attn.c_attn.weight"))
+        .unwrap();
+    let info = made.tensors.iter().find(|t| t.name == *name).unwrap();
+    let row = &values[DEAD * info.shape[1]..][..info.shape[1]];
+    assert_eq!(zeros(row), row.len());
+    assert!(zeros(values) < values.len() / 5);
+    let by_inputs = json!({"curvature": "hessian", "scope": "layer"});
+    let (_, code) = small.refusal(&ignoring(&pruned("obd", &by_inputs), &small), &data);
+    assert_eq!(code, "stored_transposed");
+}
+
 /// The second stage takes what the first one left, and more.
 #[test]
 fn pruning_goes_on_step_by_step() {
