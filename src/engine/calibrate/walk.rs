@@ -27,6 +27,8 @@ pub trait Visitor {
     fn compares(&self) -> bool {
         false
     }
+    /// The batch whose inputs it sees next.
+    fn meets(&mut self, _batch: &Batch, _network: &dyn Network) {}
     /// The inputs of a batch at a cut.
     fn see(&mut self, at: usize, cut: &Cut, state: &State) -> Result<()>;
     /// A batch has left a block.
@@ -110,6 +112,7 @@ struct Waiting {
     inputs: Vec<usize>,
     used: usize,
     routes: Vec<Route>,
+    whole: usize,
 }
 
 impl Line {
@@ -123,7 +126,7 @@ impl Line {
         for (slot, input) in waiting.inputs.iter().zip(&state.inputs) {
             self.stash.put(*slot, input)?;
         }
-        waiting.routes = state.routes;
+        (waiting.routes, waiting.whole) = (state.routes, state.whole);
         Ok(())
     }
 
@@ -137,6 +140,7 @@ impl Line {
             hidden,
             inputs: inputs?,
             routes: std::mem::take(&mut waiting.routes),
+            whole: waiting.whole,
         })
     }
 
@@ -152,6 +156,7 @@ impl Line {
             hidden: self.hidden(batch)?,
             inputs: inputs?,
             routes: waiting.routes.clone(),
+            whole: waiting.whole,
         })
     }
 
@@ -279,6 +284,7 @@ impl<'a> Walk<'a> {
                         .network
                         .advance(block, at, state, &self.run(index, &weights))?;
                     if let Some(cut) = cuts.get(at) {
+                        visitor.meets(&self.line.batches[index], self.network);
                         visitor.see(at, cut, &state)?;
                     }
                 }
@@ -299,7 +305,10 @@ impl<'a> Walk<'a> {
                     .network
                     .advance(block, at, state, &self.run(index, &weights))?;
                 match cuts.get(at) {
-                    Some(cut) => visitor.see(at, cut, &state)?,
+                    Some(cut) => {
+                        visitor.meets(&self.line.batches[index], self.network);
+                        visitor.see(at, cut, &state)?;
+                    }
                     None => visitor.passed(block, &state)?,
                 }
                 self.line.put(index, state)?;

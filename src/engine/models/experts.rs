@@ -97,6 +97,7 @@ impl Experts {
             hidden,
             inputs,
             routes,
+            whole: 1,
         })
     }
 
@@ -131,7 +132,11 @@ impl Experts {
         if let Some(shared) = &self.shared {
             inputs.push(between(&shared.parts, &state.inputs[0], activation, run)?);
         }
-        Ok(State { inputs, ..state })
+        Ok(State {
+            inputs,
+            whole: 0,
+            ..state
+        })
     }
 
     pub(super) fn gather(&self, state: State, run: &Run<'_>) -> Result<State> {

@@ -70,6 +70,8 @@ pub struct State {
     pub inputs: Vec<Tensor>,
     /// Routes to experts, where the block has some: one for each.
     pub routes: Vec<Route>,
+    /// How many inputs every token has, in front of those of routes.
+    pub whole: usize,
 }
 
 impl State {
@@ -79,7 +81,14 @@ impl State {
             hidden,
             inputs: Vec::new(),
             routes: Vec::new(),
+            whole: 0,
         }
+    }
+
+    /// Which tokens of the batch an input's rows belong to; none where it has all of them.
+    pub fn rows(&self, input: usize) -> Option<&[u32]> {
+        let route = self.routes.get(input.checked_sub(self.whole)?)?;
+        Some(&route.rows)
     }
 
     /// What the linears read at a cut where all read the same.
@@ -94,6 +103,7 @@ impl State {
             hidden,
             inputs,
             routes: Vec::new(),
+            whole: 0,
         }
     }
 }

@@ -8,11 +8,12 @@ use crate::calibrate::ColumnSquares;
 use crate::error::{Error, Result};
 use crate::kernels::gptq::Curvature;
 use crate::kernels::linalg::{Gram, Precision};
-use crate::network::{Cut, State, with_values};
+use crate::network::{Batch, Cut, State, with_values};
 use crate::observe::Level;
 use crate::plan::TensorPlan;
 use serde_json::json;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// The Hessian of one input while it is summed up.
 pub(super) struct Seen {
@@ -74,6 +75,8 @@ impl Seen {
 pub(super) struct Hessians {
     is_whole: bool,
     inputs: Vec<Option<Seen>>,
+    /// Of the batch at hand, whether each token is left out; empty where none is.
+    left_out: Vec<bool>,
 }
 
 impl Hessians {
@@ -82,7 +85,33 @@ impl Hessians {
         Self {
             is_whole,
             inputs: Vec::new(),
+            left_out: Vec::new(),
         }
+    }
+
+    /// Leaves out the first tokens of each sequence of the batch that is seen next.
+    pub(super) fn leave_out(&mut self, first: usize, batch: &Batch) {
+        self.left_out.clear();
+        if first > 0 {
+            let early = batch.positions.iter().map(|at| (*at as usize) < first);
+            self.left_out.extend(early);
+        }
+    }
+
+    /// Runs of an input's rows that count.
+    fn kept(&self, input: usize, rows: usize, state: &State) -> Vec<Range<usize>> {
+        let is_out = |row: &usize| {
+            let token = state.rows(input).map_or(*row, |tokens| tokens[*row] as usize);
+            self.left_out.get(token).copied().unwrap_or_default()
+        };
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for row in (0..rows).filter(|row| !is_out(row)) {
+            match runs.last_mut() {
+                Some(run) if run.end == row => run.end += 1,
+                _ => runs.push(row..row + 1),
+            }
+        }
+        runs
     }
 
     /// Adds what one batch brings to the layers that a stage changes.
@@ -98,8 +127,9 @@ impl Hessians {
             if !readers.any(|r| wanted(&r.tensor)) {
                 continue;
             }
-            let (tokens, cols) = x.dims2()?;
+            let (rows, cols) = x.dims2()?;
             let is_whole = self.is_whole;
+            let kept = self.kept(input, rows, state);
             let seen = self.inputs[input].get_or_insert_with(|| Seen {
                 sum: if is_whole {
                     Sum::Whole(Gram::new(cols))
@@ -108,10 +138,17 @@ impl Hessians {
                 },
                 tokens: 0,
             });
-            seen.tokens += tokens;
+            seen.tokens += kept.iter().map(ExactSizeIterator::len).sum::<usize>();
             with_values(x, |x| match &mut seen.sum {
-                Sum::Whole(gram) => gram.add(x, Precision::Split),
-                Sum::Diagonal(squares) => squares.add(x, cols),
+                Sum::Whole(gram) => kept
+                    .iter()
+                    .for_each(|run| gram.add(&x[run.start * cols..run.end * cols], Precision::Split)),
+                Sum::Diagonal(squares) => {
+                    // Columns are there although no row may be.
+                    squares.add(&[], cols);
+                    kept.iter()
+                        .for_each(|run| squares.add(&x[run.start * cols..run.end * cols], cols));
+                }
             })?;
         }
         Ok(())
@@ -168,5 +205,54 @@ pub(super) fn tell_damping(
             "{names}: the Hessian needed damp_percent {}",
             curvature.damp_percent
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::{Reader, Route};
+    use candle_core::{Device, Tensor};
+
+    fn squares(hessians: &mut Hessians, cut: &Cut) -> Vec<Vec<f32>> {
+        let taken = hessians.take_for(&|_| true, cut);
+        taken.into_iter().map(|(seen, _)| seen.into_norms().0).collect()
+    }
+
+    /// Two sequences, 1 2 and 3 4 5, of one channel; the second input is an expert's, which reads 1, 3 and 5.
+    #[test]
+    fn first_tokens_of_sequences_can_be_left_out() {
+        let batch = Batch::new(&[&[0, 0], &[0, 0, 0]]);
+        let values = |values: &[f32]| Tensor::from_slice(values, (values.len(), 1), &Device::Cpu).unwrap();
+        let all = values(&[1.0, 2.0, 3.0, 4.0, 5.0]);
+        let mut state = State::at(all.clone(), vec![all, values(&[1.0, 3.0, 5.0])]);
+        state.whole = 1;
+        state.routes = vec![Route {
+            rows: vec![0, 2, 4],
+            shares: vec![1.0; 3],
+        }];
+        let reader = |input| Reader {
+            tensor: format!("layer{input}"),
+            input,
+        };
+        let cut = Cut {
+            readers: vec![reader(0), reader(1)],
+            ..Cut::default()
+        };
+        for is_whole in [true, false] {
+            for (first, sums) in [
+                (0, [55.0, 35.0]),
+                (1, [45.0, 25.0]),
+                (2, [25.0, 25.0]),
+                (9, [0.0, 0.0]),
+            ] {
+                let mut hessians = Hessians::new(is_whole);
+                hessians.leave_out(first, &batch);
+                hessians.see_for(&|_| true, &cut, &state).unwrap();
+                let norms = squares(&mut hessians, &cut);
+                let found: Vec<f32> = norms.iter().map(|n| (n[0] * n[0]).round()).collect();
+                assert_eq!(found, sums, "{first} {is_whole}");
+            }
+        }
     }
 }

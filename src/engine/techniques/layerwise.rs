@@ -8,7 +8,7 @@ use super::hessians::{Hessians, Seen};
 use super::{BlockStage, Maker, folding, seen_name, seen_words};
 use crate::calibrate::{Here, Visitor};
 use crate::error::{Error, Result};
-use crate::network::{Cut, State, read_all, with_values};
+use crate::network::{Batch, Cut, Network, State, read_all, with_values};
 use crate::weight::{Kind, Weight};
 use candle_core::{Device, Tensor};
 
@@ -43,6 +43,11 @@ pub(super) trait Layerwise {
 
     /// Made of the sums of what `readers` read.
     fn input(&self, stage: &BlockStage<'_>, seen: Seen, readers: &[String]) -> Result<Self::Input>;
+
+    /// How many tokens at the beginning of each sequence are left out of the sums.
+    fn left_out(&self, _network: &dyn Network) -> usize {
+        0
+    }
 
     /// One of them.
     fn layer(&self, stage: &BlockStage<'_>, input: &Self::Input, layer: Layer<'_>) -> Result<Done>;
@@ -131,6 +136,10 @@ impl<L: Layerwise> Visitor for Walker<'_, L> {
     /// Sums are those of one cut at a time, also where layers stay as they are.
     fn replaces(&self) -> bool {
         true
+    }
+
+    fn meets(&mut self, batch: &Batch, network: &dyn Network) {
+        self.hessians.leave_out(self.layerwise.left_out(network), batch);
     }
 
     fn see(&mut self, _at: usize, cut: &Cut, state: &State) -> Result<()> {

@@ -45,6 +45,12 @@ impl<'a> Options<'a> {
         self.get(name).and_then(Value::as_u64).unwrap_or_default() as usize
     }
 
+    /// None where it was not given and has no default.
+    pub(super) fn maybe_number(&self, name: &str) -> Option<usize> {
+        let number = self.get(name).and_then(Value::as_u64);
+        number.map(|number| number as usize)
+    }
+
     pub(super) fn real(&self, name: &str) -> f64 {
         self.get(name).and_then(Value::as_f64).unwrap_or_default()
     }

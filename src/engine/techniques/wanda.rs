@@ -9,7 +9,7 @@ use super::options::{Options, Planned};
 use super::{BlockStage, Blocks, Decision, Maker, Technique, Work, folding, pruning};
 use crate::error::{Error, Result};
 use crate::kernels::prune::{self, Refit, refit};
-use crate::network::Sizes;
+use crate::network::{HeadKind, Network, Sizes};
 use crate::plan::{Context, TensorPlan};
 use crate::weight::{Kind, Pattern};
 use serde_json::{Value, json};
@@ -33,6 +33,8 @@ impl Technique for Wanda {
 
     fn schema(&self) -> Value {
         pruning::schema(&json!({
+            "sink_tokens": {"type": "integer", "minimum": 0, "maximum": 1024, "examples": [0],
+                "description": "Tokens at the beginning of each sequence whose inputs are left out of the norms. By default 1 where the model predicts the next token, since it makes an attention sink of the first one, with inputs hundreds of times as large as the others'; 0 elsewhere. 0 is as published."},
             "refit_iterations": {"type": "integer", "minimum": 0, "maximum": 1000, "default": 0, "examples": [0],
                 "description": "Steps of conjugate gradients that fit the weights that stay to the layer's outputs, once zeros are chosen; 0 leaves them as they are, as published."},
             "damp_percent": {"type": "number", "minimum": 0.0, "maximum": 1.0, "default": 0.01, "examples": [0.01],
@@ -68,6 +70,7 @@ impl Blocks for Wanda {
         let options = Options::of(&stage.stage.options, self.schema());
         let iterations = options.number("refit_iterations");
         let pruner = Pruner {
+            sink_tokens: options.maybe_number("sink_tokens"),
             damp: options.real("damp_percent"),
             iterations,
         };
@@ -92,6 +95,7 @@ impl Blocks for Wanda {
 }
 
 struct Pruner {
+    sink_tokens: Option<usize>,
     damp: f64,
     iterations: usize,
 }
@@ -107,6 +111,11 @@ impl Layerwise for Pruner {
             return Err(Error::numeric("activations_overflow", detail));
         }
         Ok(input)
+    }
+
+    fn left_out(&self, network: &dyn Network) -> usize {
+        let has_sink = network.head_kind() == HeadKind::NextToken;
+        self.sink_tokens.unwrap_or(usize::from(has_sink))
     }
 
     fn layer(&self, stage: &BlockStage<'_>, (norms, gram): &Self::Input, layer: Layer<'_>) -> Result<Done> {
