@@ -6,7 +6,7 @@
 use super::shelf::Shelf;
 use crate::calibrate::{Here, Visitor};
 use crate::error::Result;
-use crate::network::{Cut, State};
+use crate::network::{Batch, Cut, Network, State};
 
 /// Looks on beside a visitor.
 pub(super) struct Counting<'a> {
@@ -38,6 +38,10 @@ impl Visitor for Counting<'_> {
 
     fn compares(&self) -> bool {
         self.visitor.compares()
+    }
+
+    fn meets(&mut self, batch: &Batch, network: &dyn Network) {
+        self.visitor.meets(batch, network);
     }
 
     fn see(&mut self, at: usize, cut: &Cut, state: &State) -> Result<()> {

@@ -294,6 +294,25 @@ fn obd_knows_weights_that_are_stored_input_by_input() {
     assert_eq!(code, "stored_transposed");
 }
 
+/// Only where the next token is predicted the first one is an attention sink.
+#[test]
+fn wanda_leaves_out_sinks_where_there_are_some() {
+    for (family, sinks) in [("llama_gqa_tied", 1), ("mixtral", 1), ("bert_classes", 0)] {
+        let small = Small::new(family);
+        let data = small.data(&rows(14));
+        let made = |options: &Value| {
+            let recipe = ignoring(&pruned("wanda", options), &small);
+            let (made, outcome) = small.made(&recipe, &data, "safetensors");
+            layers(&outcome, &made)
+        };
+        let default = made(&json!({}));
+        for tokens in 0..3 {
+            let others = made(&json!({"sink_tokens": tokens}));
+            assert_eq!(default == others, tokens == sinks, "{family} {tokens}");
+        }
+    }
+}
+
 /// The second stage takes what the first one left, and more.
 #[test]
 fn pruning_goes_on_step_by_step() {
