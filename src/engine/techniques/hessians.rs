@@ -139,15 +139,21 @@ impl Hessians {
                 tokens: 0,
             });
             seen.tokens += kept.iter().map(ExactSizeIterator::len).sum::<usize>();
-            with_values(x, |x| match &mut seen.sum {
-                Sum::Whole(gram) => kept
-                    .iter()
-                    .for_each(|run| gram.add(&x[run.start * cols..run.end * cols], Precision::Split)),
-                Sum::Diagonal(squares) => {
-                    // Columns are there although no row may be.
-                    squares.add(&[], cols);
-                    kept.iter()
-                        .for_each(|run| squares.add(&x[run.start * cols..run.end * cols], cols));
+            with_values(x, |x| {
+                let runs = kept.iter().map(|run| &x[run.start * cols..run.end * cols]);
+                match &mut seen.sum {
+                    Sum::Whole(gram) => {
+                        for x in runs {
+                            gram.add(x, Precision::Split);
+                        }
+                    }
+                    Sum::Diagonal(squares) => {
+                        // Columns are there although no row may be.
+                        squares.add(&[], cols);
+                        for x in runs {
+                            squares.add(x, cols);
+                        }
+                    }
                 }
             })?;
         }

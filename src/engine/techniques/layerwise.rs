@@ -75,8 +75,7 @@ impl<'a, L: Layerwise> Walker<'a, L> {
     }
 
     fn settle_input(&mut self, seen: Seen, readers: &[String], here: &mut Here<'_>) -> Result<()> {
-        let input = self.layerwise.input(&self.stage, seen, readers);
-        let input = input.map_err(|e| named(&readers[0], e))?;
+        let input = of_tensor(&readers[0], self.layerwise.input(&self.stage, seen, readers))?;
         for name in readers {
             if self.stage.observer.should_stop() {
                 return Err(Error::cancelled());
@@ -104,7 +103,7 @@ impl<'a, L: Layerwise> Walker<'a, L> {
             kind,
         };
         let done = self.layerwise.layer(&self.stage, input, layer);
-        let (values, weight) = match done.map_err(|e| named(name, e))? {
+        let (values, weight) = match of_tensor(name, done)? {
             Done::Seen(seen) => {
                 self.seen.push((seen_name(at), seen_words(&seen)));
                 return Ok(());
@@ -113,23 +112,23 @@ impl<'a, L: Layerwise> Walker<'a, L> {
             Done::Values(values) => (values, None),
         };
         let tensor = Tensor::from_vec(values, (rows, cols), &Device::Cpu)?;
-        let weight = match weight {
-            Some(weight) => weight,
-            None => {
-                let transposed = here.network.stored_transposed(name);
-                folding::dense(&tensor, &self.stage.tensors[at], transposed)?
-            }
+        let weight = if let Some(weight) = weight {
+            weight
+        } else {
+            let transposed = here.network.stored_transposed(name);
+            folding::dense(&tensor, &self.stage.tensors[at], transposed)?
         };
         self.made.push((at, weight));
         here.weights.replace(name, &tensor)
     }
 }
 
-fn named(name: &str, e: Error) -> Error {
-    Error {
+/// An error that tells of which tensor it is.
+fn of_tensor<T>(name: &str, result: Result<T>) -> Result<T> {
+    result.map_err(|e| Error {
         message: format!("tensor {name}: {}", e.message),
         ..e
-    }
+    })
 }
 
 impl<L: Layerwise> Visitor for Walker<'_, L> {
