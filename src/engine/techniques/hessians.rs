@@ -45,16 +45,13 @@ impl Seen {
         }
     }
 
-    /// The same, or an error that names one of its readers where a sum is no number.
-    pub(super) fn into_finite_gram(self, readers: &[String]) -> Result<Vec<f32>> {
+    /// The same, or an error that names who reads it where a sum is no number.
+    pub(super) fn into_finite_gram(self, readers: &str) -> Result<Vec<f32>> {
         let gram = self.into_gram();
         if gram.iter().all(|v| v.is_finite()) {
             return Ok(gram);
         }
-        let detail = format!(
-            "tensor {}: its inputs overflow on the calibration data",
-            readers[0]
-        );
+        let detail = format!("tensor {readers}: its inputs overflow on the calibration data");
         Err(Error::numeric("activations_overflow", detail))
     }
 

@@ -407,7 +407,7 @@ impl Visitor for Narrower<'_> {
             self.settle_norm(norm);
         }
         for (seen, readers) in self.hessians.take(&self.stage, here.cut) {
-            let gram = seen.into_finite_gram(&readers)?;
+            let gram = seen.into_finite_gram(&readers[0])?;
             for name in readers {
                 self.settle_layer(&name, &gram, here)?;
             }

@@ -449,7 +449,7 @@ impl Visitor for Chooser<'_> {
             self.hessians.take_for(&wanted, here.cut)
         };
         for (seen, readers) in seen {
-            let gram = seen.into_finite_gram(&readers)?;
+            let gram = seen.into_finite_gram(&readers[0])?;
             for name in readers {
                 self.settle_layer(&name, &gram, here)?;
             }

@@ -56,7 +56,7 @@ pub(super) struct Layer<'a> {
 pub(super) type Act<'a> = Box<dyn Fn(&Layer<'_>) -> Result<Done> + 'a>;
 
 /// Does it with each.
-pub(super) struct Whitener<'a> {
+struct Whitener<'a> {
     is_full: bool,
     damp: f64,
     act: Act<'a>,

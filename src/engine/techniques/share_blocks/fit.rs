@@ -150,7 +150,7 @@ impl<'a> Sharer<'a> {
         let block = here.block;
         let mut pairs: Vec<(Option<Vec<f32>>, Vec<String>)> = Vec::new();
         for (seen, readers) in seen {
-            pairs.push((Some(finite(seen, &readers)?), readers));
+            pairs.push((Some(seen.into_finite_gram(&readers.join(", "))?), readers));
         }
         if self.look.as_ref().is_some_and(|look| look.by == By::Weights) {
             let names = here.cut.readers.iter().map(|r| r.tensor.clone());
@@ -195,7 +195,7 @@ impl<'a> Sharer<'a> {
     /// Adds a block's matrices and inputs to those of its run.
     fn add(&mut self, here: &Here<'_>, seen: Seen, readers: &[String]) -> Result<()> {
         let tokens = seen.tokens;
-        let gram = finite(seen, readers)?;
+        let gram = seen.into_finite_gram(&readers.join(", "))?;
         let places = readers.iter().filter_map(|name| self.shared.place(name));
         let modules: Vec<String> = places.map(|(module, _)| module.to_owned()).collect();
         let Some(first) = modules.first().cloned() else {
@@ -303,17 +303,6 @@ impl<'a> Sharer<'a> {
         let data = json!({"blocks": [first, last], "error": mean, "errors": errors});
         self.stage.observer.event(Level::Info, &message, data);
     }
-}
-
-/// `XᵀX`, if it is finite.
-fn finite(seen: Seen, readers: &[String]) -> Result<Vec<f32>> {
-    let gram = seen.into_gram();
-    if gram.iter().all(|v| v.is_finite()) {
-        return Ok(gram);
-    }
-    let names = readers.join(", ");
-    let detail = format!("tensor {names}: its inputs overflow on the calibration data");
-    Err(Error::numeric("activations_overflow", detail))
 }
 
 /// Sums of a run, and what adding a block to them or solving takes, of the tensors that share.
