@@ -1,7 +1,7 @@
-//! Matrix products as calibration makes them, in f32 and in split bf16: `cargo bench --bench products`.
+//! Matrix products as calibration makes them, in f32, in split bf16 and in bf16: `cargo bench --bench products`.
 //!
 //! Prints GFLOP/s, the best and the mean of twenty, for the layers and Hessians of a small model (`ROWS=2560` tokens).
-//! Both columns are of the same size where the CPU has no units for split products.
+//! Columns are of the same size where the CPU has no units for such products.
 
 #![expect(clippy::print_stdout, reason = "a bench reports to people")]
 
@@ -36,13 +36,13 @@ fn speed(flops: f64, mut work: impl FnMut()) -> String {
 fn main() {
     let rows = std::env::var("ROWS").ok().and_then(|rows| rows.parse().ok());
     let rows = rows.unwrap_or(2560);
-    println!("GFLOP/s, best and mean        f32        split");
+    println!("GFLOP/s, best and mean        f32        split         bf16");
     for (inputs, outputs) in [(576, 576), (576, 1536), (1536, 576), (2048, 5632)] {
         let (x, w) = (values(rows * inputs), values(outputs * inputs));
         let flops = 2.0 * (rows * inputs * outputs) as f64;
         let run = |precision| speed(flops, || drop(black_box(product_nt(&x, &w, inputs, precision))));
-        let (full, split) = (run(Precision::Full), run(Precision::Split));
-        println!("{inputs:5} to {outputs:5} features  {full}  {split}");
+        let (full, split, bf16) = (run(Precision::Full), run(Precision::Split), run(Precision::Bf16));
+        println!("{inputs:5} to {outputs:5} features  {full}  {split}  {bf16}");
     }
     for inputs in [576, 1536, 5632] {
         let x = values(rows * inputs);

@@ -16,7 +16,7 @@ use super::survey::{look_at_all, look_at_each, surveys};
 use crate::calibrate::{Descent, Pace, SquareSums, Stash, Walk};
 use crate::dataset::Datasets;
 use crate::error::{Error, Result};
-use crate::kernels::linalg::splits;
+use crate::kernels::linalg::Precision;
 use crate::models::network_of;
 use crate::network::{Compute, Network, Ops, read_all};
 use crate::observe::Level;
@@ -70,9 +70,6 @@ pub(super) fn run_all(
         data.as_ref()
             .ok_or_else(|| Error::internal("a walk without data"))
     };
-    if planned.is_some() {
-        tell_products(course, &site.compute);
-    }
     let mut resume = Resume::open(made.plan, site)?;
     for (index, stage) in made.plan.stages.iter().enumerate() {
         let work = match settles(stage).map(Settles::looks) {
@@ -154,7 +151,18 @@ impl Knowing<'_> {
         let down = |course: &Course<'_>| descend(made, index, importance, data()?, course, site);
         let along = |course: &Course<'_>| {
             let (data, source) = (data()?, made.before(index, course.observer));
-            collect(made, index, importance, start(data, &source, course, site)?)
+            collect(
+                made,
+                index,
+                importance,
+                start(
+                    data,
+                    &source,
+                    course,
+                    calibrating(site, Precision::Split, course),
+                    site.scratch,
+                )?,
+            )
         };
         let leg = match &importance.source {
             ImportanceSource::Dataset(name) => return import(made, index, importance, name, datasets),
@@ -193,7 +201,18 @@ impl Knowing<'_> {
             if !made.shelf.has_squares(index, importance) {
                 known_or(made, index, importance, site, course, &|course| {
                     let source = made.before(index, course.observer);
-                    collect(made, index, importance, start(data, &source, course, site)?)
+                    collect(
+                        made,
+                        index,
+                        importance,
+                        start(
+                            data,
+                            &source,
+                            course,
+                            calibrating(site, Precision::Split, course),
+                            site.scratch,
+                        )?,
+                    )
                 })?;
             }
         }
@@ -202,24 +221,29 @@ impl Knowing<'_> {
     }
 }
 
-/// Which products calibration is made of: the one thing about the machine that bytes depend on.
-fn tell_products(course: &Course<'_>, compute: &Compute) {
-    let device = compute.device_name();
-    let (products, message) = if compute.ops() == Ops::Composed {
-        ("f32", "calibration multiplies in f32, by candle's operations")
-    } else if splits() {
-        (
+/// Where calibration multiplies and what its products are of: the one thing about the machine that bytes depend on.
+fn calibrating(site: &Site<'_>, precision: Precision, course: &Course<'_>) -> Compute {
+    let (compute, device) = (site.compute.calibrating(precision), site.compute.device_name());
+    let (products, message) = match precision.products() {
+        _ if compute.ops() == Ops::Composed => {
+            ("f32", "calibration multiplies in f32, by candle's operations")
+        }
+        "bf16" => (
+            "bf16",
+            "calibration multiplies in bf16, by the CPU's units for that, and adds up in f32",
+        ),
+        "bf16x3" => (
             "bf16x3",
             "calibration multiplies floats split into bf16 parts, on the CPU's tile units",
-        )
-    } else {
-        ("f32", "calibration multiplies in f32")
+        ),
+        products => (products, "calibration multiplies in f32"),
     };
     course.observer.event(
         Level::Info,
         message,
         json!({"products": products, "device": device}),
     );
+    compute
 }
 
 fn routed(made: &Made<'_>, index: usize, data: &Calibration<'_>) -> Result<Option<String>> {
@@ -237,10 +261,11 @@ fn start<'a>(
     data: &'a Calibration<'_>,
     source: &'a dyn crate::calibrate::Source,
     pace: &'a dyn Pace,
-    site: &Site<'_>,
+    compute: Compute,
+    scratch: &std::path::Path,
 ) -> Result<Walk<'a>> {
-    let stash = Stash::new(site.scratch, data.plan.activation_bytes);
-    let (network, compute) = (data.network.as_ref(), site.compute.calibrating());
+    let stash = Stash::new(scratch, data.plan.activation_bytes);
+    let network = data.network.as_ref();
     Walk::start(network, source, pace, &data.sequences, compute, stash)
 }
 
@@ -289,9 +314,12 @@ fn run(
         observer: course.observer,
     });
     let (source, of) = (made.before(index, observer), maker.walks().max(1));
+    let precision = work.precision(&made.plan.stages[index].options);
+    let compute = calibrating(site, precision, course);
     for at in 0..of {
         let lap = Lap { course, at, of };
-        let walk = start(data, &source, &lap, site)?.with_all_experts(all_experts(made));
+        let walk =
+            start(data, &source, &lap, compute.clone(), site.scratch)?.with_all_experts(all_experts(made));
         go(made, index, maker.as_mut(), walk, resume, course)?;
     }
     resume.end(index)
@@ -403,7 +431,7 @@ fn descend(
         network: data.network.as_ref(),
         source: &source,
         pace: course,
-        compute: site.compute.calibrating(),
+        compute: calibrating(site, Precision::Split, course),
         sequences: &data.sequences,
         all_experts: all_experts(made),
         seed: made.plan.recipe.seed,

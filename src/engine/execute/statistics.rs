@@ -8,13 +8,18 @@ use super::made::Made;
 use super::{Site, shelf};
 use crate::digest::sha256;
 use crate::error::{Error, Result};
-use crate::kernels::linalg::splits;
+use crate::kernels::linalg::Precision;
 use crate::plan::ImportancePlan;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// What one stage may make and still be kept for other jobs.
 const MOST_BYTES: u64 = 8 << 30;
+
+/// What walks multiply in on this CPU: what they find depends on it.
+fn products() -> [&'static str; 2] {
+    [Precision::Split, Precision::Bf16].map(Precision::products)
+}
 
 /// A finding's folder; none where the site keeps none.
 pub(super) struct Finding {
@@ -43,7 +48,7 @@ impl Finding {
         let about = json!({
             "version": plan.engine_version, "source": importance.source, "tensors": importance.tensors, "model": names,
             "before": before, "calibration": calibration, "asked": asked, "seed": plan.recipe.seed,
-            "device": site.compute.device_name(), "splits": splits(),
+            "device": site.compute.device_name(), "products": products(),
         });
         let bytes = serde_json::to_vec(&about).map_err(|e| Error::internal(e.to_string()))?;
         Ok(Self {
@@ -74,7 +79,7 @@ impl Finding {
         let about = json!({
             "version": plan.engine_version, "made": true, "model": names, "stages": stages,
             "calibration": plan.calibration, "asked": plan.recipe.calibration, "seed": plan.recipe.seed,
-            "device": site.compute.device_name(), "splits": splits(),
+            "device": site.compute.device_name(), "products": products(),
         });
         let bytes = serde_json::to_vec(&about).map_err(|e| Error::internal(e.to_string()))?;
         Ok(Self {

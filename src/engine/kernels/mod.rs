@@ -4,8 +4,8 @@
 //! Invariant: the same bits for any number of threads and, matrix products (`linalg`) aside, on every CPU.
 
 pub mod affine;
-#[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), path = "amx/none.rs")]
-mod amx;
+#[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), path = "bf16/none.rs")]
+mod bf16;
 mod cholesky;
 pub mod clip;
 pub mod entropy;

@@ -5,6 +5,7 @@
 
 use super::{Batch, Ops, Run, Weights};
 use crate::error::{Error, Result};
+use crate::kernels::linalg::Precision;
 use candle_core::Device;
 use std::fmt;
 use std::str::FromStr;
@@ -110,12 +111,14 @@ impl Compute {
         })
     }
 
-    /// For what calibration sees and learns: the CPU's products are the faster ones.
+    /// For what calibration sees and learns: the CPU's products are as exact as that.
     #[must_use]
-    pub fn calibrating(&self) -> Self {
-        let ops = match self.ops {
-            Ops::Fused | Ops::Split => Ops::Split,
-            Ops::Composed => Ops::Composed,
+    pub fn calibrating(&self, precision: Precision) -> Self {
+        let ops = match (self.ops, precision) {
+            (Ops::Composed, _) => Ops::Composed,
+            (_, Precision::Full) => Ops::Fused,
+            (_, Precision::Split) => Ops::Split,
+            (_, Precision::Bf16) => Ops::Bf16,
         };
         Self { ops, ..self.clone() }
     }

@@ -25,6 +25,8 @@ pub enum Ops {
     /// The same, with the products of linear layers in [`Precision::Split`]: for what calibration sees and learns, never
     /// for what is measured.
     Split,
+    /// The same in [`Precision::Bf16`].
+    Bf16,
     /// By candle's operations.
     Composed,
 }
@@ -56,6 +58,7 @@ impl Ops {
     fn precision(self) -> Precision {
         match self {
             Self::Split => Precision::Split,
+            Self::Bf16 => Precision::Bf16,
             Self::Fused | Self::Composed => Precision::Full,
         }
     }
@@ -84,7 +87,9 @@ impl Ops {
     /// `x + y`; `x` is used up: nobody else holds it.
     pub fn add(self, x: Tensor, y: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Fused | Self::Split if !is_tracked(&x, y) => in_place(x, y, "add", elementwise::add),
+            Self::Fused | Self::Split | Self::Bf16 if !is_tracked(&x, y) => {
+                in_place(x, y, "add", elementwise::add)
+            }
             _ => Ok((x + y)?),
         }
     }
@@ -96,7 +101,7 @@ impl Ops {
                 let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
                 Ok(x.broadcast_mul(&scale)?.broadcast_mul(weight)?)
             }
-            Self::Fused | Self::Split => {
+            Self::Fused | Self::Split | Self::Bf16 => {
                 let (weight, eps) = (weight.clone(), eps as f32);
                 Ok(x.apply_op1(RmsNorm { weight, eps })?)
             }
@@ -112,7 +117,7 @@ impl Ops {
                 let scaled = centred.broadcast_mul(&scale)?;
                 Ok(scaled.broadcast_mul(weight)?.broadcast_add(bias)?)
             }
-            Self::Fused | Self::Split => {
+            Self::Fused | Self::Split | Self::Bf16 => {
                 let (weight, bias, eps) = (weight.clone(), bias.clone(), eps as f32);
                 Ok(x.apply_op1(LayerNorm { weight, bias, eps })?)
             }
@@ -209,8 +214,12 @@ impl Ops {
     pub fn gated(self, gate: Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
         match self {
             Self::Composed => Ok((self.activate(gate, activation)? * up)?),
-            Self::Fused | Self::Split if is_tracked(&gate, up) => Ok(gate.apply_op2(up, Gate(activation))?),
-            Self::Fused | Self::Split => in_place(gate, up, "gated", |gate, up| activation.gated(gate, up)),
+            Self::Fused | Self::Split | Self::Bf16 if is_tracked(&gate, up) => {
+                Ok(gate.apply_op2(up, Gate(activation))?)
+            }
+            Self::Fused | Self::Split | Self::Bf16 => {
+                in_place(gate, up, "gated", |gate, up| activation.gated(gate, up))
+            }
         }
     }
 }

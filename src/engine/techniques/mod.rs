@@ -57,6 +57,7 @@ mod whitening;
 
 use crate::calibrate::Visitor;
 use crate::error::{Error, Result};
+use crate::kernels::linalg::Precision;
 use crate::network::Sizes;
 use crate::observe::Observer;
 use crate::plan::{CacheDtype, Context, Outline, OutlinedTensor, Rotation, StagePlan, Statistic, TensorPlan};
@@ -251,6 +252,10 @@ pub trait Blocks: Sync {
     /// Most bytes that it holds for one block beside weights and activations, with these options, in a network of these
     /// sizes whose longest sequence has `longest` tokens.
     fn working_bytes(&self, options: &Value, tensors: &[&TensorPlan], sizes: &Sizes, longest: usize) -> u64;
+    /// How exact the products of linear layers are that it sees the inputs of.
+    fn precision(&self, _options: &Value) -> Precision {
+        Precision::Split
+    }
 }
 
 /// Work on a model's structure.

@@ -23,8 +23,8 @@ impl Technique for PruneNeurons {
 
     fn summary(&self) -> &'static str {
         "Feed-forward layers with fewer neurons, the same number in every block: a smaller dense checkpoint that every \
-         engine loads. What reads the neurons is fitted by least squares. Molchanov et al. 2019; Ma et al. 2023; Frantar \
-         and Alistarh 2022 for the fit."
+         engine loads. What reads the neurons is fitted by least squares. Molchanov et al. 2019; Ma et al. 2023; Frantar, \
+         Singh and Alistarh 2022 for the fit."
     }
 
     fn page(&self) -> &'static str {

@@ -8,6 +8,7 @@ use super::layerwise::{Done, Layer, Layerwise, Walker};
 use super::options::{Options, Planned};
 use super::{BlockStage, Blocks, Decision, Maker, Technique, Work, folding, pruning};
 use crate::error::{Error, Result};
+use crate::kernels::linalg::Precision;
 use crate::kernels::prune::{self, Refit, refit};
 use crate::network::{HeadKind, Network, Sizes};
 use crate::plan::{Context, TensorPlan};
@@ -66,6 +67,15 @@ impl Technique for Wanda {
 }
 
 impl Blocks for Wanda {
+    /// Norms are sums over all tokens, in which what bf16 rounds away evens out; Gram matrices of a fit are not.
+    fn precision(&self, options: &Value) -> Precision {
+        if Options::of(options, self.schema()).number("refit_iterations") > 0 {
+            Precision::Split
+        } else {
+            Precision::Bf16
+        }
+    }
+
     fn visitor<'a>(&self, stage: BlockStage<'a>) -> Box<dyn Maker + 'a> {
         let options = Options::of(&stage.stage.options, self.schema());
         let iterations = options.number("refit_iterations");

@@ -4,7 +4,7 @@
 //! Invariant: strips are cut by the size alone, so the bits do not depend on the number of threads.
 
 use super::{Into, Precision, View, product};
-use crate::kernels::amx;
+use crate::kernels::bf16;
 use rayon::prelude::*;
 
 /// Rows of the strips of a Gram matrix that has at least `WIDE` columns: 3 and 32 times those of gemm's widest kernel.
@@ -61,15 +61,16 @@ impl Gram {
             .sum()
     }
 
-    /// Adds xᵀx; x is `[rows, k]`, row-major.
+    /// Adds xᵀx; x is `[rows, k]`, row-major. What is summed is never rounded to bf16: [`Precision::Bf16`] counts as
+    /// [`Precision::Split`].
     pub fn add(&mut self, x: &[f32], precision: Precision) {
         let (k, m) = (self.k, x.len() / self.k.max(1));
         if m == 0 {
             return;
         }
-        if precision == Precision::Split && amx::pays(k, k, m) {
+        if precision != Precision::Full && bf16::pays(k, k, m, bf16::Parts::Two) {
             let strips = self.strips.par_iter_mut();
-            return amx::add_gram(
+            return bf16::add_gram(
                 View::rows(x, m, k, k),
                 strips.map(|s| (s.row, s.cols, &mut s.values)),
             );

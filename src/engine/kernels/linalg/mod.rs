@@ -1,4 +1,4 @@
-//! Matrix products of f32, by the gemm crate or the CPU's tile units.
+//! Matrix products of f32, by the gemm crate or the CPU's units for bf16.
 //!
 //! Owns: how products are cut into tasks, which unit makes them, and the one call into gemm. Must not know: what the
 //! matrices mean.
@@ -7,7 +7,7 @@
 
 mod gram;
 
-use super::amx;
+use super::bf16::{self, Parts};
 use gemm::Parallelism;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
@@ -27,11 +27,29 @@ pub enum Precision {
     /// elsewhere and for small matrices. The error of a sum is about 5·10⁻⁶ of the root of the sum of its squared terms,
     /// where it is 2·10⁻⁷ in f32 and 3·10⁻³ in bf16.
     Split,
+    /// Of the bf16 nearest to each factor, added up in f32, where the CPU has units that are faster at that; in f32
+    /// elsewhere and for small matrices. The error of a sum is about 3·10⁻³ of the root of the sum of its squared terms.
+    Bf16,
 }
 
-/// True where [`Precision::Split`] is anything else than f32 on this CPU.
-pub fn splits() -> bool {
-    amx::available()
+impl Precision {
+    /// Into how many bf16 factors are split; nothing in f32.
+    fn parts(self) -> Option<Parts> {
+        match self {
+            Self::Full => None,
+            Self::Split => Some(Parts::Two),
+            Self::Bf16 => Some(Parts::One),
+        }
+    }
+
+    /// What products of large matrices are made of on this CPU.
+    pub fn products(self) -> &'static str {
+        match self.parts().filter(|parts| bf16::available(*parts)) {
+            None => "f32",
+            Some(Parts::One) => "bf16",
+            Some(Parts::Two) => "bf16x3",
+        }
+    }
 }
 
 /// A matrix in a slice: element (i, j) lies at `i · row + j · col`.
@@ -227,8 +245,10 @@ fn fill_tasks(a: View<'_>, b: View<'_>, out: &mut [MaybeUninit<f32>], precision:
         a.cols == k && a.values.len() == m * k && out.len() == m * n && b.fits(),
         "sides of a product"
     );
-    if precision == Precision::Split && amx::pays(m, n, k) {
-        return amx::fill(a, b, out);
+    if let Some(parts) = precision.parts()
+        && bf16::pays(m, n, k, parts)
+    {
+        return bf16::fill(a, b, out, parts);
     }
     let (mut down, across) = (m.div_ceil(TASK_ROWS), n.div_ceil(TASK_COLS));
     // Even pieces, and an even number of them, so that threads end together.

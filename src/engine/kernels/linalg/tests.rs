@@ -91,6 +91,18 @@ fn split_products_are_as_exact_as_promised() {
     }
 }
 
+/// The same sides; bf16 has 8 bits of mantissa.
+#[test]
+fn products_of_bf16_are_as_exact_as_promised() {
+    for (m, n, k) in [(64, 64, 64), (65, 97, 79), (131, 70, 801), (300, 66, 65)] {
+        let (x, w) = (noise(m * k, 1), noise(n * k, 2));
+        let out = product_nt(&x, &w, k, Precision::Bf16);
+        let (worst, rms) = errors(&out, (m, n, k), |i, t| x[i * k + t], |j, t| w[j * k + t]);
+        assert!(worst < 2e-2 && rms < 3.5e-3, "{m} {n} {k}: {worst} {rms}");
+        assert_eq!(rms > 1e-4, Precision::Bf16.products() == "bf16");
+    }
+}
+
 #[test]
 fn a_split_gram_matrix_is_as_exact_as_promised() {
     for k in [70, 200, WIDE + 5] {
@@ -124,7 +136,8 @@ fn the_number_of_threads_changes_no_bit_of_a_split_product() {
         pool.install(|| {
             let mut gram = Gram::new(k);
             gram.add(&x, Precision::Split);
-            (product_nt(&x, &w, k, Precision::Split), gram.into_full())
+            let products = [Precision::Split, Precision::Bf16].map(|p| product_nt(&x, &w, k, p));
+            (products, gram.into_full())
         })
     };
     assert!(run(1) == run(3));
@@ -137,9 +150,11 @@ fn what_is_not_finite_stays_so_and_in_its_row() {
     for bad in [f32::NAN, f32::INFINITY] {
         let mut x = pattern(m * k);
         x[40 * k + 3] = bad;
-        let out = product_nt(&x, &w, k, Precision::Split);
-        for (row, values) in out.chunks(n).enumerate() {
-            assert_eq!(values.iter().all(|v| v.is_finite()), row != 40, "row {row}");
+        for precision in [Precision::Split, Precision::Bf16] {
+            let out = product_nt(&x, &w, k, precision);
+            for (row, values) in out.chunks(n).enumerate() {
+                assert_eq!(values.iter().all(|v| v.is_finite()), row != 40, "row {row}");
+            }
         }
     }
 }

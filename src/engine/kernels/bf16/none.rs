@@ -1,4 +1,4 @@
-//! Where there are no tile units.
+//! Where there are no units that multiply bf16.
 //!
 //! Owns: the answer that there are none. Must not know: anything else.
 //! Invariant: no product is ever asked of them.
@@ -7,15 +7,22 @@ use super::linalg::View;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
-pub(super) fn available() -> bool {
+/// Into how many bf16 a float is split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parts {
+    One,
+    Two,
+}
+
+pub(super) fn available(_parts: Parts) -> bool {
     false
 }
 
-pub(super) fn pays(_m: usize, _n: usize, _k: usize) -> bool {
+pub(super) fn pays(_m: usize, _n: usize, _k: usize, _parts: Parts) -> bool {
     false
 }
 
-pub(super) fn fill(_a: View<'_>, _b: View<'_>, _out: &mut [MaybeUninit<f32>]) {
+pub(super) fn fill(_a: View<'_>, _b: View<'_>, _out: &mut [MaybeUninit<f32>], _parts: Parts) {
     unreachable!("no product pays here");
 }
 

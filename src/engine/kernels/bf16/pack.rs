@@ -4,11 +4,12 @@
 //! Invariant: what lies beyond a matrix is 0.
 //!
 //! A panel is 32 rows (of the left side, or columns of the right) by the depth at hand, in steps of 32: per step the
-//! larger parts of its first 16 rows, of the other 16, then the smaller parts of both, each a tile of 16 lines of 64
-//! bytes. A line of the left side is a row with its 32 values; a line of the right side is a pair of values of the inner
+//! larger parts of its first 16 rows, of the other 16, then the smaller parts of both where there are two, each a tile
+//! of 16 lines of 64 bytes. A line of the left side is a row with its 32 values; a line of the right side is a pair of values of the inner
 //! dimension for each of the 16 columns.
 
-use super::tiles::{LINES, SIDE};
+use super::block::SIDE;
+use super::{Parts, pairs};
 use crate::kernels::linalg::View;
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, __m512bh, __m512i, _mm512_castps_si512, _mm512_castsi512_ps,
@@ -81,7 +82,7 @@ pub(super) enum Order {
 pub(super) fn pack(
     from: &View<'_>,
     rows: Range<usize>,
-    depth: &Range<usize>,
+    (depth, parts): (&Range<usize>, Parts),
     order: Order,
     into: &mut [Line],
 ) {
@@ -90,28 +91,34 @@ pub(super) fn pack(
         "a panel lies in its matrix"
     );
     assert!(
-        into.len() == depth.len().div_ceil(SIDE) * LINES && super::available(),
+        into.len() == parts.lines(depth) && pairs::available(),
         "size of a panel"
     );
     #[expect(unsafe_code, reason = "a function with target features is called")]
     // SAFETY: the CPU has them, or `available` would say no; rows and depth lie in the matrix.
     unsafe {
-        pack_panel(from, rows, depth, order, into);
+        match parts {
+            Parts::One => pack_panel::<false>(from, rows, depth, order, into),
+            Parts::Two => pack_panel::<true>(from, rows, depth, order, into),
+        }
     }
 }
 
+/// With the smaller parts or without.
+///
 /// # Safety
 /// `rows` and `depth` lie in the matrix, which lies in its slice.
 #[expect(unsafe_code, reason = "pointers into the matrix")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn pack_panel(
+unsafe fn pack_panel<const SPLIT: bool>(
     from: &View<'_>,
     rows: Range<usize>,
     depth: &Range<usize>,
     order: Order,
     into: &mut [Line],
 ) {
-    for (step, into) in into.chunks_exact_mut(LINES).enumerate() {
+    let lines = if SPLIT { 2 * SIDE } else { SIDE };
+    for (step, into) in into.chunks_exact_mut(lines).enumerate() {
         let at = depth.start + SIDE * step;
         let cols = (depth.end - at).min(SIDE);
         for half in 0..2 {
@@ -124,18 +131,22 @@ unsafe fn pack_panel(
                     .as_ptr()
                     .wrapping_add(first * from.row + at * from.col);
                 if from.col == 1 {
-                    by_rows(corner, from.row, count, cols)
+                    by_rows::<SPLIT>(corner, from.row, count, cols)
                 } else {
-                    by_cols(corner, (from.row, from.col), count, cols)
+                    by_cols::<SPLIT>(corner, (from.row, from.col), count, cols)
                 }
             };
             if (from.col == 1) != (order == Order::Left) {
                 transpose(&mut large);
-                transpose(&mut small);
+                if SPLIT {
+                    transpose(&mut small);
+                }
             }
             for i in 0..16 {
                 into[16 * half + i].write(large[i]);
-                into[32 + 16 * half + i].write(small[i]);
+                if SPLIT {
+                    into[32 + 16 * half + i].write(small[i]);
+                }
             }
         }
     }
@@ -146,14 +157,14 @@ fn lanes(n: usize) -> u16 {
     ((1u32 << n.min(16)) - 1) as u16
 }
 
-/// Both parts of up to 16 rows of up to 32 values, a row a line.
+/// The parts of up to 16 rows of up to 32 values, a row a line.
 ///
 /// # Safety
 /// `count` rows of `cols` values lie there, `stride` apart.
 #[expect(unsafe_code, reason = "pointers into the matrix")]
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn by_rows(
+unsafe fn by_rows<const SPLIT: bool>(
     at: *const f32,
     stride: usize,
     count: usize,
@@ -170,21 +181,23 @@ unsafe fn by_rows(
                 _mm512_maskz_loadu_ps(lanes(cols.saturating_sub(16)), row.wrapping_add(16)),
             )
         };
-        let (left_a, left_b) = (_mm512_sub_ps(a, nearest(a)), _mm512_sub_ps(b, nearest(b)));
         large[i] = bits(_mm512_cvtne2ps_pbh(b, a));
-        small[i] = bits(_mm512_cvtne2ps_pbh(left_b, left_a));
+        if SPLIT {
+            let (left_a, left_b) = (_mm512_sub_ps(a, nearest(a)), _mm512_sub_ps(b, nearest(b)));
+            small[i] = bits(_mm512_cvtne2ps_pbh(left_b, left_a));
+        }
     }
     (large, small)
 }
 
-/// Both parts of up to 32 columns of up to 16 values that lie one after another or apart, a pair of columns a line.
+/// The parts of up to 32 columns of up to 16 values that lie one after another or apart, a pair of columns a line.
 ///
 /// # Safety
 /// `count` rows of `cols` values lie there, at these distances.
 #[expect(unsafe_code, reason = "pointers into the matrix")]
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn by_cols(
+unsafe fn by_cols<const SPLIT: bool>(
     at: *const f32,
     (row, col): (usize, usize),
     count: usize,
@@ -213,10 +226,12 @@ unsafe fn by_cols(
         let (a, b) = (column(2 * pair), column(2 * pair + 1));
         let (near_a, near_b) = (nearest(a), nearest(b));
         large[pair] = paired(near_a, near_b);
-        small[pair] = paired(
-            nearest(_mm512_sub_ps(a, near_a)),
-            nearest(_mm512_sub_ps(b, near_b)),
-        );
+        if SPLIT {
+            small[pair] = paired(
+                nearest(_mm512_sub_ps(a, near_a)),
+                nearest(_mm512_sub_ps(b, near_b)),
+            );
+        }
     }
     (large, small)
 }
