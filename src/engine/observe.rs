@@ -56,6 +56,36 @@ impl Observer for Silent {
     }
 }
 
+/// Remembers what events carry.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct Listening(std::sync::Mutex<Vec<serde_json::Value>>);
+
+#[cfg(test)]
+impl Listening {
+    /// What events with that field carried, in order.
+    pub(crate) fn told(self, field: &str) -> Vec<serde_json::Value> {
+        let mut all = self.0.into_inner().unwrap();
+        all.retain(|data| data.get(field).is_some());
+        all
+    }
+}
+
+#[cfg(test)]
+impl Observer for Listening {
+    fn stage(&self, _name: &str, _index: usize, _of: usize) {}
+    fn advanced(&self, _bytes_done: u64, _bytes_total: u64, _detail: &str) {}
+    fn event(&self, _level: Level, _message: &str, data: serde_json::Value) {
+        self.0.lock().unwrap().push(data);
+    }
+    fn should_stop(&self) -> bool {
+        false
+    }
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+}
+
 /// One of several sections of the work: as far as progress goes, each is as long as any other.
 pub(crate) struct Section<'a> {
     /// Who hears of the whole.

@@ -149,21 +149,7 @@ impl Knowing<'_> {
             site,
         } = *self;
         let down = |course: &Course<'_>| descend(made, index, importance, data()?, course, site);
-        let along = |course: &Course<'_>| {
-            let (data, source) = (data()?, made.before(index, course.observer));
-            collect(
-                made,
-                index,
-                importance,
-                start(
-                    data,
-                    &source,
-                    course,
-                    calibrating(site, Precision::Split, course),
-                    site.scratch,
-                )?,
-            )
-        };
+        let along = |course: &Course<'_>| self.collect(data()?, course);
         let leg = match &importance.source {
             ImportanceSource::Dataset(name) => return import(made, index, importance, name, datasets),
             ImportanceSource::Calibration => IMPORTANCE,
@@ -199,24 +185,30 @@ impl Knowing<'_> {
         } else {
             course.begin(IMPORTANCE);
             if !made.shelf.has_squares(index, importance) {
-                known_or(made, index, importance, site, course, &|course| {
-                    let source = made.before(index, course.observer);
-                    collect(
-                        made,
-                        index,
-                        importance,
-                        start(
-                            data,
-                            &source,
-                            course,
-                            calibrating(site, Precision::Split, course),
-                            site.scratch,
-                        )?,
-                    )
-                })?;
+                let along = |course: &Course<'_>| self.collect(data, course);
+                known_or(made, index, importance, site, course, &along)?;
             }
         }
         course.end();
+        Ok(())
+    }
+
+    /// Sums the squares of what the layers read, for all that the plan says it will know.
+    fn collect(&self, data: &Calibration<'_>, course: &Course<'_>) -> Result<()> {
+        let (made, index, site) = (self.made, self.index, self.site);
+        let named = |at: &usize| (made.plan.tensors[*at].name.as_str(), *at);
+        let mut sums = SquareSums::new(self.importance.tensors.iter().map(named));
+        let (source, compute) = (
+            made.before(index, course.observer),
+            calibrating(site, Precision::Split, course),
+        );
+        let mut walk = start(data, &source, course, compute, site.scratch)?;
+        for block in 0..walk.blocks() {
+            walk.block(block, &mut sums)?;
+            for (tensor, squares) in sums.done() {
+                made.shelf.put_squares(index, tensor, &squares)?;
+            }
+        }
         Ok(())
     }
 }
@@ -400,19 +392,6 @@ fn known_or(
     }
     look(course)?;
     finding.keep(&made.shelf);
-    Ok(())
-}
-
-/// Sums the squares of what the layers read, for all that the plan says it will know.
-fn collect(made: &Made<'_>, index: usize, importance: &ImportancePlan, mut walk: Walk<'_>) -> Result<()> {
-    let named = |at: &usize| (made.plan.tensors[*at].name.as_str(), *at);
-    let mut sums = SquareSums::new(importance.tensors.iter().map(named));
-    for block in 0..walk.blocks() {
-        walk.block(block, &mut sums)?;
-        for (tensor, squares) in sums.done() {
-            made.shelf.put_squares(index, tensor, &squares)?;
-        }
-    }
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! Zeros through whole jobs: as many as asked, where they were asked, whatever the family, and kept by what follows.
 
 use super::*;
+use crate::kernels::linalg::Precision;
+use crate::observe::Listening;
 use crate::tensor::Rows;
 
 fn pruned(technique: &str, options: &Value) -> Value {
@@ -387,4 +389,27 @@ fn steps_are_refused_where_there_is_one_sparsity_only() {
     let mut later = pruned("wanda", &json!({"iterations": 4}));
     after_it(&mut later, "rtn", &json!({"n_bits": 99}));
     assert_eq!(at(&later).0, "/stages/1/options/n_bits");
+}
+
+/// Sums of squares take coarser products than the fit of weights to what layers answer; a job says what it took.
+#[test]
+fn norms_are_of_bf16_and_a_fit_is_of_more() {
+    let small = Small::new("llama_gqa_tied");
+    let data = small.data(&rows(14));
+    let out = tempfile::tempdir().unwrap();
+    let taken = |technique: &str, options: &Value| {
+        let plan = small.plan(&pruned(technique, options), &data).unwrap();
+        let (out, scratch) = (out.path().join(&plan.recipe_hash), out.path().join("scratch"));
+        let heard = Listening::default();
+        let site = Site::on_cpu(&out, &scratch);
+        execute(&plan, &small.model, &data, &site, &heard).unwrap();
+        let told = heard.told("products");
+        told.iter()
+            .map(|t| t["products"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (coarse, fine) = (Precision::Bf16.products(), Precision::Split.products());
+    assert_eq!(taken("wanda", &json!({})), [coarse]);
+    assert_eq!(taken("wanda", &json!({"refit_iterations": 2})), [fine]);
+    assert_eq!(taken("sparsegpt", &json!({})), [fine]);
 }

@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::models::layer_of;
-use crate::observe::{Level, Observer, Usage};
-use std::sync::Mutex;
+use crate::observe::Listening;
 
 const PLAIN: &str = "safetensors";
 const TIED: &str = "tied";
@@ -67,26 +66,6 @@ fn repeated(case: &Value, block: usize, like: usize) -> Small {
     })
 }
 
-/// What is told of runs.
-#[derive(Default)]
-struct Listening(Mutex<Vec<Value>>);
-
-impl Observer for Listening {
-    fn stage(&self, _name: &str, _index: usize, _of: usize) {}
-    fn advanced(&self, _done: u64, _total: u64, _detail: &str) {}
-    fn event(&self, _level: Level, _message: &str, data: Value) {
-        if data.get("blocks").is_some() {
-            self.0.lock().unwrap().push(data);
-        }
-    }
-    fn should_stop(&self) -> bool {
-        false
-    }
-    fn usage(&self) -> Usage {
-        Usage::default()
-    }
-}
-
 /// The runs, and the part of the outputs that is lost in each.
 fn told(small: &Small, options: &Value, data: &Datasets) -> Vec<(Value, f64)> {
     let plan = small.plan(&plain(options), data).unwrap();
@@ -95,9 +74,9 @@ fn told(small: &Small, options: &Value, data: &Datasets) -> Vec<(Value, f64)> {
     let heard = Listening::default();
     let site = Site::on_cpu(out.path(), &scratch);
     execute(&plan, &small.model, data, &site, &heard).unwrap();
-    let events = heard.0.into_inner().unwrap();
-    let run = |event: Value| (event["blocks"].clone(), event["error"].as_f64().unwrap());
-    events.into_iter().map(run).collect()
+    let runs = heard.told("blocks").into_iter();
+    runs.map(|event| (event["blocks"].clone(), event["error"].as_f64().unwrap()))
+        .collect()
 }
 
 #[test]
