@@ -5,8 +5,8 @@
 //!
 //! A panel is 32 rows (of the left side, or columns of the right) by the depth at hand, in steps of 32: per step the
 //! larger parts of its first 16 rows, of the other 16, then the smaller parts of both where there are two, each a tile
-//! of 16 lines of 64 bytes. A line of the left side is a row with its 32 values; a line of the right side is a pair of values of the inner
-//! dimension for each of the 16 columns.
+//! of 16 lines of 64 bytes. A line of the left side is a row with its 32 values; a line of the right side is a pair of
+//! values of the inner dimension for each of the 16 columns.
 
 use super::block::SIDE;
 use super::{Parts, pairs};
